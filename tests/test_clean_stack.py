@@ -125,7 +125,11 @@ class TestWait:
         ("broken", "deadline_s", "said"),
         [
             ({"is_ready": False}, 20, "Prometheus is not ready"),
-            ({"jobs": []}, 20, "Prometheus does not scrape every job yet"),
+            (
+                {"jobs": ["api", "model", "pushgateway"]},
+                20,
+                "Prometheus does not scrape every job yet: prometheus has no target",
+            ),
             ({"alerts": ["ServiceDown"]}, 150, "an alert from before the trial is still firing"),
         ],
         ids=["Prometheus", "scrapes", "alerts"],
@@ -139,6 +143,18 @@ class TestWait:
 
         assert deadline_s < clock.passed_s < deadline_s + 0.2
         assert set(clock.sleeps) == {0.1}
+
+    def test_a_job_that_cannot_be_scraped_is_named_with_its_error(self, lab):
+        down = replace(scraped("api", at_unix_s=0.0, up=False), last_error="connection refused")
+        lab.prometheus.targets = lambda: [down, scraped("model", at_unix_s=0.0)]
+        lab.subject = replace(lab.subject, scrape_jobs=("api", "model"), own=True)
+
+        with pytest.raises(
+            InvalidExperiment,
+            match=r"every job yet: api at http://it \(connection refused\), model at http://it \(not scraped yet\); "
+            "check port and path in llmchaos_metrics",
+        ):
+            lab.require_clean()
 
     def test_a_wait_makes_its_last_attempt_after_the_deadline(self, clock, monkeypatch):
         monkeypatch.setattr(gates, "TICK_S", 0.5)

@@ -404,6 +404,8 @@ KEYS = {
     "a file": ("image: x, environment: {API_KEY_FILE: /run/secrets/k}", "API_KEY"),
     "a secret": ("image: x, secrets: [api_key]", "API_KEY"),
     "a key for the next program": ("image: x, environment: {OPENAI_API_KEY: very-secret}", None),
+    "a key of its own service": ("image: x, environment: {CASE_KEY: very-secret}", "CASE_KEY"),
+    "a key of nobody knows whom": ("image: x, environment: {GATEWAY_KEY: very-secret}", None),
     "a key that is empty": ("image: vllm/vllm-openai, environment: {VLLM_API_KEY: ''}", None),
     "keys for others": ("image: x, environment: {HF_TOKEN: s, SECRET_KEY: s, JWT_SECRET: s, MAX_TOKENS: '5'}", None),
     "none": ("image: x", None),
@@ -441,7 +443,7 @@ def test_a_key_that_clients_need_is_named_wherever_it_must_be_given(stack, capsy
     assert "gh secret set API_KEY" in (project / "README.md").read_text()
 
 
-@pytest.mark.parametrize("about", ["OPENAI_API_KEY: very-secret", "API_KEY: ''"])
+@pytest.mark.parametrize("about", ["OPENAI_API_KEY: very-secret", "API_KEY: ''", "SHOP_KEY: very-secret"])
 def test_a_key_whose_use_is_in_doubt_is_a_comment(stack, capsys, about):
     project = init(stack, f"services: {{app: {{image: x, ports: ['8080:8080'], environment: {{{about}}}}}}}")
 

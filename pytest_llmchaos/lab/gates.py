@@ -46,7 +46,7 @@ def require_clean(lab: Lab) -> None:
         _put_right(lab, service)
     lab.runtime.wait_healthy(lab.subject.targets, 60.0)
     wait_until(lab.prometheus.ready, 20.0, "Prometheus is not ready")
-    wait_until(lambda: is_scraped(lab, 0.0), SCRAPED_WITHIN_S, "Prometheus does not scrape every job yet")
+    wait_until(lambda: _require_scraped(lab), SCRAPED_WITHIN_S, "Prometheus does not scrape every job yet")
     wait_until(lambda: is_quiet(lab), QUIET_DEADLINE_S, "an alert from before the trial is still firing")
     _require_none_ended(lab)
     lab.reasons.set_up()
@@ -81,6 +81,21 @@ def _put_right(lab: Lab, service: str) -> None:
         return
     with lab.reasons.during():
         lab.runtime.undo(Undo(op="ensure_unpaused" if state.paused else "ensure_running", service=service))
+
+
+def _require_scraped(lab: Lab) -> bool:
+    """Return True if every job is scraped. Raises InvalidExperiment with the causes."""
+    if is_scraped(lab, 0.0):
+        return True
+    jobs, targets = lab.subject.scrape_jobs, lab.prometheus.targets()
+    causes = [
+        f"{one.job} at {one.url} ({one.last_error or 'not scraped yet'})"
+        for one in targets
+        if one.job in jobs and not (one.up and one.last_scrape_unix_s)
+    ]
+    causes += [f"{job} has no target" for job in jobs if job not in {one.job for one in targets}]
+    key = "; check port and path in llmchaos_metrics" if lab.subject.own else ""
+    raise InvalidExperiment(f"{', '.join(causes)}{key}")
 
 
 def is_scraped(lab: Lab, since_unix_s: float) -> bool:

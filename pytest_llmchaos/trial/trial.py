@@ -214,7 +214,7 @@ class Trial(NoClaim):
                 f"{one.what} after {one.after_s:g} s does not count: {one.why}" for one in self.coincident
             )
             raise NotDetected(
-                f"no alert fired and the remediator noticed nothing after {self.plan.fault}"
+                f"no alert fired and no remediator noticed anything after {self.plan.fault}"
                 + (f" ({others})" if others else "")
             )
         return Seconds(self.detect_s)

@@ -17,6 +17,8 @@ _IN_SETTINGS = re.compile(r"(?m)^\s*master_key:\s*[\"']?(?:os\.environ/(\w+)|[^\
 _VARIABLE = re.compile(
     r"^(?:\w+_)?(?:(?:API|MASTER|AUTH|ACCESS|BEARER|CLIENT)_?(?:KEYS?|TOKEN)|TOKEN)(?:_FILE)?$|^KEYS?(?:_FILE)?$"
 )
+# A key of its own service, such as GATEWAY_KEY of `gateway`, or of nobody knows whom.
+_OF_SOMEBODY = re.compile(r"^(\w+)_KEYS?(?:_FILE)?$")
 # Keys for something else: another service's, or no clients' key at all.
 _FOREIGN = re.compile(
     r"(?:^|_)(?:"
@@ -95,6 +97,9 @@ def _of_service(one: Service) -> Iterator[ClientKey]:
     for name in sorted(one.written.environment, key=lambda name: "API" not in name):
         if _VARIABLE.search(name) and not _FOREIGN.search(name):
             yield _in_variable(one, name)
+    for name in sorted(one.written.environment):
+        if _OF_SOMEBODY.search(name) and not _VARIABLE.search(name) and not _FOREIGN.search(name):
+            yield _in_variable(one, name)
     for secret in one.written.secrets:
         name = re.sub(r"\W", "_", secret.source.upper())
         if _VARIABLE.search(name) and not (_FOREIGN.search(name) or _PASSED_ON.search(name)):
@@ -107,4 +112,12 @@ def _in_variable(one: Service, name: str) -> ClientKey:
         doubt = "it is empty here"
     elif name not in one.server.key_variables and _PASSED_ON.search(name):
         doubt = "programs often send such a key to the next one, rather than check it"
+    elif not _VARIABLE.search(name) and not _is_own(one, name) and name not in one.server.key_variables:
+        doubt = "its name does not say for whom"
     return ClientKey(variable=name.removesuffix("_FILE"), place=f"the variable {name} of {one.name}", doubt=doubt)
+
+
+def _is_own(one: Service, name: str) -> bool:
+    """True if a variable begins with a word of its service's name."""
+    prefix = name.partition("_")[0].lower()
+    return prefix in re.split(r"[^a-z0-9]+", one.name.lower())
