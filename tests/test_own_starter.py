@@ -405,7 +405,7 @@ KEYS = {
     "a secret": ("image: x, secrets: [api_key]", "API_KEY"),
     "a key for the next program": ("image: x, environment: {OPENAI_API_KEY: very-secret}", None),
     "a key of its own service": ("image: x, environment: {CASE_KEY: very-secret}", "CASE_KEY"),
-    "a key of nobody knows whom": ("image: x, environment: {GATEWAY_KEY: very-secret}", None),
+    "a key of another service": ("image: x, environment: {GATEWAY_KEY: very-secret}", None),
     "a key that is empty": ("image: vllm/vllm-openai, environment: {VLLM_API_KEY: ''}", None),
     "keys for others": ("image: x, environment: {HF_TOKEN: s, SECRET_KEY: s, JWT_SECRET: s, MAX_TOKENS: '5'}", None),
     "none": ("image: x", None),

@@ -268,7 +268,7 @@ def test_a_trial_records_which_objectives_were_read(trial, look, objectives):
 @pytest.mark.parametrize(
     ("values", "name", "error", "message"),
     [
-        ({"detect_s": None}, "time_to_detect_s", NotDetected, "no alert fired .* noticed nothing after kill api$"),
+        ({"detect_s": None}, "time_to_detect_s", NotDetected, "no alert fired .* noticed anything after kill api$"),
         (
             {
                 "detect_s": None,

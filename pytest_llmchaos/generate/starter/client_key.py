@@ -17,7 +17,7 @@ _IN_SETTINGS = re.compile(r"(?m)^\s*master_key:\s*[\"']?(?:os\.environ/(\w+)|[^\
 _VARIABLE = re.compile(
     r"^(?:\w+_)?(?:(?:API|MASTER|AUTH|ACCESS|BEARER|CLIENT)_?(?:KEYS?|TOKEN)|TOKEN)(?:_FILE)?$|^KEYS?(?:_FILE)?$"
 )
-# A key of its own service, such as GATEWAY_KEY of `gateway`, or of nobody knows whom.
+# A key of its own service, such as GATEWAY_KEY of `gateway`, or of another one.
 _OF_SOMEBODY = re.compile(r"^(\w+)_KEYS?(?:_FILE)?$")
 # Keys for something else: another service's, or no clients' key at all.
 _FOREIGN = re.compile(
@@ -113,7 +113,7 @@ def _in_variable(one: Service, name: str) -> ClientKey:
     elif name not in one.server.key_variables and _PASSED_ON.search(name):
         doubt = "programs often send such a key to the next one, rather than check it"
     elif not _VARIABLE.search(name) and not _is_own(one, name) and name not in one.server.key_variables:
-        doubt = "its name does not say for whom"
+        doubt = "its name leaves open for whom it is"
     return ClientKey(variable=name.removesuffix("_FILE"), place=f"the variable {name} of {one.name}", doubt=doubt)
 
 
