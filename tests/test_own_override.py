@@ -1,6 +1,7 @@
 """A user's compose file is started without an edit, or refused in one message."""
 
 import json
+import socket
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from support.fake_compose import FakeCompose
 from support.own_stack_keys import make_folder, subject_of
 
 from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.host.ports import loopback
 from pytest_llmchaos.runtime.docker import judge, judge_project, offered_ports, preflight, reach
 from pytest_llmchaos.runtime.docker.place import Place
 from pytest_llmchaos.runtime.docker.project import ComposeProject
@@ -131,6 +133,44 @@ def test_a_container_name_becomes_an_alias_on_each_network(monkeypatch, folder):
     assert services["worker"]["container_name"] == ("reset", None)
     assert services["worker"]["networks"] == {"default": {"aliases": ["w"]}, "back": {"aliases": ["w"]}}
     assert "container_name" not in services["prom"]
+
+
+@pytest.mark.parametrize("image", ["", "theirs:1"])
+def test_a_build_moves_no_tag_and_no_cache_of_the_user(monkeypatch, folder, image):
+    build = {"context": "/shop", "tags": ["shop:prod"], "cache_to": ["type=local,dest=/c"], "args": {"a": "b"}}
+
+    built = overridden(monkeypatch, folder, stack(worker={"build": build, "image": image}))["services"]["worker"]
+
+    assert built["build"]["tags"] == ("reset", [])
+    assert built["build"]["cache_to"] == ("reset", [])
+
+
+def test_the_judge_starts_after_services_with_an_address_of_their_own(monkeypatch, folder):
+    """The network would give it that address, if it came first."""
+    fixed = stack(worker={"networks": {"default": {"ipv4_address": "172.31.7.2"}, "back": None}})
+
+    services = overridden(monkeypatch, folder, fixed)["services"]
+    without = overridden(monkeypatch, folder, stack())["services"]
+
+    for name in (JUDGE, PUSHGATEWAY):
+        assert services[name]["depends_on"] == {"worker": {"condition": "service_started", "required": False}}
+        assert "depends_on" not in without[name]
+
+
+def test_a_port_of_the_host_that_another_program_has_is_refused(monkeypatch, folder):
+    config = stack(web={"network_mode": "host", "networks": None, "container_name": ""})
+    with socket.create_server((loopback(), 0)) as theirs:
+        taken = theirs.getsockname()[1]
+        config["services"]["web"]["ports"] = [port(taken)]
+        keys = {"allow": ("network_mode:web",), "api": f"web:{taken}"}
+        subject, _ = examined(monkeypatch, folder, config, keys=keys)
+        FakeCompose(config).install(monkeypatch)
+        project = ComposeProject(subject, name=PROJECT, labels=LABELS, directory=folder / "run")
+        monkeypatch.setattr(ComposeProject, "_find_place", lambda _: None)
+
+        with pytest.raises(NotReady, match=f"another program listens at its port {taken}, which would be measured"):
+            project.prepare()
+        project.close()
 
 
 def test_docker_restarts_nothing(monkeypatch, folder):

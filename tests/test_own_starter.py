@@ -373,6 +373,17 @@ def test_a_bound_of_a_server_s_histogram_is_written_in_seconds():
     assert all(float(one.le) == float(one.seconds) for one in latencies)
 
 
+def test_variants_of_one_service_in_profiles_may_share_a_container_name(stack):
+    variants = ", ".join(
+        f"ollama-{name}: {{image: ollama/ollama, container_name: ollama, profiles: [{name}]}}"
+        for name in ("cpu", "gpu")
+    )
+
+    project = init(stack, f"services: {{app: {{image: x, ports: ['1:1']}}, {variants}}}")
+
+    assert keys_of(project)["api"] == "app:1"
+
+
 def test_the_clients_key_is_a_variable_of_the_environment(stack, capsys):
     project = gateway(stack)
 

@@ -79,6 +79,7 @@ BEYOND = [
     ("devices:web", service(devices=[{"source": "/dev/kfd"}, "/dev/dri:/dev/dri"]), "devices: /dev/kfd, /dev/dri"),
     ("device_cgroup_rules:web", service(device_cgroup_rules=["c 1:3 mr"]), "device_cgroup_rules: c 1:3 mr"),
     ("volumes_from:web", service(volumes_from=["container:db:ro"]), "volumes_from: container:db"),
+    ("provider:web", service(provider={"type": "model", "options": {}}), "provider: model"),
     ("external_links:web", service(external_links=["db:db"]), "external_links: db:db"),
     ("volumes:web", service(volumes=[mount("x", kind="cluster")]), "a mount of type cluster"),
     ("bind:/srv/data", service(volumes=[mount("/srv/data")]), "'web' can write to /srv/data on this machine"),

@@ -13,7 +13,7 @@ import yaml
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.generate.starter.servers import Server, server_of
 from pytest_llmchaos.runtime.docker import docker_cli, reach
-from pytest_llmchaos.runtime.docker.user_files import UserFiles
+from pytest_llmchaos.runtime.docker.user_files import EVERY, UserFiles
 
 # A name that no real project has, so that names of the files are seen as fixed.
 EXAMINED = "llmchaos-examined"
@@ -186,7 +186,7 @@ def read(files: Sequence[Path]) -> Stack:
             raise BadScenario(f"--compose must name a compose file, got {str(file)!r}, which does not exist")
     absolute = tuple(file.resolve() for file in files)
     user = UserFiles(absolute)
-    text = user.config(EXAMINED, ("*",))
+    text = user.config(EXAMINED, EVERY)
     config = reach.read_config(text)
     try:
         # Compose prints each dollar sign of a value twice.

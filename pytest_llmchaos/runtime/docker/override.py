@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pytest_llmchaos.runtime.docker import judge, reach
 from pytest_llmchaos.subject.lab import Subject
 
+_STARTED = {"condition": "service_started", "required": False}
+_TAKEN_BY_BUILDS = ("tags", "cache_to")
+
 
 def lab_override(config: reach.Config, project: str, labels: Mapping[str, str]) -> str:
     """Return an override with labels, and without a proxy for the containers.
@@ -47,7 +50,10 @@ def own_override(
         added: The judge and its pushgateway, as Compose reads them.
     """
     services = {name: _own_service(config, subject, name, labels, published) for name in config.services}
-    services |= {name: json.dumps(about) for name, about in added.items()}
+    # A service with a fixed address comes first, or one of these might be given it.
+    fixed = {name: _STARTED for name, about in config.services.items() if _has_address(about)}
+    late = {"depends_on": fixed} if fixed else {}
+    services |= {name: json.dumps({**about, **late}) for name, about in added.items()}
     resources = _resources(config, project, labels)
     resources.setdefault("networks", {})[judge.NETWORK] = json.dumps({"labels": dict(labels)})
     files = {name: json.dumps(about) for name, about in judge.configs(config, subject).items()}
@@ -78,8 +84,21 @@ def _own_service(
         tagged["ports"] = f"!override {json.dumps(entries)}"
     elif about.ports:
         tagged["ports"] = "!reset []"
+    if own := [key for key in _TAKEN_BY_BUILDS if about.build and key in about.build]:
+        # A build would move a tag or a cache of the user's.
+        kept = [
+            f"{json.dumps('labels')}: {json.dumps(dict(labels))}",
+            *(f"{json.dumps(key)}: !reset []" for key in own),
+        ]
+        tagged["build"] = "{" + ", ".join(kept) + "}"
+        changes.pop("build", None)
     pairs = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in changes.items()]
     return "{" + ", ".join([*pairs, *(f"{json.dumps(key)}: {value}" for key, value in tagged.items())]) + "}"
+
+
+def _has_address(about: reach.Service) -> bool:
+    networks = [one for one in (about.networks or {}).values() if isinstance(one, dict)]
+    return any(one.get("ipv4_address") or one.get("ipv6_address") for one in networks)
 
 
 def _labelled(about: reach.Service, labels: Mapping[str, str]) -> dict[str, object]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, notices, offered_ports, reach
 from pytest_llmchaos.runtime.docker.near_names import near
-from pytest_llmchaos.runtime.docker.user_files import UserFiles
+from pytest_llmchaos.runtime.docker.user_files import EVERY, UserFiles
 from pytest_llmchaos.subject.lab import Endpoint, Subject
 from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY, services_by_key
 
@@ -63,7 +63,7 @@ def _profiles(files: UserFiles, subject: Subject) -> tuple[str, ...]:
     """
     wanted = list(subject.profiles)
     if subject.remediator:
-        remediator = reach.read_config(files.config(EXAMINED, ("*",))).services.get(subject.remediator)
+        remediator = reach.read_config(files.config(EXAMINED, EVERY)).services.get(subject.remediator)
         wanted += remediator.profiles if remediator else []
     return tuple(dict.fromkeys((*files.default_profiles(), *wanted))) if wanted else ()
 
@@ -82,7 +82,7 @@ def _missing(files: UserFiles, subject: Subject, config: reach.Config) -> list[s
     missing = {name: key for name, key in services_by_key(subject).items() if name not in config.services}
     if not missing:
         return []
-    every = reach.read_config(files.config(EXAMINED, ("*",))).services
+    every = reach.read_config(files.config(EXAMINED, EVERY)).services
     return [
         f"{key} names {name!r}, whose profile {every[name].profiles[0]!r} is off: add llmchaos_profiles = "
         f'["{every[name].profiles[0]}"], or set COMPOSE_PROFILES'

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.host.ports import bracketed, given_port
+from pytest_llmchaos.host.ports import accepts_connections, bracketed, given_port
 from pytest_llmchaos.runtime.docker import docker_cli, judge, override, reach
 from pytest_llmchaos.runtime.docker.place import Place, of_daemon, require_files
 from pytest_llmchaos.runtime.docker.user_files import UserFiles
@@ -115,10 +115,18 @@ class ComposeProject:
         return {name: self.place.entry(port, inside[name]) for name, port in self.port_of.items() if name in inside}
 
     def _note_host_ports(self, config: reach.Config) -> None:
-        """Take a service's own port if it is in the host's network."""
+        """Take a service's own port if it is in the host's network.
+
+        Raises NotReady if another program listens there, which would be measured.
+        """
         for service, _, inside in self._subject.ports:
             if service in config.services and reach.is_in_host_network(config, service):
                 self.port_of[service] = inside
+                if accepts_connections(self.place.reach, inside):
+                    raise NotReady(
+                        f"{service} is in the host's network, and another program listens at its port {inside}, which would "
+                        "be measured in its place: stop that program, such as a stack of yours, or give the service another port"
+                    )
 
     def _require_images(self, text: str) -> None:
         config = json.loads(text)

@@ -60,6 +60,7 @@ class Service(msgspec.Struct):
 
     image: str = ""
     build: dict[str, object] | None = None
+    provider: dict[str, object] | None = None
     container_name: str = ""
     profiles: list[str] = []
     ports: list[Port] = []
@@ -249,6 +250,8 @@ def _of_service(name: str, service: Service, folder: Path) -> Iterator[Reach]:
         "device_cgroup_rules": ", ".join(service.device_cgroup_rules),
         "volumes_from": ", ".join(one for one in service.volumes_from if one.startswith("container:")),
         "external_links": ", ".join(service.external_links),
+        # Compose starts what the provider manages, and leaves it at the end.
+        "provider": str(service.provider.get("type", "")) if service.provider else "",
     }
     for key, value in simple.items():
         if value:

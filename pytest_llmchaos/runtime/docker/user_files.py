@@ -18,6 +18,9 @@ class _Variable(msgspec.Struct):
     alternate: str = msgspec.field(name="PresenceValue", default="")
 
 
+EVERY = ("*",)
+
+
 class UserFiles:
     """Compose files of one project, read in the folder of the first one."""
 
@@ -38,8 +41,13 @@ class UserFiles:
         return {"PWD": str(self.folder), "COMPOSE_PROJECT_NAME": project, **active}
 
     def config(self, project: str, profiles: Sequence[str]) -> str:
-        """Return the output of `docker compose config`, JSON. Raises NotReady."""
-        return self._ask(["-p", project, *self._words, "config", "--format", "json"], project, profiles)
+        """Return the output of `docker compose config`, JSON. Raises NotReady.
+
+        With EVERY profile, services may contradict each other, such as two variants
+        with one container name. A start has one of them.
+        """
+        loose = ["--no-consistency"] if tuple(profiles) == EVERY else []
+        return self._ask(["-p", project, *self._words, "config", *loose, "--format", "json"], project, profiles)
 
     def default_profiles(self) -> tuple[str, ...]:
         """Return the profiles that the environment and `.env` activate."""
