@@ -3,12 +3,14 @@
 import json
 import socket
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.fake_compose import FakeCompose
 from support.own_stack_keys import make_folder, subject_of
+from support.waiting import until
 
-from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.runtime.docker import docker_cli, judge, override, preflight, reach
 from pytest_llmchaos.runtime.docker.project import ComposeProject
 
@@ -205,6 +207,20 @@ def test_an_image_that_compose_names_is_labelled_and_one_of_the_users_name_is_no
         f'  "web": {labels}, "build": {labels}}}, {unproxied}}}',
         f'  "worker": {labels}, {unproxied}}}',
     ]
+
+
+def test_a_docker_command_that_takes_too_long_leaves_no_process(monkeypatch, tmp_path):
+    """The docker client starts Compose, which may read a file of aliases for minutes."""
+    (tmp_path / "docker").write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {tmp_path}/pid\nwait\n")
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere")
+
+    with pytest.raises(NotReady, match=r"`docker x` did not end within 1 s: .* has very many aliases"):
+        docker_cli.run(["docker", "x"], timeout_s=1.0)
+
+    child = int((tmp_path / "pid").read_text())
+    until(lambda: not Path(f"/proc/{child}").exists(), "the end of the client's child", 5.0)
 
 
 @pytest.mark.parametrize("command", ["run", "_answer"])

@@ -311,3 +311,15 @@ def test_a_log_that_cannot_be_read_does_not_hide_why_a_service_is_not_up():
 
     with pytest.raises(NotReady, match="job ended with status 1, and its log cannot be read: configured logging"):
         wait({"web": [RUNNING], "job": [job]})
+
+
+@pytest.mark.parametrize(
+    ("said", "is_known"),
+    [
+        ("Error response from daemon: Pool overlaps with other one on this address space", True),
+        ("conflicts with network 41: networks have same bridge name", True),
+        ("Error response from daemon: no space left on device", False),
+    ],
+)
+def test_a_network_of_which_there_can_be_one_has_a_remedy(said, is_known):
+    assert ("second file of llmchaos_compose" in startup.remedy_of(said)) == is_known

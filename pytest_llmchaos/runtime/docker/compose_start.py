@@ -96,7 +96,9 @@ class ComposeStart:
                     )
                 time.sleep(startup.LOOK_S)
             if running.status != 0:
-                raise NotReady(f"the stack did not start: {running.end()}\n{startup.described(self._late())}")
+                said = running.end()
+                not_up = startup.described(self._late())
+                raise NotReady(f"the stack did not start: {said}{startup.remedy_of(said)}\n{not_up}")
 
     def _late(self) -> list[startup.Standing]:
         """Containers that are not up. Empty if Docker is too busy to report them."""

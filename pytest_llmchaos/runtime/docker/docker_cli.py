@@ -8,6 +8,7 @@ import ipaddress
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -185,26 +186,33 @@ def run(
         NotReady: with the command, its exit status and the end of its output.
     """
     try:
-        done = subprocess.run(
+        process = subprocess.Popen(
             list(command),
             cwd=folder,
             env=dict(env) if env else environment(),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=timeout_s,
-            check=False,
+            start_new_session=True,  # the docker client has Compose as a child
         )
     except FileNotFoundError:
         raise NotReady(f"the docker client is not on PATH: {SETUP}") from None
-    except subprocess.TimeoutExpired:
-        raise NotReady(
-            f"`{' '.join(command)}` did not end within {timeout_s:g} s: the Docker daemon may be overloaded; restart it if it hangs"
-        ) from None
-    if done.returncode != 0:
-        said = redact((done.stderr or done.stdout).strip())[-2000:]
-        raise NotReady(f"`{redact(' '.join(command))}` ended with {done.returncode}: {said}")
-    return done.stdout
+    with process:
+        try:
+            out, errors = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise NotReady(
+                f"`{' '.join(command)}` did not end within {timeout_s:g} s: restart the Docker daemon if it hangs, or write "
+                "the compose file shorter if it has very many aliases"
+            ) from None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode != 0:
+        said = redact((errors or out).strip())[-2000:]
+        raise NotReady(f"`{redact(' '.join(command))}` ended with {process.returncode}: {said}")
+    return out
 
 
 def require_engine() -> None:

@@ -32,6 +32,8 @@ LEAST_SHOWN_S = 1.0  # a start that ends sooner shows no progress
 _TAIL_BYTES = 64_000
 _LAYER = re.compile(r"(?P<layer>[0-9a-f]{12}) (?P<state>[A-Z][a-z]+(?: [a-z]+)?)")
 _LOG_LINES = 12
+# Docker's words about a network of which there can be only one.
+_TAKEN = ("Pool overlaps", "networks have same bridge name")
 _SHOWN = 300
 TIME_KEY = "llmchaos_startup_s"
 
@@ -156,6 +158,16 @@ class Running:
     def end(self) -> str:
         """The end of what it wrote."""
         return "\n".join(self.lines()[-_LOG_LINES:])[-1500:]
+
+
+def remedy_of(said: str) -> str:
+    """What to do about a start that failed, or nothing if Docker's words show it."""
+    if any(words in said for words in _TAKEN):
+        return (
+            "\nAnother network of this machine has this address range or bridge, such as that of your own stack: stop that one "
+            "(`docker compose down`), or drop `ipam` and `driver_opts` from the network in a second file of llmchaos_compose"
+        )
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)
