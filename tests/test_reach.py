@@ -210,7 +210,7 @@ def test_an_image_that_compose_names_is_labelled_and_one_of_the_users_name_is_no
 
 
 def test_a_docker_command_that_takes_too_long_leaves_no_process(monkeypatch, tmp_path):
-    """The docker client starts Compose, which may read a file of aliases for minutes."""
+    """The docker client starts Compose, which may read a file for minutes."""
     (tmp_path / "docker").write_text(f"#!/bin/sh\nsleep 300 &\necho $! > {tmp_path}/pid\nwait\n")
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")

@@ -161,7 +161,7 @@ class Running:
 
 
 def remedy_of(said: str) -> str:
-    """What to do about a start that failed, or nothing if Docker's words show it."""
+    """Return advice about a failed start, empty if Docker's words are enough."""
     if any(words in said for words in _TAKEN):
         return (
             "\nAnother network of this machine has this address range or bridge, such as that of your own stack: stop that one "
