@@ -242,3 +242,15 @@ def test_a_metric_that_arrives_between_two_looks_is_there(monkeypatch):
     monkeypatch.setattr(required_metrics, "_targets", late)
     with prometheus(target(scraped="2036-01-01T00:00:00Z"), series=series) as url:
         require_metrics(Prometheus(url), [SLO])
+
+
+def test_a_counter_of_bad_events_that_is_missing_may_begin_late():
+    """Its name may be right, as many services export it with the first error."""
+    slo = Slo(name="one", objective=0.9, window_days=30, description="", bad="app_failed_total", total="app_total")
+    with prometheus(target(), series=["app_total"]) as url, pytest.raises(NotReady) as error:
+        require_metrics(Prometheus(url), [slo])
+
+    assert "lacks the metric app_failed_total of the SLO file" in str(error.value)
+    assert str(error.value).endswith(
+        "; if app_failed_total begins with the first bad event, export it at 0 from the start"
+    )

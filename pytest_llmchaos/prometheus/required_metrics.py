@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import NotReady, PrometheusUnreachable
@@ -44,18 +44,19 @@ def require_metrics(server: Prometheus, slos: Sequence[Slo], *, jobs: Sequence[s
     names = {selector.partition("{")[0] for slo in slos for selector in slo.counters}
     clients = {name for name in names if name.startswith("llmchaos_")}  # pushed during a load
     wanted, begun_unix_s = sorted(names - clients), time.time()
+    late = {slo.bad.partition("{")[0] for slo in slos if slo.bad}
 
     def look() -> str:
         if not (missing := _missing(server, wanted)):
             return ""
         targets = _targets(server, jobs)
-        problem = _why_missing(server, missing, targets)
+        problem = _why_missing(server, missing, targets) + _late(late, missing)
         settled_unix_s = begun_unix_s + SETTLED_S
         if not targets or not all(one.up and one.last_scrape_unix_s > settled_unix_s for one in targets):
             return problem
         # These scrapes may have come after the first look.
         if missing := _missing(server, missing):
-            raise NotReady(_why_missing(server, missing, targets))
+            raise NotReady(_why_missing(server, missing, targets) + _late(late, missing))
         return ""
 
     _wait(server, look)
@@ -177,6 +178,12 @@ def _why_missing(server: Prometheus, missing: Sequence[str], targets: Sequence[T
         f"{lacks}, although it scrapes {len(targets)} targets without an error: check its name "
         f"there{_hint(server, missing)}"
     )
+
+
+def _late(bad: Collection[str], missing: Sequence[str]) -> str:
+    """A remark on counters that may begin with the first bad event."""
+    names = ", ".join(name for name in missing if name in bad)
+    return f"; if {names} begins with the first bad event, export it at 0 from the start" if names else ""
 
 
 def _few(found: Sequence[str]) -> str:
