@@ -687,6 +687,21 @@ def test_signals_are_those_that_began_after_the_fault_by_name_and_in_order(recor
     ]
 
 
+def test_an_alert_is_about_one_service_in_signals_events_and_detection(record):
+    """Alerts of a user's Prometheus seldom have the label `service`."""
+    fired = [Fired("Slow", 102.0, instance="model-2:8000"), Fired("Odd", 103.0, job="api", instance="model-1:8000")]
+    hit = injected()
+    others = set(SERVICES) - set(hit.victims)
+    assert others >= {"model-2"}
+
+    signals = signals_of(record, 10.0, [], fired, services=SERVICES, victims=hit.victims)
+    notes = events_of(record, hit, [], [], fired, services=SERVICES)
+    coincident = {one.service for one in detection(record, hit, SERVICES, [], fired).coincident}
+
+    assert [one.service for one in signals] == [note.service for note in notes] == ["model-2", *hit.victims]
+    assert coincident == {"model-2"}
+
+
 def test_signals_begin_with_the_fault_and_end_before_the_last_instant(record):
     fired = [Fired(name, at) for name, at in (("A", 99.99), ("B", 100.0), ("C", 101.23456), ("D", 104.0))]
 

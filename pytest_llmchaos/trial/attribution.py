@@ -39,6 +39,8 @@ def events_of(
     events: Sequence[RuntimeEvent],
     audit: Audit,
     fired: Sequence[FiredAlert],
+    *,
+    services: Collection[str] = (),
 ) -> list[EventNote]:
     """Return events of the runtime, the remediator and Prometheus in order of time."""
     notes = [_runtime_event(record, event, is_own=injected.is_own(event)) for event in events]
@@ -48,7 +50,7 @@ def events_of(
             at_s=record.at_s(alert.at_unix_s),
             source="prometheus",
             what=f"alert {alert.name} fires" + (" in the user's Prometheus" if alert.theirs else ""),
-            service=alert.labels.get("service", ""),
+            service=service_of(alert, services, injected.victims),
         )
         for alert in fired
         if not alert.before
@@ -70,7 +72,14 @@ def _remediator_event(record: Record, line: Mapping[str, object]) -> EventNote:
 
 
 def signals_of(
-    record: Record, from_s: float, audit: Audit, fired: Sequence[FiredAlert], *, until_unix_s: float | None = None
+    record: Record,
+    from_s: float,
+    audit: Audit,
+    fired: Sequence[FiredAlert],
+    *,
+    until_unix_s: float | None = None,
+    services: Collection[str] = (),
+    victims: Collection[str] = (),
 ) -> tuple[Signal, ...]:
     """Return the signals from `from_s` until `until_unix_s`, in order of time."""
     to_s = math.inf if until_unix_s is None else record.at_s(until_unix_s) - from_s
@@ -79,7 +88,7 @@ def signals_of(
             after_s=record.at_s(a.at_unix_s) - from_s,
             kind="alert",
             name=a.name,
-            service=a.labels.get("service", ""),
+            service=service_of(a, services, victims),
             severity=a.labels.get("severity", ""),
         )
         for a in fired
@@ -165,19 +174,25 @@ class _Signal:
     before: bool = False
 
 
+def service_of(alert: FiredAlert, services: Collection[str], victims: Collection[str]) -> str:
+    """Return the service that an alert is about, a victim before others.
+
+    A label holds its name, or an address with it as the host. An alert about a service
+    outside this stack is not about clients, for which the result is empty.
+    """
+    named = {value.partition(":")[0] for value in alert.labels.values()} & set(services)
+    return min(named, key=lambda name: (name not in victims, name), default=alert.labels.get("service", ""))
+
+
 def _alerts(
     fired: Sequence[FiredAlert], services: Collection[str], victims: Collection[str], judge: DetectionSource
 ) -> Iterator[_Signal]:
     for alert in fired:
-        # A label holds a service's name, or an address with it as the host. An alert
-        # about a service outside this stack is not about clients.
-        named = {value.partition(":")[0] for value in alert.labels.values()} & set(services)
-        service = min(named, key=lambda name: (name not in victims, name), default=alert.labels.get("service", ""))
         yield _Signal(
             at_unix_s=alert.at_unix_s,
             name=alert.name,
             what=f"alert {alert.name}",
-            service=service,
+            service=service_of(alert, services, victims),
             source="user_prometheus" if alert.theirs else judge,
             before=alert.before,
         )

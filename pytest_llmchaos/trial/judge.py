@@ -112,8 +112,8 @@ def judge(
     states = lab.runtime.states()
     require_heard(record, lab.runtime.events(record.anchor_unix_s, time.time()), states, time.time())
     fired = lab.prometheus.firing_spells(record.unix_s(fault_s), time.time())
-    record.note_events(events_of(record, injected, runtime_events, audit, fired))
     services = {*states, *lab.subject.targets}
+    record.note_events(events_of(record, injected, runtime_events, audit, fired, services=services))
     detected = detection(
         record,
         injected,
@@ -169,7 +169,13 @@ def judge(
         unserved_s=unserved_s(samples),
         replicas_after=replicas,
         signals=signals_of(
-            record, fault_s, audit, fired, until_unix_s=injected.reverted_unix_s if injected.acts else None
+            record,
+            fault_s,
+            audit,
+            fired,
+            until_unix_s=injected.reverted_unix_s if injected.acts else None,
+            services=services,
+            victims=injected.victims,
         ),
         known_alerts=tuple(sorted({one.name for one in (*rules, *lab.prometheus.also_rules()) if one.is_alert})),
         known_rules=lab.subject.known_rules,
