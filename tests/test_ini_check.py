@@ -105,3 +105,18 @@ class TestDoctor:
         assert ports == "bad   no free port from 1 to 2: stop the programs that use them"
         assert disk.startswith("note  1.9 GB are free in ")
         assert disk.endswith(": a run writes samples, logs and a stack's data, so free 2 GB")
+
+
+def test_a_variable_that_a_header_needs_is_reported_as_the_plan_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHOP_KEY", raising=False)
+    (tmp_path / "compose.yaml").write_text("services: {web: {image: x, ports: ['80']}}\n")
+    ini = tmp_path / "pytest.ini"
+    keys = ["compose = compose.yaml", "api = web", "targets = web", "headers = Authorization: $SHOP_KEY"]
+    ini.write_text("\n".join(["[pytest]", *(f"llmchaos_{key}" for key in keys)]) + "\n")
+
+    said = ini_check.problem(ini)
+
+    assert said is not None
+    assert "llmchaos_headers: Authorization needs the environment variable SHOP_KEY, which is not set" in said

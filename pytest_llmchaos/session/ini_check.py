@@ -23,7 +23,7 @@ def find(folder: Path) -> Path | None:
 
 
 def problem(ini: Path) -> str | None:
-    """Return what is wrong with the keys of an ini file, or None.
+    """Return what is wrong with the keys and what they name, or None.
 
     pytest reads the file and collects nothing.
     """
@@ -40,7 +40,7 @@ def problem(ini: Path) -> str | None:
     if read and read[1] != ini.name:
         return f"pytest reads {read[1]} instead, so its keys have no effect: move them to {read[1]}"
     if done.returncode in (0, 5):
-        return None
+        return "; ".join(re.findall(r"^not ready: (.*)", done.stdout, re.MULTILINE)) or None
     return (
         str(errors[-1])
         if errors
