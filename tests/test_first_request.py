@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import socket
 from types import SimpleNamespace
@@ -348,6 +349,10 @@ STREAMS = [
     ),
     (Reply(shape("vLLM, error")), "a stream with an error in it: repair the service"),
     (Reply(shape("not JSON")), "a stream with events that are not of the dialect chat"),
+    (
+        Reply(gzip.compress(GOOD), more={"Content-Encoding": "gzip"}),
+        "bytes of text/event-stream', compressed (gzip), which the clients do not accept: switch compression off",
+    ),
     (Reply(GOOD, more={"Content-Length": "9999"}), "and the answer broke off: peer closed connection"),
 ]
 

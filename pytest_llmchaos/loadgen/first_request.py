@@ -162,6 +162,8 @@ class _FirstRequest:
 
     def _words(self, reply: Reply) -> str:
         """The server's words in one line. Secrets are hidden before the cut."""
+        if _coding(reply):
+            return f"{len(reply.body)} bytes of {reply.headers.get('content-type', 'an unknown type')}"
         text = redact(reply.body.decode(errors="replace"), self._secrets)
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= EXCERPT else f"{line[:EXCERPT]}..."
@@ -266,7 +268,10 @@ class _FirstRequest:
         outcome, tokens = form.of_stream(reply.body, None)
         kind = reply.headers.get("content-type", "none").partition(";")[0]
         other = None if tokens else next((one for one in DIALECTS if _is_good(one, reply.body)), None)
-        if reply.broken:
+        coding = _coding(reply)
+        if coding:
+            wrong = f"compressed ({coding}), which the clients do not accept: switch compression off for event streams"
+        elif reply.broken:
             wrong = f"and the answer broke off: {redact(reply.broken, self._secrets)}"
         elif other is not None:
             wrong = f'which is not the dialect {dialect}: set llmchaos_dialect = "{other}"'
@@ -328,3 +333,9 @@ def _of_certificate(why: str, name: str) -> str:
     if "self-signed" in words or "self signed" in words or "issuer" in words:
         return f"TLS: the CA of the certificate for {name!r} is unknown ({words}): set llmchaos_tls to its CA file"
     return f'TLS: the certificate for {name!r} is refused ({words}): renew it, or set llmchaos_tls to "unverified"'
+
+
+def _coding(reply: Reply) -> str:
+    """Name of the compression of an answer, empty if it has none."""
+    coding = reply.headers.get("content-encoding", "").lower()
+    return "" if coding == "identity" else coding
