@@ -82,6 +82,7 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
             replicas=(),
             known_rules=(),
             attempts_counters=None,
+            brings_judge=False,
         ),
         slos=(),
         reasons=Reasons(),

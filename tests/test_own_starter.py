@@ -373,6 +373,18 @@ def test_a_bound_of_a_server_s_histogram_is_written_in_seconds():
     assert all(float(one.le) == float(one.seconds) for one in latencies)
 
 
+@pytest.mark.parametrize(
+    ("name", "files"), [("compose.override.yaml", 2), ("docker-compose.override.yml", 2), ("compose.prod.yaml", 1)]
+)
+def test_an_override_that_compose_reads_by_itself_is_taken_along(stack, name, files):
+    more = "services: {ollama: {image: ollama/ollama}, app: {environment: {LLM_URL: 'http://ollama:11434'}}}"
+
+    project = init(stack, "services: {app: {image: x, ports: ['8080:8080']}}", **{name: more})
+
+    assert keys_of(project)["compose"] == ["../compose.yaml", f"../{name}"][:files]
+    assert ("ollama" in keys_of(project)["targets"]) == (files == 2)
+
+
 def test_variants_of_one_service_in_profiles_may_share_a_container_name(stack):
     variants = ", ".join(
         f"ollama-{name}: {{image: ollama/ollama, container_name: ollama, profiles: [{name}]}}"

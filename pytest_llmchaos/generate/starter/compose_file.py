@@ -174,6 +174,24 @@ class Stack:
         return found
 
 
+# Compose's default names, see "Merge Compose files" in Docker's documentation.
+_DEFAULT_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+_OVERRIDE_NAMES = (
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+)
+
+
+def _with_override(files: tuple[Path, ...]) -> tuple[Path, ...]:
+    """Add the file that `docker compose up` would lay over a file of a default name."""
+    if len(files) != 1 or files[0].name not in _DEFAULT_NAMES:
+        return files
+    beside = (files[0].with_name(name) for name in _OVERRIDE_NAMES)
+    return files + tuple(one for one in beside if one.is_file())[:1]
+
+
 def read(files: Sequence[Path]) -> Stack:
     """Read compose files as Compose does, without changing anything.
 
@@ -184,7 +202,7 @@ def read(files: Sequence[Path]) -> Stack:
     for file in files:
         if not file.is_file():
             raise BadScenario(f"--compose must name a compose file, got {str(file)!r}, which does not exist")
-    absolute = tuple(file.resolve() for file in files)
+    absolute = _with_override(tuple(file.resolve() for file in files))
     user = UserFiles(absolute)
     text = user.config(EXAMINED, EVERY)
     config = reach.read_config(text)
