@@ -336,6 +336,6 @@ def _of_certificate(why: str, name: str) -> str:
 
 
 def _coding(reply: Reply) -> str:
-    """Name of the compression of an answer, empty if it has none."""
+    """Name of an answer's compression, empty without one."""
     coding = reply.headers.get("content-encoding", "").lower()
     return "" if coding == "identity" else coding
