@@ -24,6 +24,21 @@ def test_a_fifth_more_than_the_budget_is_too_much(took_s, kept):
     assert any("make tests cheaper" in line for line in lines) is not kept
 
 
+@pytest.mark.parametrize(("loops", "times"), [([], 1.0), ([0.05, 0.06], 1.0), ([0.11, 0.22, 0.9], 2.0)])
+def test_a_slow_machine_has_more_time_by_a_loop_before_each_part(here, loops, times):
+    for seconds in loops:
+        minutes.note(minutes.LOOP, seconds)
+    minutes.note("quick", 12.0 * times)
+
+    text = minutes.MEASURED.read_text()
+    lines, kept = minutes.table_of({"quick": 10.0}, minutes.measured(text), minutes.slowness(text))
+
+    assert minutes.slowness(text) == pytest.approx(times)
+    assert kept
+    assert any("times slower" in line for line in lines) is (times > 1)
+    assert not minutes.table_of({"quick": 10.0}, {"quick": 12.1 * times}, times)[1]
+
+
 def test_a_part_without_a_row_spends_what_the_others_have():
     assert minutes.table_of(BUDGET, {"units": 60.0, "more": 70.0})[1] is False
 
@@ -32,6 +47,7 @@ def test_a_part_without_a_row_spends_what_the_others_have():
 def here(tmp_path, monkeypatch):
     monkeypatch.setattr(minutes, "MEASURED", tmp_path / "build" / "measured.txt")
     monkeypatch.setattr(minutes, "PAGE", tmp_path / "tests.md")
+    monkeypatch.setattr(minutes, "loop_s", lambda: 0.0)
     minutes.PAGE.write_text("| part | budget |\n|---|---|\n| quick | 5 | what it catches |\n| slow one | 5 | other |\n")
 
 

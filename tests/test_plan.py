@@ -180,6 +180,11 @@ class WiderThanItSays(OnTarget):
         return "wide"
 
 
+def test_a_trial_that_names_two_containers_of_a_service_is_refused():
+    with pytest.raises(BadScenario, match="hits api#1 and api#2: a trial hits one container of a service, so name one"):
+        planned(fault=faults.kill(["api#1", "api#2"]), blast_radius=2)
+
+
 def test_a_plan_beyond_the_blast_radius_is_refused_whatever_the_fault_declares():
     with pytest.raises(BadScenario, match="wide would hit 2 services at once, blast_radius allows 1"):
         planned(fault=WiderThanItSays(primitive=Kill(), target="api"))

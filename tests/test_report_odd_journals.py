@@ -122,6 +122,8 @@ def test_a_field_of_a_trials_line_may_be_odd_in_each_of_many_trials(tmp_path: Pa
     assert run.seed == 42
 
 
+# 18 reports a case. The test above has these values in the fields of a trial's lines.
+@pytest.mark.sampled(share=0.3, by="kind")
 @pytest.mark.parametrize(
     ("kind", "place"),
     [case for case in CASES if "trial" not in KINDS[case[0]]],

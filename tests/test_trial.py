@@ -308,6 +308,10 @@ def signalled(trial):
     return trial(signals=SIGNALS, known_alerts=ALERTS, known_rules=RULES)
 
 
+def test_a_trial_without_a_detection_has_no_source_of_one(trial):
+    assert trial(detect_s=None, detected_by=None, detection_source=None).detection_source is None
+
+
 def test_alerts_and_actions_are_given_or_raise_why_their_absence_proves_nothing(trial):
     acted = (Action(at_s=1.0, action="start", service="api", rule="api-exited", succeeded=True),)
     seen = trial(fired=("ServiceDown",), acted=acted)

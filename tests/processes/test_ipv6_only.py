@@ -26,6 +26,7 @@ def test_the_loopback_address_is_the_one_that_this_machine_has():
     assert (done.stdout, done.stderr) == ("::1 True False True\n", "")
 
 
+@pytest.mark.sampled  # the commit draws one
 @pytest.mark.parametrize(
     "test",
     [

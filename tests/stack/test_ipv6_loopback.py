@@ -15,6 +15,7 @@ def test_repaired(trial):
 '''
 
 
+@pytest.mark.nightly("test_ipv6_only has the ports, the load generator and the proxy")
 @pytest.mark.usefixtures("local_programs")
 def test_a_trial_without_docker_has_its_addresses_on_it(tmp_path):
     """The fault uses the engine's admin port, and its repair every other service."""
@@ -28,7 +29,7 @@ def test_a_trial_without_docker_has_its_addresses_on_it(tmp_path):
     assert "Prometheus at http://[::1]:" in out
 
 
-@pytest.mark.nightly("test_place has the addresses, and the trial above the callers")
+@pytest.mark.nightly("test_place has the addresses, and test_ipv6_only the programs")
 def test_a_stack_on_docker_publishes_its_ports_on_it(tmp_path, tmp_path_factory, monkeypatch):
     image, folder = tiny_stack.image(), tmp_path_factory.mktemp("daemon")
     with namespaces.named_ipv6_only() as name, second_daemon(folder, namespace=name) as daemon:
