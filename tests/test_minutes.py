@@ -47,7 +47,7 @@ def test_a_part_without_a_row_spends_what_the_others_have():
 def here(tmp_path, monkeypatch):
     monkeypatch.setattr(minutes, "MEASURED", tmp_path / "build" / "measured.txt")
     monkeypatch.setattr(minutes, "PAGE", tmp_path / "tests.md")
-    monkeypatch.setattr(minutes, "loop_s", lambda: 0.0)
+    monkeypatch.setattr(minutes.machine, "loop_s", lambda: 0.0)
     minutes.PAGE.write_text("| part | budget |\n|---|---|\n| quick | 5 | what it catches |\n| slow one | 5 | other |\n")
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from support import sessions
+from support import machine, sessions
 from support.stacks import require
 from support.waiting import until
 
@@ -17,7 +17,7 @@ from pytest_llmchaos.runtime.docker import docker_cli
 
 pytestmark = pytest.mark.stack
 
-GONE_DEADLINE_S = 3.0
+GONE_DEADLINE_S = 3.0 * machine.slowness()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from support import sessions, tiny_stack
+from support import machine, sessions, tiny_stack
 from support.dying import (
     AFTER,
     ALONE,
@@ -31,7 +31,7 @@ from pytest_llmchaos.runtime.local import cleanup
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.usefixtures("local_programs")]
 
-GONE_DEADLINE_S = 3.0
+GONE_DEADLINE_S = 3.0 * machine.slowness()
 SCENARIO = '''
 """A model that is hit."""
 from pytest_llmchaos import experiment, faults, loads

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from support import sessions
+from support import machine, sessions
 from support.waiting import until
 
 from pytest_llmchaos.errors import NotReady
@@ -28,7 +28,7 @@ from pytest_llmchaos.subject.lab import lab_subject, stack_dir
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.usefixtures("local_programs")]
 
-GONE_DEADLINE_S = 3.0
+GONE_DEADLINE_S = 3.0 * machine.slowness()
 LOCAL = ("--chaos-runtime=local", "--chaos-backend=sim", "--chaos-seed=7")
 SCENARIO = '''"""A killed api is repaired."""
 from pytest_llmchaos import experiment, faults, loads

@@ -18,6 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support import machine
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -25,9 +29,6 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "tests.md"
 MEASURED = ROOT / "build" / "test-minutes.txt"
 MARGIN = 1.2  # share of the budget, for a busy machine
-# A fixed loop on the machine of the budget. It follows from the units, which took 170 s
-# there, and 333 s on a machine whose loop takes 0.2 s.
-REFERENCE_LOOP_S = 0.11
 LOOP = "loop"
 BESIDE = "//"
 
@@ -37,7 +38,7 @@ def main(words: Sequence[str]) -> int:
         case ["begin"]:
             MEASURED.unlink(missing_ok=True)
         case ["part", name, *commands]:
-            note(LOOP, loop_s())
+            note(LOOP, machine.loop_s())
             begin_s = time.monotonic()
             status = side_by_side(
                 [list(some) for beside, some in itertools.groupby(commands, BESIDE.__eq__) if not beside]
@@ -66,18 +67,6 @@ def note(name: str, seconds: float) -> None:
         file.write(f"{name} {seconds:.3f}\n")
 
 
-def loop_s() -> float:
-    """Seconds for a fixed loop, the least of a few."""
-    return min(_loop_s() for _ in range(3))
-
-
-def _loop_s() -> float:
-    begin_s, total = time.perf_counter(), 0
-    for number in range(3_000_000):
-        total += number
-    return time.perf_counter() - begin_s
-
-
 def measured(text: str) -> dict[str, float]:
     """Seconds of each part."""
     return {name: seconds for name, seconds in _times(text) if name != LOOP}
@@ -89,7 +78,7 @@ def slowness(text: str) -> float:
     The median before all parts: other programs on a shared machine come and go.
     """
     loops = [seconds for name, seconds in _times(text) if name == LOOP]
-    return max(1.0, statistics.median(loops) / REFERENCE_LOOP_S) if loops else 1.0
+    return max(1.0, statistics.median(loops) / machine.REFERENCE_LOOP_S) if loops else 1.0
 
 
 def _times(text: str) -> list[tuple[str, float]]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from support import sessions
+from support import machine, sessions
 from support.stacks import BOOTSTRAP
 from support.waiting import until
 
@@ -29,7 +29,7 @@ from pytest_llmchaos.host import identity
 from pytest_llmchaos.runtime.docker import docker_cli, restrictions
 
 HERE = Path(__file__).parent / "tiny"
-GONE_DEADLINE_S = 3.0
+GONE_DEADLINE_S = 3.0 * machine.slowness()
 
 SCENARIO = '''
 """A desk that is hit."""
