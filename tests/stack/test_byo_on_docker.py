@@ -84,7 +84,7 @@ def test_the_example_holds_on_a_stack_of_its_own_and_nothing_is_left(stack):
         ("compose.yaml", "    init: true\n", "    init: true\n    privileged: true\n", "'faq' sets privileged: true"),
         ("compose.yaml", '    ports: ["127.0.0.1:${FAQ_PORT:-18080}:8080"]\n', "", "'faq', which neither publishes nor exposes"),
         ("pyproject.toml", 'llmchaos_prometheus = "prometheus"', 'llmchaos_prometheus = "prom"', "names 'prom', which the compose file"),
-        ("pyproject.toml", 'llmchaos_targets = ["faq"]', 'llmchaos_targets = ["desk"]', "no service that may be hit; available: desk"),
+        ("pyproject.toml", 'llmchaos_targets = ["faq"]', 'llmchaos_targets = ["desk"]', "names 'desk', which the compose file lacks"),
     ],
 )  # fmt: skip
 def test_what_would_go_wrong_later_is_explained_before_anything_starts(stack, file, old, new, message):
