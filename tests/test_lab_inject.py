@@ -443,6 +443,19 @@ def test_a_victim_that_ended_while_it_was_frozen_is_no_failed_revert():
         heal.prove_reverted(runtime, act, time.time(), deadline_s=0.0)
 
 
+def test_a_revert_stays_unproven_while_the_runtime_does_not_answer(monkeypatch):
+    runtime = Clocked()
+    act = Injection(after_s=0.0, fault=faults.pause("api").primitive, victim="api")
+
+    def hang(_):
+        raise OSError("no answer")
+
+    monkeypatch.setattr(runtime, "state", hang)
+
+    with pytest.raises(HealFailed, match=r"pause on api is still in force 0 s after its revert: no answer"):
+        heal.prove_reverted(runtime, act, time.time(), deadline_s=0.0)
+
+
 def test_a_victim_that_runs_and_is_unhealthy_is_not_repaired():
     runtime = Clocked()
     act = Injection(after_s=0.0, fault=Kill(), victim="api")
