@@ -187,7 +187,8 @@ class RunningLoad:
         (window,) = windows(seen, [("steady", 0.0, now)], limits=self.limits, is_live=True)
         least = max(2, (self.due_between(now - steady_s, now) - int(window.left)) // 2)
         if window.offered < least:
-            still = f" ({self.status().inflight} requests are open)" if self.status().inflight else ""
+            still_open = self.status().inflight
+            still = f" ({still_open} requests are open)" if still_open else ""
             return f"{window.offered} answers in {steady_s:g} s, at least {least} expected{still}"
         bad = window.offered - int(window.good)
         if bad:

@@ -10,8 +10,8 @@ import yaml
 
 from pytest_llmchaos.slo.arithmetic import InvalidSlo
 from pytest_llmchaos.slo.formats import PYRRA, SLOTH, SLOTH_CRD, V1ALPHA, format_of
-from pytest_llmchaos.slo.openslo import load_slos, name_like
-from pytest_llmchaos.slo.queries import NO_BAD_COUNTER, Counters, counter_of, counters_without, has_line_break_in_quotes
+from pytest_llmchaos.slo.openslo import load_slos, name_like, not_good
+from pytest_llmchaos.slo.queries import Counters, counter_of, has_line_break_in_quotes
 from pytest_llmchaos.slo.selectors import expected_of, matchers_of
 from pytest_llmchaos.slo.yaml_nodes import Problems, objects
 
@@ -110,7 +110,7 @@ class _Converter:
             description=slo.optional("description"),
             window=_SLOTH_WINDOW,
             target=round(slo.child("objective").number() / 100, 15),
-            counters=_not_good(events.child(error), selector),
+            counters=not_good(events.child(error), selector),
             alerts=sum(off) < _SLOTH_ALERTS_OF_AN_SLO,
         )
 
@@ -137,7 +137,7 @@ class _Converter:
             description=spec.optional("description"),
             window=spec.child("window").text(),
             target=round(_number(spec.child("target")) / 100, 15),
-            counters=_not_good(good, total) if is_ratio else Counters(good=_counter(good), total=total),
+            counters=not_good(good, total) if is_ratio else Counters(good=_counter(good), total=total),
             alerts=not (alerting and _is_set(alerting, "disabled")),
         )
 
@@ -243,14 +243,6 @@ def _counter(query: Place) -> str:
     if expected is not None or has_line_break_in_quotes(query.text()):
         query.fail(f"a selector of counters, alone or in sum(), rate() or increase(): {expected or 'on one line'}")
     return selector
-
-
-def _not_good(errors: Place, total: str) -> Counters:
-    """Return the counters of an SLO that counts its errors."""
-    counters = counters_without(errors.text(), total)
-    if counters is None:
-        errors.fail(NO_BAD_COUNTER)
-    return counters
 
 
 def _number(place: Place) -> float:

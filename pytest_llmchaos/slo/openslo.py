@@ -281,7 +281,7 @@ class _Reader:
             selector = of(self._selector, ratio, "good")
         else:
             query = of(self._query, ratio, "bad")
-            return of(_not_good, query, total) if query and total else None
+            return of(not_good, query, total) if query and total else None
         if good and selector and total and is_same(selector, total):
             of(good.fail, "a part of total (all events are good here, so that no outage would show)")
         return Counters(good=selector, total=total) if selector and total else None
@@ -336,7 +336,7 @@ class _Reader:
             _require_type(kind)
 
 
-def _not_good(bad: Place, total: str) -> Counters:
+def not_good(bad: Place, total: str) -> Counters:
     """Return the counters of an SLO that counts its bad events."""
     counters = counters_without(bad.text(), total)
     if counters is None:

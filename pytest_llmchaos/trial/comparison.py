@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, TruthsDisagree
-from pytest_llmchaos.model import CLIENTS
 from pytest_llmchaos.prometheus.queries import SCRAPE_S
 from pytest_llmchaos.slo.arithmetic import restarts_query
 from pytest_llmchaos.stats.columns import CANCELLED, LEFT
@@ -85,7 +84,7 @@ class Comparison:
 
     def _oddity(self, slo: Slo, measure: Measure) -> str | None:
         columns, bound_s = self.samples.columns, slo.threshold_s
-        is_pushed = all(one.startswith(CLIENTS) for one in slo.counters)
+        is_pushed = slo.outlives_services
         try:
             slo_says = self._pushed(slo) if is_pushed else self._share_of(slo)
         except Inconclusive:

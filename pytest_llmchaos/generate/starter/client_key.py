@@ -18,7 +18,7 @@ _VARIABLE = re.compile(
     r"^(?:\w+_)?(?:(?:API|MASTER|AUTH|ACCESS|BEARER|CLIENT)_?(?:KEYS?|TOKEN)|TOKEN)(?:_FILE)?$|^KEYS?(?:_FILE)?$"
 )
 # A key of its own service, such as GATEWAY_KEY of `gateway`, or of another one.
-_OF_SOMEBODY = re.compile(r"^(\w+)_KEYS?(?:_FILE)?$")
+_OF_SOMEBODY = re.compile(r"^\w+_KEYS?(?:_FILE)?$")
 # Keys for something else: another service's, or no clients' key at all.
 _FOREIGN = re.compile(
     r"(?:^|_)(?:"
