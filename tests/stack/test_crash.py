@@ -8,16 +8,16 @@ import sys
 import time
 
 import pytest
-from support import machine, sessions
+from support import sessions
+from support.gone import seconds_until_gone
 from support.stacks import require
+from support.tiny_stack import Engine
 from support.waiting import until
 
 from pytest_llmchaos.host.identity import process_started
 from pytest_llmchaos.runtime.docker import docker_cli
 
 pytestmark = pytest.mark.stack
-
-GONE_DEADLINE_S = 3.0 * machine.slowness()
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def test_sigkill_in_a_fault_leaves_only_a_report(tmp_path, bystander):
         child.wait()
     killed = time.monotonic()
 
-    until(lambda: not sessions.leftovers(stack["project"]), "the stack was gone", GONE_DEADLINE_S)
-
-    assert time.monotonic() - killed <= GONE_DEADLINE_S
+    with contextlib.closing(Engine()) as engine:
+        project = stack["project"]
+        seconds_until_gone(lambda: engine.left(project), killed, not_before_s=lambda: engine.last_start_s(project))
     until(lambda: process_started(load["pid"]) != load["started"], "the load generator was gone", 1)
     assert state_of(bystander) == before
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from support import machine, sessions
+from support import sessions
+from support.gone import seconds_until_gone
 from support.waiting import until
 
 from pytest_llmchaos.errors import NotReady
@@ -28,7 +29,6 @@ from pytest_llmchaos.subject.lab import lab_subject, stack_dir
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.usefixtures("local_programs")]
 
-GONE_DEADLINE_S = 3.0 * machine.slowness()
 LOCAL = ("--chaos-runtime=local", "--chaos-backend=sim", "--chaos-seed=7")
 SCENARIO = '''"""A killed api is repaired."""
 from pytest_llmchaos import experiment, faults, loads
@@ -202,9 +202,8 @@ def test_frozen_processes_die_with_pytest_too(tmp_path, doomed, frozen):
         end(child)
     killed = time.monotonic()
 
-    until(lambda: not cleanup.processes_of(project), "every process was gone", GONE_DEADLINE_S)
-    assert time.monotonic() - killed <= GONE_DEADLINE_S
-    until(lambda: not list(reports.glob("2*/local")), "its folder was gone", GONE_DEADLINE_S)
+    seconds_until_gone(lambda: cleanup.processes_of(project), killed)
+    until(lambda: not list(reports.glob("2*/local")), "its folder was gone")
 
 
 def test_a_frozen_stack_without_a_watchdog_is_removed_by_the_command(tmp_path, doomed):
