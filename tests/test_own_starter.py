@@ -373,6 +373,9 @@ def test_a_bound_of_a_server_s_histogram_is_written_in_seconds():
     assert all(float(one.le) == float(one.seconds) for one in latencies)
 
 
+APP = "services: {app: {image: x, ports: ['8080:8080']}}"
+
+
 @pytest.mark.parametrize(
     ("name", "files"), [("compose.override.yaml", 2), ("docker-compose.override.yml", 2), ("compose.prod.yaml", 1)]
 )
@@ -383,6 +386,37 @@ def test_an_override_that_compose_reads_by_itself_is_taken_along(stack, name, fi
 
     assert keys_of(project)["compose"] == ["../compose.yaml", f"../{name}"][:files]
     assert ("ollama" in keys_of(project)["targets"]) == (files == 2)
+    reason = f"# {name} is in llmchaos_compose, because `docker compose up` lays it over compose.yaml\n"
+    assert (reason in (project / "pyproject.toml").read_text()) == (files == 2)
+
+
+@pytest.mark.parametrize("where", ["environment", ".env"])
+def test_files_that_compose_starts_instead_are_named(stack, where, monkeypatch, capsys):
+    line = "COMPOSE_FILE=base.yaml:more.yaml"
+    more = {"base.yaml": APP, "more.yaml": APP, "compose.override.yaml": APP}
+    if where == "environment":
+        monkeypatch.setenv(*line.split("=", 1))
+    else:
+        more[".env"] = line
+
+    project = init(stack, APP, **more)
+
+    assert keys_of(project)["compose"] == ["../compose.yaml"]
+    told = (
+        "COMPOSE_FILE names other files for `docker compose up`: to test these, run `llmchaos init` with "
+        "`--compose base.yaml`, `--compose more.yaml`"
+    )
+    assert told in capsys.readouterr().out
+    assert f"# {told}\n" in (project / "pyproject.toml").read_text()
+
+
+def test_the_files_of_the_environment_themselves_need_no_remark(stack, monkeypatch, capsys):
+    monkeypatch.setenv("COMPOSE_FILE", "compose.yaml")
+
+    project = init(stack, APP, **{"compose.override.yaml": APP})
+
+    assert keys_of(project)["compose"] == ["../compose.yaml"]
+    assert "COMPOSE_FILE" not in capsys.readouterr().out
 
 
 def test_variants_of_one_service_in_profiles_may_share_a_container_name(stack):

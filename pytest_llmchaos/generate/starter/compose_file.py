@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ import yaml
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.generate.starter.servers import Server, server_of
 from pytest_llmchaos.runtime.docker import docker_cli, reach
-from pytest_llmchaos.runtime.docker.user_files import EVERY, UserFiles
+from pytest_llmchaos.runtime.docker.user_files import EVERY, FILES, UserFiles
 
 # A name that no real project has, so that names of the files are seen as fixed.
 EXAMINED = "llmchaos-examined"
@@ -150,6 +151,7 @@ class Stack:
         active_profiles: profiles that the environment and `.env` activate.
         ways_out: what reaches beyond the project.
         variables: those of the files that have no default value there.
+        remarks: why these are the files.
     """
 
     files: tuple[Path, ...]
@@ -157,6 +159,7 @@ class Stack:
     active_profiles: tuple[str, ...]
     ways_out: tuple[reach.Reach, ...]
     variables: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
 
     def references(self, name: str) -> dict[str, int | None]:
         """Return services that one names, each with the port if it is named too."""
@@ -184,12 +187,25 @@ _OVERRIDE_NAMES = (
 )
 
 
-def _with_override(files: tuple[Path, ...]) -> tuple[Path, ...]:
-    """Add the file that `docker compose up` would lay over a file of a default name."""
+def _as_started(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """Return files with what `docker compose up` would lay over them, and remarks.
+
+    COMPOSE_FILE switches Compose's own override off. The files that were given count.
+    """
+    named = UserFiles(files).default_files()
+    if named:
+        same = set(named) == set(files)
+        words = ", ".join(f"`--compose {os.path.relpath(one, files[0].parent)}`" for one in named)
+        remark = f"{FILES} names other files for `docker compose up`: to test these, run `llmchaos init` with {words}"
+        return files, () if same else (remark,)
     if len(files) != 1 or files[0].name not in _DEFAULT_NAMES:
-        return files
-    beside = (files[0].with_name(name) for name in _OVERRIDE_NAMES)
-    return files + tuple(one for one in beside if one.is_file())[:1]
+        return files, ()
+    beside = [files[0].with_name(name) for name in _OVERRIDE_NAMES]
+    override = next((one for one in beside if one.is_file()), None)
+    if override is None:
+        return files, ()
+    remark = f"{override.name} is in llmchaos_compose, because `docker compose up` lays it over {files[0].name}"
+    return (*files, override), (remark,)
 
 
 def read(files: Sequence[Path]) -> Stack:
@@ -202,7 +218,7 @@ def read(files: Sequence[Path]) -> Stack:
     for file in files:
         if not file.is_file():
             raise BadScenario(f"--compose must name a compose file, got {str(file)!r}, which does not exist")
-    absolute = _with_override(tuple(file.resolve() for file in files))
+    absolute, remarks = _as_started(tuple(file.resolve() for file in files))
     user = UserFiles(absolute)
     text = user.config(EXAMINED, EVERY)
     config = reach.read_config(text)
@@ -225,6 +241,7 @@ def read(files: Sequence[Path]) -> Stack:
         active_profiles=user.default_profiles(),
         ways_out=tuple(reach.reaches(config, EXAMINED, absolute[0].parent)),
         variables=user.variables(),
+        remarks=remarks,
     )
 
 

@@ -38,7 +38,7 @@ def project(folder: Path, files: Sequence[Path]) -> Project:
         "victim": roles.victim,
         "compose": [os.path.relpath(one, folder.resolve()) for one in stack.files],
         "guesses": roles.guesses,
-        "remarks": roles.remarks,
+        "remarks": (*stack.remarks, *roles.remarks),
         "ways_out": stack.ways_out,
         "clients": model,
         "latencies": [(one.name, latency) for one in roles.scraped for latency in one.server.latencies],
@@ -78,7 +78,10 @@ def _steps(roles: Roles) -> tuple[tuple[str, str], ...]:
 
 def _notes(stack: Stack, roles: Roles, where: str) -> list[str]:
     guessed = {one.key: one.value for one in roles.guesses}
-    notes = [f"read pyproject.toml first: it guesses that clients use {guessed['api']}, and has the reasons"]
+    notes = [
+        f"read pyproject.toml first: it guesses that clients use {guessed['api']}, and has the reasons",
+        *stack.remarks,
+    ]
     if roles.key and roles.key.doubt:
         notes.append(
             f"if clients must send the key in {roles.key.place}, put llmchaos_headers in force and export {roles.key.variable}"

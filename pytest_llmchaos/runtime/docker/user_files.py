@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.docker import docker_cli
 
 PROFILES = "COMPOSE_PROFILES"
+FILES = "COMPOSE_FILE"
+_SEPARATOR = "COMPOSE_PATH_SEPARATOR"
 
 
 class _Variable(msgspec.Struct):
@@ -51,12 +54,17 @@ class UserFiles:
 
     def default_profiles(self) -> tuple[str, ...]:
         """Return the profiles that the environment and `.env` activate."""
+        return tuple(word for word in self._settings().get(PROFILES, "").split(",") if word)
+
+    def default_files(self) -> tuple[Path, ...]:
+        """Return the files that the environment or `.env` names for Compose."""
+        settings = self._settings()
+        words = settings.get(FILES, "").split(settings.get(_SEPARATOR, "") or os.pathsep)
+        return tuple((self.folder / word).resolve() for word in words if word)
+
+    def _settings(self) -> dict[str, str]:
         said = self._ask([*self._words, "config", "--environment"], "", ())
-        for line in said.splitlines():
-            name, _, value = line.partition("=")
-            if name == PROFILES:
-                return tuple(word for word in value.split(",") if word)
-        return ()
+        return {name: value for name, _, value in (line.partition("=") for line in said.splitlines())}
 
     def variables(self) -> tuple[str, ...]:
         """Return the variables that have no default value in the files.
