@@ -353,6 +353,12 @@ STREAMS = [
         Reply(gzip.compress(GOOD), more={"Content-Encoding": "gzip"}),
         "bytes of text/event-stream', compressed (gzip), which the clients do not accept: switch compression off",
     ),
+    (
+        Reply(b"\x89PNG\r\n", kind="image/png"),
+        "got 200, '6 bytes of image/png', with the content type image/png instead",
+    ),
+    (Reply(b"a\0b", kind="text/plain"), "got 200, '3 bytes of text/plain', with the content type text/plain instead"),
+    (Reply("größer".encode()[:3], kind="text/plain"), "got 200, 'gr\ufffd', with the content type text/plain instead"),
     (Reply(GOOD, more={"Content-Length": "9999"}), "and the answer broke off: peer closed connection"),
 ]
 

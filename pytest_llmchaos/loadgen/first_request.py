@@ -5,6 +5,7 @@ It also makes metrics appear that a service exports only after a request.
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import os
@@ -162,7 +163,7 @@ class _FirstRequest:
 
     def _words(self, reply: Reply) -> str:
         """The server's words in one line. Secrets are hidden before the cut."""
-        if _coding(reply):
+        if _coding(reply) or not _is_text(reply.body):
             return f"{len(reply.body)} bytes of {reply.headers.get('content-type', 'an unknown type')}"
         text = redact(reply.body.decode(errors="replace"), self._secrets)
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
@@ -333,6 +334,14 @@ def _of_certificate(why: str, name: str) -> str:
     if "self-signed" in words or "self signed" in words or "issuer" in words:
         return f"TLS: the CA of the certificate for {name!r} is unknown ({words}): set llmchaos_tls to its CA file"
     return f'TLS: the certificate for {name!r} is refused ({words}): renew it, or set llmchaos_tls to "unverified"'
+
+
+def _is_text(body: bytes) -> bool:
+    """Return True for UTF-8 without a NUL, which may be cut off anywhere."""
+    try:
+        return "\0" not in codecs.getincrementaldecoder("utf-8")().decode(body)
+    except UnicodeDecodeError:
+        return False
 
 
 def _coding(reply: Reply) -> str:
