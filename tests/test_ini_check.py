@@ -107,6 +107,18 @@ class TestDoctor:
         assert disk.endswith(": a run writes samples, logs and a stack's data, so free 2 GB")
 
 
+def test_a_target_that_the_stack_lacks_is_reported_as_the_plan_does(tmp_path: Path) -> None:
+    (tmp_path / "compose.yaml").write_text("services: {web: {image: x, ports: ['80']}}\n")
+    ini = tmp_path / "pytest.ini"
+    keys = [f"compose = {tmp_path}/compose.yaml", "api = web", "targets = webb"]
+    ini.write_text("\n".join(["[pytest]", *(f"llmchaos_{key}" for key in keys)]) + "\n")
+
+    problem = ini_check.problem(ini)
+
+    assert problem is not None
+    assert "llmchaos_targets names 'webb', which the compose file lacks; did you mean 'web'?" in problem
+
+
 def test_a_variable_that_a_header_needs_is_reported_as_the_plan_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

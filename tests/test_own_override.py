@@ -268,6 +268,13 @@ def test_an_api_without_one_port_is_refused(monkeypatch, folder, about, message)
     assert message in refusal(monkeypatch, folder, stack(web=about), images=images)
 
 
+@pytest.mark.parametrize("none", [{"scale": 0}, {"deploy": {"replicas": 0}}])
+def test_a_target_of_no_container_is_refused(monkeypatch, folder, none):
+    said = refusal(monkeypatch, folder, stack(worker=none))
+
+    assert "llmchaos_targets names 'worker', of which the compose file starts no container: expected at least 1" in said
+
+
 def test_an_api_on_internal_networks_alone_is_refused(monkeypatch, folder):
     config = stack()
     config["networks"]["default"]["internal"] = True

@@ -98,6 +98,12 @@ def _other_problems(config: reach.Config, subject: Subject) -> list[str]:
         for name in (JUDGE, PUSHGATEWAY)
         if name in config.services
     ]
+    problems += [
+        f"{key} names {name!r}, of which the compose file starts no container: expected at least 1, got `scale: 0` or "
+        "`deploy.replicas: 0`; name another service, or add a compose file that starts one"
+        for name, key in services_by_key(subject).items()
+        if name in config.services and reach.replicas(config.services[name]) == 0
+    ]
     for endpoint, key in ((Endpoint(service=subject.api), "llmchaos_api"), (subject.alerts, "llmchaos_prometheus")):
         if endpoint is None or endpoint.service not in config.services:
             continue
