@@ -89,17 +89,34 @@ class Busy(Container):
             raise sdk.errors.APIError("500", explanation=self.explanation)
 
 
-def test_a_busy_machine_gets_one_more_try():
-    container = Busy(failures=1)
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes in sleeps and tries alone."""
+    passed_s = [0.0]
+    monkeypatch.setattr(freezing.time, "monotonic", lambda: passed_s[0])
+    monkeypatch.setattr(freezing.time, "sleep", lambda seconds: passed_s.__setitem__(0, passed_s[0] + seconds))
+    return passed_s
+
+
+def test_a_busy_machine_gets_more_tries(clock):
+    container = Busy(failures=3)
 
     freezing.pause(container)
 
-    assert container.tries == 2
+    assert container.tries == 4
 
 
-@pytest.mark.parametrize(("container", "tries"), [(Busy(failures=2), 2), (Busy(1, "it is not running"), 1)])
-def test_any_other_or_second_refusal_is_an_error(container, tries):
+def test_a_container_that_never_freezes_is_an_error_after_a_while(clock):
+    with pytest.raises(sdk.errors.APIError):
+        freezing.pause(Busy(failures=10_000))
+
+    assert clock[0] == pytest.approx(freezing.FREEZE_WITHIN_S, abs=0.05)
+
+
+def test_any_other_refusal_is_an_error_at_once(clock):
+    container = Busy(1, "it is not running")
+
     with pytest.raises(sdk.errors.APIError):
         freezing.pause(container)
 
-    assert container.tries == tries
+    assert container.tries == 1

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The longest wait for a moment between two checks.
 PATIENCE_S = 1.5
+# The longest series of tries. Two in a row failed on two busy cores with cgroup v1.
+FREEZE_WITHIN_S = 4.0
 # A check that is due within this time may start before the container is frozen.
 _MARGIN_S = 0.2
 _POLL_S = 0.02
@@ -55,20 +57,27 @@ class _Inspected(msgspec.Struct, rename="pascal"):
 def pause(container: Container) -> None:
     """Freeze a container at a moment at which it runs no health check.
 
-    A machine under load gets one more try.
+    Under load the kernel may not stop every process at once. Docker resumes them then,
+    and this tries again for a few seconds.
+
+    Raises:
+        APIError: Docker refuses, or could not freeze the container in this time.
     """
     deadline = time.monotonic() + PATIENCE_S
     container.reload()
     while checks_now(container.attrs, time.time()) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
         container.reload()
-    try:
-        container.pause()
-    except sdk.errors.APIError as error:
-        # Under load the kernel may not stop every process in time. Docker resumes them.
-        if _TOO_SLOW not in str(error.explanation):
-            raise
-        container.pause()
+    deadline = time.monotonic() + FREEZE_WITHIN_S
+    while True:
+        try:
+            container.pause()
+        except sdk.errors.APIError as error:
+            if _TOO_SLOW not in str(error.explanation) or time.monotonic() >= deadline:
+                raise
+            time.sleep(_POLL_S)
+        else:
+            return
 
 
 def checks_now(attributes: object, now_unix_s: float) -> bool:
