@@ -75,10 +75,10 @@ def measured(text: str) -> dict[str, float]:
 def slowness(text: str) -> float:
     """Ratio of this machine's time for the loop to that of the budget's, at least 1.
 
-    The median before all parts: other programs on a shared machine come and go.
+    The mean before all parts: other programs on a shared machine come and go.
     """
     loops = [seconds for name, seconds in _times(text) if name == LOOP]
-    return max(1.0, statistics.median(loops) / machine.REFERENCE_LOOP_S) if loops else 1.0
+    return max(1.0, statistics.mean(loops) / machine.REFERENCE_LOOP_S) if loops else 1.0
 
 
 def _times(text: str) -> list[tuple[str, float]]:
