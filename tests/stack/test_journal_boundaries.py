@@ -14,6 +14,7 @@ the run died. Last, the whole lab dies once with each fault in force.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -169,6 +170,46 @@ def test_an_attached_stack_is_restored(attached, attached_case, record_testsuite
     took_s = attached[attached_case].result()
 
     record_testsuite_property(f"reverted after a kill {named(attached_case)}, in seconds", round(took_s, 3))
+
+
+SCALED = """
+services:
+  helper:
+    extends: {file: COMPOSE, service: desk}
+    ports: !reset []
+    scale: 2
+"""
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("fault", FAULTS)
+def test_one_container_of_an_attached_service_is_hit_and_restored(image, tmp_path, fault):
+    project, files = f"tinyscaled{os.getpid()}", [tiny_stack.HERE / "compose.yaml", tmp_path / "scaled.yaml"]
+    files[1].write_text(SCALED.replace("COMPOSE", str(files[0])))
+    own = {"TINY_IMAGE": image, "COMPOSE_PROJECT_NAME": project, "TINY_DESK_PORT": "29314"}
+    compose = ["docker", "compose", *(word for file in files for word in ("-f", str(file)))]
+    call, more = FAULTS[fault]
+    tiny = tiny_stack.make(
+        tmp_path / "tiny", image, attach=True, conftest=KILLER.format(when="after", kind="proof", number=1)
+    )
+    tiny.scenario("doomed", call.replace('"desk"', '"helper#2"'), more)
+    ini = tiny.folder / "pytest.ini"
+    ini.write_text(ini.read_text().replace("llmchaos_targets = desk", "llmchaos_targets = helper"))
+    tiny.environment.update(own)
+    with contextlib.closing(Engine()) as engine:
+        try:
+            docker_cli.run([*compose, "up", "--detach", "--wait"], env=docker_cli.environment(own), timeout_s=90)
+            before, since_s = engine.looks(project), time.time()
+
+            def left():
+                looks = engine.looks(project)
+                return [] if looks == before else [f"{looks}, not {before}"]
+
+            _, died_s = die(tiny.start("--chaos-unleash"), tiny.reports)
+            seconds_until_gone(left, died_s)
+            assert engine.acted_on(project, since_s) == {f"{project}-helper-2"}
+        finally:
+            docker_cli.run([*compose, "down", "--volumes", "--timeout", "0"], env=docker_cli.environment(own))
 
 
 LAB = '''

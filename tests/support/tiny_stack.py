@@ -173,6 +173,15 @@ class Engine:
         found = sorted(self._client.containers.list(all=True, filters=chosen), key=lambda one: one.name)
         return [(one.id, one.status, _comparable(restrictions.as_found(one))) for one in found]
 
+    def acted_on(self, project: str, since_s: float) -> set[str]:
+        """Names of a project's containers that a fault or a revert changed."""
+        chosen = {"label": f"com.docker.compose.project={project}"}
+        names = {one["Id"]: one["Names"][0][1:] for one in self._client.api.containers(all=True, filters=chosen)}
+        acts = {"event": ["kill", "die", "start", "pause", "unpause", "update", "connect", "disconnect"]}
+        with closing(self._client.events(since=since_s, until=time.time(), filters=acts, decode=True)) as told:
+            ids = {event["Actor"]["Attributes"].get("container", event["Actor"]["ID"]) for event in told}
+        return {names[one] for one in ids if one in names}
+
     def last_start_s(self, project: str) -> float:
         """Monotonic time of the last start of a container of a compose project.
 
