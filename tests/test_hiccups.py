@@ -1,7 +1,7 @@
 """The retries of trials on a busy machine."""
 
 import pytest
-from support import hiccups
+from support import hiccups, sessions
 
 from pytest_llmchaos.errors import LoadNotHeld, NotSteady, PartialScrape, StaleData, TruthsDisagree
 from pytest_llmchaos.trial.perform import Performed
@@ -42,3 +42,39 @@ def test_a_machine_that_is_always_too_busy_is_an_error(ends_with):
     with pytest.raises(LoadNotHeld):
         hiccups.perform_measured(None, None)
     assert len(left) == 1
+
+
+HELD = "✓ held         web: pause web    detected 0.5 s, settled 1.2 s"
+LATE = "∅ invalid      web: pause web    - LoadNotHeld: the load ran late: p99 0.0525 s, expected at most 0.05 s"
+NO_VICTIM = "∅ invalid      web: pause web    - NoVictim: nothing to hit"
+
+
+@pytest.mark.parametrize(
+    ("outputs", "last"),
+    [
+        ([HELD], HELD),
+        ([LATE, HELD], HELD),
+        ([LATE.replace("LoadNotHeld", "PartialScrape"), NO_VICTIM], NO_VICTIM),
+        ([NO_VICTIM], NO_VICTIM),
+        ([LATE, LATE, LATE], LATE),
+    ],
+)
+def test_a_session_that_the_machine_disturbed_runs_again(outputs, last, capsys):
+    left = [f"llmchaos: a session\n{one}\n1 of 1\n" for one in outputs]
+
+    assert last in hiccups.run_measured(lambda: left.pop(0), output_of=str)
+    assert left == []
+    assert capsys.readouterr().err.count("run again: ∅ invalid") == len(outputs) - 1
+
+
+def test_the_evidence_of_a_disturbed_session_is_removed(tmp_path):
+    (tmp_path / "earlier").mkdir()
+    outputs = [LATE, HELD]
+
+    def run():
+        (tmp_path / f"run {len(outputs)}").mkdir()
+        (tmp_path / f"line {len(outputs)}").touch()
+        return outputs.pop(0)
+
+    assert sessions.measured(tmp_path, run, output_of=str) == HELD
+    assert {path.name for path in tmp_path.iterdir()} == {"earlier", "run 1", "line 1"}

@@ -51,10 +51,13 @@ def stack(tmp_path):
 
 def pytest_in(folder, environment, *args):
     command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider", *args]
-    done = subprocess.run(
-        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, timeout=250, check=False
-    )
-    return done.returncode, done.stdout + done.stderr
+
+    def run():
+        env = {**os.environ, **environment}
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=250, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    return sessions.measured(folder / "reports", run, output_of=lambda ended: ended[1])
 
 
 def changed(path, *pairs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from support import wheels
 from support.doc_blocks import blocks_of, lines_of
+from support.hiccups import run_measured
 from support.stacks import BOOTSTRAP, require
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -86,17 +88,21 @@ def follow(tmp_path, *addopts):
     links = shlex.join([sys.executable, str(tmp_path / "link.py")])
     lines = ["set -e", *(line for one in commands for line in (one, *([links] if one == ACTIVATE else [])))]
     folder = tmp_path / "a folder"
-    folder.mkdir()
 
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(lines)],
-        cwd=folder,
-        env=wheels.clean_environment() | wheels.offline_pip(wheel) | {"PYTEST_ADDOPTS": shlex.join(addopts)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    def run():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return subprocess.run(
+            ["bash", "-c", "\n".join(lines)],
+            cwd=folder,
+            env=wheels.clean_environment() | wheels.offline_pip(wheel) | {"PYTEST_ADDOPTS": shlex.join(addopts)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    done = run_measured(run, output_of=lambda ended: ended.stdout)
 
     assert done.returncode == 0, done.stdout + done.stderr
     (site,) = folder.glob(".venv/lib/python*/site-packages")
@@ -160,9 +166,13 @@ def test_a_stranger_s_compose_file_gets_a_verdict_without_an_edit(tmp_path):
         f"{pytest_} --chaos-plan\nexport API_KEY=sk-mine\n{pytest_}"
     )
 
-    done = subprocess.run(
-        ["bash", "-c", commands], cwd=folder, env=env, capture_output=True, text=True, timeout=240, check=False
-    )
+    def run():
+        shutil.rmtree(folder / "chaos", ignore_errors=True)
+        return subprocess.run(
+            ["bash", "-c", commands], cwd=folder, env=env, capture_output=True, text=True, timeout=240, check=False
+        )
+
+    done = run_measured(run, output_of=lambda ended: ended.stdout)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "export API_KEY=..." in done.stdout

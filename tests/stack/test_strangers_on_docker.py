@@ -72,15 +72,19 @@ def test_a_strangers_file_runs_unchanged_next_to_its_owners_stack(stack, at_work
     owners = looks(at_work)
 
     command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "-c", str(folder / "pyproject.toml"), f"--rootdir={folder}", str(folder)],
-        cwd=tmp_path,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
+
+    def run():
+        return subprocess.run(
+            [*command, "-c", str(folder / "pyproject.toml"), f"--rootdir={folder}", str(folder)],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=250,
+            check=False,
+        )
+
+    done = sessions.measured(folder / "reports", run, output_of=lambda ended: ended.stdout)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 passed" in done.stdout

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.sessions import ROOT
+from support.sessions import ROOT, measured
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300), pytest.mark.usefixtures("local_programs")]
 
@@ -54,10 +54,13 @@ def run(command: str, folder: Path) -> str:
     program, *arguments = shlex.split(command)
     assert program == "pytest"
     env = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
-    ended = subprocess.run(
-        [*PYTEST, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False
-    )
-    return ended.stdout + ended.stderr
+
+    def once() -> str:
+        command = [*PYTEST, *arguments]
+        ended = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120, check=False)
+        return ended.stdout + ended.stderr
+
+    return measured(folder / "reports", once, output_of=str)
 
 
 def lines(text: str) -> list[str]:

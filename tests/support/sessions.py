@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from support.hiccups import run_measured
 
 from pytest_llmchaos.evidence import journal
 from pytest_llmchaos.runtime.docker import docker_cli
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+Ended = TypeVar("Ended")
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -63,6 +68,26 @@ def run(
     env: dict[str, str] | None = None,
     timeout_s: float = 240,
     inside: Sequence[str] = (),
+) -> tuple[int, str]:
+    """Status and output of a session that the machine did not disturb."""
+    return measured(reports, lambda: _run(reports, args, env, timeout_s, inside), lambda ended: ended[1])
+
+
+def measured(reports: Path, run: Callable[[], Ended], output_of: Callable[[Ended], str]) -> Ended:
+    """`run_measured`, without the evidence of sessions that the machine disturbed."""
+    before = {path.name for path in reports.iterdir()} if reports.exists() else set[str]()
+
+    def once() -> Ended:
+        for path in reports.iterdir() if reports.exists() else ():
+            if path.name not in before:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        return run()
+
+    return run_measured(once, output_of)
+
+
+def _run(
+    reports: Path, args: Sequence[str], env: dict[str, str] | None, timeout_s: float, inside: Sequence[str]
 ) -> tuple[int, str]:
     process = start(reports, *args, env=env, inside=inside)
     try:
