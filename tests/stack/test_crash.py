@@ -53,7 +53,7 @@ def test_sigkill_in_a_fault_leaves_only_a_report(tmp_path, bystander):
 
     with contextlib.closing(Engine()) as engine:
         project = stack["project"]
-        seconds_until_gone(lambda: engine.left(project), killed, not_before_s=lambda: engine.last_start_s(project))
+        seconds_until_gone(lambda: engine.left(project), killed, last_start_s=lambda: engine.last_start_s(project))
     until(lambda: process_started(load["pid"]) != load["started"], "the load generator was gone", 1)
     assert state_of(bystander) == before
 

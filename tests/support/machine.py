@@ -6,7 +6,6 @@ a loop alone took 0.11 to 0.22 s by the minute where two at once took 0.20 s.
 
 from __future__ import annotations
 
-import functools
 import os
 import statistics
 import subprocess
@@ -25,18 +24,12 @@ def loop_s() -> float:
     return statistics.mean(float(word) for one in programs for word in one.communicate()[0].split())
 
 
-def slowness_now() -> float:
+def slowness() -> float:
     """Ratio of this machine's time for the loop to the reference, at least 1.
 
     For deadlines of what Docker or another program must do.
     """
     return max(1.0, loop_s() / REFERENCE_LOOP_S)
-
-
-@functools.cache
-def slowness() -> float:
-    """The same, as measured first."""
-    return slowness_now()
 
 
 def _loop_s() -> float:

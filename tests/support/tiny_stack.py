@@ -233,6 +233,6 @@ def clean_after_s(tiny: Tiny, project: str, engine: Engine, died_s: float, *, go
         processes = [one for one in processes_of(tiny.folder) if "pytest_llmchaos.cleanup.watchdog" not in one]
         return [*engine.left(project), *processes]
 
-    took_s = seconds_until_gone(left, died_s, not_before_s=lambda: engine.last_start_s(project), gone_s=gone_s)
+    took_s = seconds_until_gone(left, died_s, last_start_s=lambda: engine.last_start_s(project), gone_s=gone_s)
     until(lambda: not processes_of(tiny.folder), "the watchdog has ended", 10)
     return took_s

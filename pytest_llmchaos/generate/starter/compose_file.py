@@ -187,12 +187,11 @@ _OVERRIDE_NAMES = (
 )
 
 
-def _as_started(files: tuple[Path, ...]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+def _as_started(files: tuple[Path, ...], named: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """Return files with what `docker compose up` would lay over them, and remarks.
 
     COMPOSE_FILE switches Compose's own override off. The files that were given count.
     """
-    named = UserFiles(files).default_files()
     if named:
         same = set(named) == set(files)
         words = ", ".join(f"`--compose {os.path.relpath(one, files[0].parent)}`" for one in named)
@@ -218,7 +217,9 @@ def read(files: Sequence[Path]) -> Stack:
     for file in files:
         if not file.is_file():
             raise BadScenario(f"--compose must name a compose file, got {str(file)!r}, which does not exist")
-    absolute, remarks = _as_started(tuple(file.resolve() for file in files))
+    given = tuple(file.resolve() for file in files)
+    asked = UserFiles(given)
+    absolute, remarks = _as_started(given, asked.default_files())
     user = UserFiles(absolute)
     text = user.config(EXAMINED, EVERY)
     config = reach.read_config(text)
@@ -238,7 +239,7 @@ def read(files: Sequence[Path]) -> Stack:
             name: _service(name, written, names, contents, in_files.get(name, ""))
             for name, written in found.services.items()
         },
-        active_profiles=user.default_profiles(),
+        active_profiles=asked.default_profiles(),
         ways_out=tuple(reach.reaches(config, EXAMINED, absolute[0].parent)),
         variables=user.variables(),
         remarks=remarks,

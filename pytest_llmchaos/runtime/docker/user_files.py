@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,15 +55,16 @@ class UserFiles:
 
     def default_profiles(self) -> tuple[str, ...]:
         """Return the profiles that the environment and `.env` activate."""
-        return tuple(word for word in self._settings().get(PROFILES, "").split(",") if word)
+        return tuple(word for word in self._settings.get(PROFILES, "").split(",") if word)
 
     def default_files(self) -> tuple[Path, ...]:
         """Return the files that the environment or `.env` names for Compose."""
-        settings = self._settings()
-        words = settings.get(FILES, "").split(settings.get(_SEPARATOR, "") or os.pathsep)
+        words = self._settings.get(FILES, "").split(self._settings.get(_SEPARATOR, "") or os.pathsep)
         return tuple((self.folder / word).resolve() for word in words if word)
 
+    @functools.cached_property
     def _settings(self) -> dict[str, str]:
+        """Variables of the environment and of `.env`, which Compose reads itself."""
         said = self._ask([*self._words, "config", "--environment"], "", ())
         return {name: value for name, _, value in (line.partition("=") for line in said.splitlines())}
 
