@@ -40,7 +40,7 @@ CLIENT_DURATION = f"{CLIENTS}_request_duration_seconds"
 # The part of a request that a service level judges.
 Measure = Literal["availability", "ttft", "e2e"]
 Lifetime = Literal["lasting", "passing", "none"]
-Fidelity = Literal["real", "kernel", "simulated"]
+Fidelity = Literal["real", "kernel", "proxy", "simulated"]
 FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)  # from the strongest to the weakest
 # How a certificate is checked, if not with a CA file.
 TLS_SYSTEM, TLS_UNVERIFIED = "system", "unverified"
@@ -224,15 +224,15 @@ EngineOption = str | int | float
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineFaultState:
-    """One fault as the engine reports it.
+class LeasedFaultState:
+    """One fault as the engine or the fault agent reports it.
 
     Attributes:
-        id: Id of the fault in the engine.
+        id: Id of the fault there.
         kind: Kind of the fault.
         active: True while it is in force.
         started_unix_s: Unix time of its start, in seconds.
-        counters: The engine's counts of what the fault has done so far.
+        counters: Counts of what the fault has done so far.
     """
 
     id: str
@@ -243,8 +243,8 @@ class EngineFaultState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineReport:
-    """All faults that an engine lists at one moment.
+class LeasedFaults:
+    """All faults that an engine or a fault agent lists at one moment.
 
     Attributes:
         at_unix_s: Unix time of the report, in seconds.
@@ -252,9 +252,9 @@ class EngineReport:
     """
 
     at_unix_s: float
-    faults: tuple[EngineFaultState, ...]
+    faults: tuple[LeasedFaultState, ...]
 
-    def in_force(self, kind: str) -> EngineFaultState | None:
+    def in_force(self, kind: str) -> LeasedFaultState | None:
         """Return the active fault of a kind, or None.
 
         Args:
@@ -263,7 +263,7 @@ class EngineReport:
         return next((one for one in self.faults if one.kind == kind and one.active), None)
 
     def lists(self, kind: str) -> bool:
-        """True if a fault of a kind is or was in force since the engine's start.
+        """True if a fault of a kind is or was in force since the process started.
 
         Args:
             kind: Kind of the fault.
@@ -423,7 +423,7 @@ class CanReachEngine(Protocol):
         """
         ...
 
-    def engine_faults(self, service: str) -> EngineReport | None:
+    def engine_faults(self, service: str) -> LeasedFaults | None:
         """Return the faults that the engine lists, or None if it does not answer."""
         ...
 
@@ -435,6 +435,59 @@ class CanReachEngine(Protocol):
         """Return the subject's query for a fault on a victim.
 
         It has a sample only while Prometheus sees the fault.
+        """
+        ...
+
+
+@runtime_checkable
+class CanProxy(Protocol):
+    """A runtime with a fault agent, a proxy that enters the way of a service."""
+
+    def wire_arm(self, services: Sequence[str]) -> None:
+        """Put an agent in the way of each service, before the load starts. Idempotent.
+
+        Args:
+            services: Names of services.
+
+        Raises:
+            NotReady: An agent cannot enter. The message names the service.
+        """
+        ...
+
+    def wire_disarm(self) -> None:
+        """Remove all agents, and check that they are gone. Idempotent."""
+        ...
+
+    def wire_start(self, service: str, kind: str, *, lease_s: float, seed: int, **options: object) -> str:
+        """Start a fault in the service's agent.
+
+        Args:
+            service: Name of the service.
+            kind: Kind of the fault.
+            lease_s: Seconds after which the agent ends it by itself, at most 3600.
+            seed: Seed of the decisions which requests are hit.
+            **options: Options of the fault, with `share` and `match`.
+
+        Returns:
+            Its id in the agent.
+
+        Raises:
+            NotReady: The agent is missing, does not answer or refuses.
+        """
+        ...
+
+    def wire_faults(self, service: str) -> LeasedFaults | None:
+        """Return the faults that the agent lists, or None if it does not answer."""
+        ...
+
+    def wire_end(self, service: str, id_: str) -> None:
+        """End one fault. Does nothing if it has ended."""
+        ...
+
+    def wire_open(self, service: str) -> str | None:
+        """Return in words that the service accepts a connection from outside, or None.
+
+        Such as `127.0.0.1:18000 accepts a connection from outside`.
         """
         ...
 
@@ -639,6 +692,7 @@ class AbleRuntime(
     CanLimitCpu,
     CanLimitMemory,
     CanReachEngine,
+    CanProxy,
     CanOverload,
     Protocol,
 ):
@@ -664,6 +718,7 @@ ABILITIES: Mapping[str, type] = {
     "overload": CanOverload,
     "events": HasEvents,
     "engine": CanReachEngine,
+    "proxy": CanProxy,
 }
 # Every `op` of an `Undo`, and the ability that provides it.
 UNDO_OPS: Mapping[str, str] = {
@@ -673,6 +728,7 @@ UNDO_OPS: Mapping[str, str] = {
     "ensure_cpu": "limit_cpu",
     "ensure_memory": "limit_memory",
     "engine_end": "engine",
+    "wire_end": "proxy",
     "stop_overload": "overload",
 }
 
@@ -687,7 +743,7 @@ class Primitive(Protocol):
         needs: Abilities of the runtime that it uses, keys of `ABILITIES`.
         lifetime: `lasting` if the system has to repair it, `passing` if it ends after
             `fault_s`.
-        fidelity: How real it is: `real`, `kernel` or `simulated`.
+        fidelity: How real it is: `real`, `kernel`, `proxy` or `simulated`.
     """
 
     @property
@@ -792,7 +848,7 @@ class Fault(Protocol):
         target: Service name or pattern, several separated by commas.
         needs: Abilities of the runtime that it uses.
         lifetime: `lasting`, `passing` or `none` (the control arm).
-        fidelity: How real it is: `real`, `kernel` or `simulated`.
+        fidelity: How real it is: `real`, `kernel`, `proxy` or `simulated`.
     """
 
     @property

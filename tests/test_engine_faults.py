@@ -16,7 +16,7 @@ from lab_engine import faults as engine_faults
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import BadScenario, HealFailed, Inconclusive, NotReady
 from pytest_llmchaos.faults.engine_faults import LEASE_S, LONGEST_LEASE_S
-from pytest_llmchaos.model import EngineFaultState, EngineReport, ServiceState, Undo
+from pytest_llmchaos.model import LeasedFaults, LeasedFaultState, ServiceState, Undo
 from pytest_llmchaos.runtime.simulated_engine import EngineAbility, ask_admin_port
 from pytest_llmchaos.subject.lab import lab_subject
 
@@ -54,8 +54,8 @@ class Scripted(FakeRuntime):
 
 
 def in_force(kind, *, at=1000.0, active=True, **counters):
-    state = EngineFaultState(id="f1", kind=kind, active=active, started_unix_s=at, counters=counters)
-    return EngineReport(at_unix_s=at + 1, faults=(state,))
+    state = LeasedFaultState(id="f1", kind=kind, active=active, started_unix_s=at, counters=counters)
+    return LeasedFaults(at_unix_s=at + 1, faults=(state,))
 
 
 # Arguments

@@ -110,7 +110,7 @@ def made(**arguments):
         ({"blast_radius": 0}, "is smaller than what 'kill api' may hit"),
         ({"fault": faults.together(KILL, faults.kill("model-1")), "blast_radius": 1}, "may hit .2 services."),
         ({"fault": [KILL, faults.together(KILL, faults.kill("model-1"))], "blast_radius": 1}, "than what 'together"),
-        ({"fidelity": "perfect"}, "must be one of real, kernel, simulated"),
+        ({"fidelity": "perfect"}, "must be one of real, kernel, proxy, simulated"),
         ({"fault": faults.hang("model-1"), "fidelity": "real"}, "needs more than 'hang model-1' has"),
     ],
 )

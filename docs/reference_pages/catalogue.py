@@ -36,8 +36,9 @@ name's beginning, drawn by the seed), or a list of either (all of them at once).
 
 - **Lifetime**: a `lasting` fault stays until the system repairs it. The instrument reverts a
   `passing` fault after `fault_s` seconds.
-- **Fidelity**: `real` is the act itself, `kernel` a restriction by the kernel, `simulated` an
-  effect in the simulated engine (`--chaos-backend sim`).
+- **Fidelity**: `real` is the act itself, `kernel` a restriction by the kernel, `proxy` an act
+  of the fault agent in the way of the service, `simulated` an effect in the simulated engine
+  (`--chaos-backend sim`).
 - **Expected signal**: what should show the fault.
 - **Abilities** are those of the runtime. A trial whose runtime lacks one is skipped.
 - **Reverted by** names the operation in the journal, which the run, its watchdog or

@@ -190,8 +190,8 @@ def experiment(
         stable_s: Consecutive seconds without a bad request that count as recovered, 0.5
             to 600.
         remediator: False runs the trial without the remediator.
-        fidelity: Least fidelity that the claims need: `real`, `kernel` or `simulated`.
-            None accepts any.
+        fidelity: Least fidelity that the claims need: `real`, `kernel`, `proxy` or
+            `simulated`. None accepts any.
         blast_radius: The most services that may be hit at once. None is the fault's
             own.
         abort_if: Function of the live `Window`, such as `lambda w: w.availability <

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, TypedDict
 
 from pytest_llmchaos.errors import HealFailed, Inconclusive, NotReady
 from pytest_llmchaos.host.http_client import request
-from pytest_llmchaos.model import EngineFaultState, EngineOption, EngineReport
 from pytest_llmchaos.prometheus.queries import Prometheus
+from pytest_llmchaos.runtime.leased_faults import ListedFault, read_faults
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import ServiceState, Undo, UndoOp
+    from pytest_llmchaos.model import EngineOption, LeasedFaults, ServiceState, Undo, UndoOp
     from pytest_llmchaos.subject.lab import Subject
 
 # File in the engine's state folder for faults due at its next start, and their kinds.
@@ -21,17 +21,6 @@ BOOT_FILE = "boot-faults.json"
 _AT_BOOT = frozenset({"crash_on_boot", "slow_load"})
 ADMIN_PORT = 8081  # in the compose file's numbers: the engine's own port plus one
 _DEADLINE_S = 5.0
-
-
-class ListedFault(TypedDict):
-    """One fault in the admin port's answer to `list`."""
-
-    id: str
-    kind: str
-    state: str
-    lease_s: float
-    left_s: float
-    counters: Mapping[str, float]
 
 
 class EngineAnswer(TypedDict, total=False):
@@ -84,14 +73,13 @@ class EngineAbility:
         asked = json.dumps({"kind": kind, "lease_s": lease_s, **options})
         return str(self._ask_engine(service, "start", asked)["id"])
 
-    def engine_faults(self, service: str) -> EngineReport | None:
+    def engine_faults(self, service: str) -> LeasedFaults | None:
         """List the engine's faults. None if the engine does not run or answer yet."""
         try:
             told = self._ask_engine(service, "list")
         except NotReady:
             return None
-        now = time.time()
-        return EngineReport(at_unix_s=now, faults=tuple(_state(one, now) for one in told["faults"]))
+        return read_faults(told["faults"], time.time())
 
     def engine_end(self, service: str, id_: str) -> None:
         """End one fault. Does nothing if it has ended."""
@@ -166,15 +154,3 @@ def ask_admin_port(address: str, verb: str, argument: str) -> EngineAnswer:
         raise NotReady(f"the engine at {address} refused `{verb}`: {response.text}")
     answer: EngineAnswer = response.json()
     return answer
-
-
-def _state(told: ListedFault, now_unix_s: float) -> EngineFaultState:
-    active = told["state"] == "active"
-    age_s = float(told["lease_s"]) - float(told["left_s"]) if active else 0.0
-    return EngineFaultState(
-        id=str(told["id"]),
-        kind=str(told["kind"]),
-        active=active,
-        started_unix_s=now_unix_s - age_s,
-        counters={str(name): float(count) for name, count in told["counters"].items()},
-    )

@@ -12,10 +12,10 @@ from pytest_llmchaos.errors import HealFailed, NotReady
 from pytest_llmchaos.model import (
     ABILITIES,
     REPLICA,
-    EngineFaultState,
-    EngineReport,
     EventGap,
     Flood,
+    LeasedFaults,
+    LeasedFaultState,
     Proof,
     RuntimeEvent,
     ServiceState,
@@ -63,9 +63,11 @@ class FakeRuntime(UndoRegistry):
         self._aimed = {service: numbers[0] for service, numbers in self._scaled.items()}
         self.abilities = frozenset(ABILITIES)
         self._restricted: dict[tuple[str, str], float] = {}
-        self._engine_faults: dict[tuple[str, str], EngineFaultState] = {}
+        self._engine_faults: dict[tuple[str, str], LeasedFaultState] = {}
         self._boot_faults: set[str] = set()
         self._floods: dict[str, float] = {}
+        self.armed: set[str] = set()
+        self._wire_faults: dict[tuple[str, str], LeasedFaultState] = {}
         self.audit_lines: Sequence[Mapping[str, Any]] | None = ()
 
     def now(self) -> float:
@@ -163,7 +165,7 @@ class FakeRuntime(UndoRegistry):
             self._boot_faults.add(service)
         else:
             counters = {"requests": 1.0, "bytes": 1.0}
-            state = EngineFaultState(
+            state = LeasedFaultState(
                 id="f1", kind=kind, active=True, started_unix_s=self.now(), counters={} if self.deaf else counters
             )
             self._engine_faults[service, kind] = state
@@ -173,11 +175,11 @@ class FakeRuntime(UndoRegistry):
         """The engine ends a fault by itself, and lists it as ended."""
         self._engine_faults[service, kind] = replace(self._engine_faults[service, kind], active=False)
 
-    def engine_faults(self, service: str) -> EngineReport | None:
+    def engine_faults(self, service: str) -> LeasedFaults | None:
         if not self.state(service).running:
             return None
         found = tuple(fault for (name, _), fault in self._engine_faults.items() if name == service)
-        return EngineReport(at_unix_s=self.now(), faults=found)
+        return LeasedFaults(at_unix_s=self.now(), faults=found)
 
     def engine_witness(self, kind: str, victim: str) -> str:
         return str(lab_subject("sim").witness_query(kind, victim))
@@ -185,6 +187,37 @@ class FakeRuntime(UndoRegistry):
     def engine_signal(self, query: str) -> float | None:
         shown = any(f'"{service}"' in query or "{outcome" in query for service, _ in self._engine_faults)
         return 1.0 if shown and not self.deaf else None
+
+    def wire_arm(self, services: Sequence[str]) -> None:
+        self.armed.update(services)
+
+    def wire_disarm(self) -> None:
+        self.armed.clear()
+
+    def wire_start(self, service: str, kind: str, *, lease_s: float, seed: int, **options: Any) -> str:
+        """Start a fault that one of two requests meets at once."""
+        if service not in self.armed:
+            raise NotReady(f"{service} has no fault agent in its way")
+        self._change(service, kind)
+        counters = {"met": 2.0, "hit": 0.0 if self.deaf else 1.0}
+        self._wire_faults[service, kind] = LeasedFaultState(
+            id=f"w{len(self._wire_faults)}", kind=kind, active=True, started_unix_s=self.now(), counters=counters
+        )
+        return self._wire_faults[service, kind].id
+
+    def wire_faults(self, service: str) -> LeasedFaults | None:
+        if service not in self.armed:
+            return None
+        found = tuple(fault for (name, _), fault in self._wire_faults.items() if name == service)
+        return LeasedFaults(at_unix_s=self.now(), faults=found)
+
+    def wire_end(self, service: str, id_: str) -> None:
+        for key, fault in self._wire_faults.items():
+            if key[0] == service and fault.id == id_:
+                self._wire_faults[key] = replace(fault, active=False)
+
+    def wire_open(self, service: str) -> str | None:
+        return f"{service} accepts a connection from outside" if self.state(service).running else None
 
     def overload(self, service: str, times: float, max_tokens: int) -> None:
         self._change(service, "overload", {"times": f"{times:g}", "max_tokens": str(max_tokens)})
@@ -207,6 +240,7 @@ class FakeRuntime(UndoRegistry):
             **super().undo_ops,
             **dict.fromkeys(RELEASES, self._release),
             "engine_end": self._end_engine_fault,
+            "wire_end": self._end_wire_fault,
             "stop_overload": self._end_flood,
         }
 
@@ -233,6 +267,12 @@ class FakeRuntime(UndoRegistry):
             self._change(undo.service, undo.op)
         self._boot_faults.discard(undo.service)
         self._put_back(undo.service, start=True)
+
+    def _end_wire_fault(self, undo: Undo) -> None:
+        fault = self._wire_faults.get((undo.service, str(undo.args["kind"])))
+        if fault and fault.active and undo.service in self._states:
+            self.wire_end(undo.service, fault.id)
+            self._change(undo.service, undo.op)
 
     def _end_flood(self, undo: Undo) -> None:
         if self._floods.pop(undo.service, None) and undo.service in self._states:

@@ -26,6 +26,7 @@ from pytest_llmchaos.runtime.docker.kernel_view import process_here
 from pytest_llmchaos.runtime.docker.members import Filters, Members
 from pytest_llmchaos.runtime.docker.project import ComposeProject
 from pytest_llmchaos.runtime.docker.replicas import Replicas
+from pytest_llmchaos.runtime.fault_agent import AgentAbility
 from pytest_llmchaos.runtime.json_log import parse, with_torn
 from pytest_llmchaos.runtime.overload import OverloadAbility
 from pytest_llmchaos.runtime.simulated_engine import BOOT_FILE, EngineAbility, EngineAnswer
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container, ExecResult
 
 
-class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, OverloadAbility):
+class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, AgentAbility, OverloadAbility):
     """Compose project `llmchaos-<pid>-<worker>` with this run's labels throughout."""
 
     name = "compose"
@@ -88,7 +89,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
         }
         provable = {"overload"} if self.subject.requests_query is not None else set()
         as_root = {"crash"} if os.geteuid() == 0 else set()
-        return frozenset(always | provable | as_root) | self.engine_abilities
+        return frozenset(always | provable | as_root) | self.engine_abilities | self.agent_abilities
 
     @property
     def dashboards(self) -> str | None:
@@ -368,6 +369,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Ove
             **super().undo_ops,
             **self.restriction_undo_ops,
             **self.engine_undo_ops,
+            **self.agent_undo_ops,
             **self.overload_undo_ops,
         }
 

@@ -12,6 +12,7 @@ from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.host.ports import Ports, given_port
 from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, UndoOp
+from pytest_llmchaos.runtime.fault_agent import AgentAbility
 from pytest_llmchaos.runtime.json_log import at_of, with_torn
 from pytest_llmchaos.runtime.local import cleanup
 from pytest_llmchaos.runtime.local.compose_reader import Addresses, Program
@@ -30,7 +31,7 @@ UP_DEADLINE_S = 60.0
 _LOOK_EVERY_S = 0.05
 
 
-class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility):
+class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, AgentAbility, OverloadAbility):
     """One supervisord that runs the lab's services in one folder.
 
     Every process has the name `llmchaos-...` of the run in its environment.
@@ -68,7 +69,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
     @property
     def abilities(self) -> frozenset[str]:
         own = {"kill", "stop", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events", "overload"}
-        return frozenset(own) | self.engine_abilities
+        return frozenset(own) | self.engine_abilities | self.agent_abilities
 
     def targets(self) -> tuple[str, ...]:
         return self.subject.targets
@@ -282,7 +283,13 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, OverloadAbility
 
     @property
     def undo_ops(self) -> Mapping[str, UndoOp]:
-        return {**super().undo_ops, **self.memory_undo_ops, **self.engine_undo_ops, **self.overload_undo_ops}
+        return {
+            **super().undo_ops,
+            **self.memory_undo_ops,
+            **self.engine_undo_ops,
+            **self.agent_undo_ops,
+            **self.overload_undo_ops,
+        }
 
     def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
         """Wait until these services run and pass their own health checks.

@@ -1,0 +1,109 @@
+"""The ability `proxy`: faults through the fault agent in the way of a service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypedDict, cast
+
+from pytest_llmchaos.errors import HealFailed, NotReady
+from pytest_llmchaos.runtime.leased_faults import ListedFault, read_faults
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.model import LeasedFaults, Undo, UndoOp
+
+
+class AgentFaults(TypedDict):
+    """The agent's list of its faults."""
+
+    at_unix_s: float
+    faults: list[ListedFault]
+
+
+class AgentAnswer(TypedDict, total=False):
+    """One line of the agent's control socket.
+
+    `ok` is a fault's state after `start` and `end`, and all faults after `list`.
+    """
+
+    ok: ListedFault | AgentFaults
+    error: str
+
+
+class AgentAbility:
+    """Mixin for runtimes, which supply the way to the agents and to their controls."""
+
+    def _ask_agent(self, service: str, asked: Mapping[str, object]) -> AgentAnswer | None:
+        """Send one line to the agent of a service and return its answer as it came.
+
+        None if the service has no agent, or does not exist. Raises NotReady if the
+        agent does not answer within its deadline.
+        """
+        raise NotImplementedError
+
+    def wire_arm(self, services: Sequence[str]) -> None:
+        raise NotImplementedError
+
+    def wire_disarm(self) -> None:
+        raise NotImplementedError
+
+    def wire_open(self, service: str) -> str | None:
+        raise NotImplementedError
+
+    @property
+    def agent_abilities(self) -> frozenset[str]:
+        """Return `proxy` if this runtime can put agents in the way. By default none."""
+        return frozenset()
+
+    @property
+    def agent_undo_ops(self) -> Mapping[str, UndoOp]:
+        return {"wire_end": self.undo_wire} if "proxy" in self.agent_abilities else {}
+
+    def wire_start(self, service: str, kind: str, *, lease_s: float, seed: int, **options: object) -> str:
+        """Start a fault for at most `lease_s` seconds and return its id."""
+        fault = {"kind": kind, "lease_s": lease_s, "seed": seed, **options}
+        return cast("ListedFault", self._answer(service, {"do": "start", "fault": fault}))["id"]
+
+    def wire_faults(self, service: str) -> LeasedFaults | None:
+        """List the agent's faults. None if there is no agent, or none that answers."""
+        try:
+            return read_faults(self._listed(service), time.time())
+        except NotReady:
+            return None
+
+    def wire_end(self, service: str, id_: str) -> None:
+        """End one fault. Does nothing if it has ended."""
+        self._answer(service, {"do": "end", "id": id_})
+
+    def undo_wire(self, undo: Undo) -> None:
+        """End all active faults of one kind.
+
+        Does nothing if the service or its agent is gone. Raises HealFailed while the
+        agent does not answer, and for an undo without a kind.
+        """
+        kind = undo.args.get("kind")
+        if not isinstance(kind, str):
+            raise HealFailed(
+                f"{undo.op} {undo.service} must name a kind of fault, got {dict(undo.args)!r:.80}: revert it by hand"
+            )
+        try:
+            if self._ask_agent(undo.service, {"do": "list"}) is None:
+                return
+            for fault in self._listed(undo.service):
+                if fault["kind"] == kind and fault["state"] == "active":
+                    self.wire_end(undo.service, fault["id"])
+        except NotReady as error:
+            raise HealFailed(f"cannot end {kind} on {undo.service}: {error}; run `llmchaos heal`") from None
+
+    def _listed(self, service: str) -> list[ListedFault]:
+        return cast("AgentFaults", self._answer(service, {"do": "list"}))["faults"]
+
+    def _answer(self, service: str, asked: Mapping[str, object]) -> ListedFault | AgentFaults:
+        """Return the part `ok` of the agent's answer. Raises NotReady without one."""
+        answer = self._ask_agent(service, asked)
+        if answer is None:
+            raise NotReady(f"{service} has no fault agent in its way: call wire_arm() before the load starts")
+        if "ok" not in answer:
+            why = answer.get("error", f"got {answer!r:.80}")
+            raise NotReady(f"the fault agent of {service} refused `{asked['do']}`: {why}")
+        return answer["ok"]
