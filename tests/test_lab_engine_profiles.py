@@ -5,10 +5,10 @@ import random
 import pytest
 from support.lab_engine_world import request
 
+from lab_common.values import InvalidValueError
 from lab_engine.profiles import PROFILES, Profile
 from lab_engine.scheduler import Scheduler
 from lab_engine.speed import Speed
-from lab_engine.values import InvalidValueError
 
 
 def tokens_per_s(profile: Profile, streams: int, *, cached_share: float) -> float:

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.lab_engine_world import machine, poisson, request
 
+from lab_common.values import InvalidValueError
 from lab_engine import virtual
 from lab_engine.profiles import PROFILES
 from lab_engine.scheduler import Scheduler
-from lab_engine.values import InvalidValueError
 from lab_engine.work import Limits, Sequence
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from lab_common.browsers import refusal
+from lab_common.values import InvalidValueError
 from lab_engine import faults
 from lab_engine.chaos import Chaos
 from lab_engine.leases import FaultConflictError, UnknownFaultError
-from lab_engine.values import InvalidValueError
 
 if TYPE_CHECKING:
     from aiohttp.typedefs import Handler

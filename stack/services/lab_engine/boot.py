@@ -6,9 +6,9 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
+from lab_common.values import InvalidValueError
 from lab_engine.faults import Fault, options, parse
 from lab_engine.log import log
-from lab_engine.values import InvalidValueError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab_engine.values import require
+from lab_common.values import require
 
 if TYPE_CHECKING:
     from lab_engine.effects import Effects

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lab_common.values import require
 from lab_engine.gpu import GpuModel
 from lab_engine.speed import Speed
-from lab_engine.values import require
 from lab_engine.work import Limits
 
 # Share of the device's memory that vLLM reserves (gpu_memory_utilization), and its need

@@ -6,9 +6,9 @@ import random
 from collections import deque
 from typing import TYPE_CHECKING
 
+from lab_common.values import InvalidValueError
 from lab_engine.blocks import BlockPool
 from lab_engine.stats import Stats
-from lab_engine.values import InvalidValueError
 from lab_engine.work import Limits, Sequence, Step
 
 if TYPE_CHECKING:

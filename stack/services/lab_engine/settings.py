@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from lab_common.addresses import loopback_of
 from lab_common.settings import Section, number, parsed, text, whole
+from lab_common.values import InvalidValueError
 from lab_engine import profiles
 from lab_engine.profiles import PROFILES, Profile
-from lab_engine.values import InvalidValueError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from lab_engine.values import require
+from lab_common.values import require
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

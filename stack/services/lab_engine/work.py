@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lab_engine.values import InvalidValueError, require
+from lab_common.values import InvalidValueError, require
 
 State = Literal["frontend", "waiting", "running", "finished"]
 

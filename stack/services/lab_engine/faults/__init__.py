@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from lab_common.values import InvalidValueError, require
 from lab_engine.faults import (  # noqa: F401 - each of them registers its kind
     corrupted_output,
     cpu_fallback,
@@ -21,7 +22,6 @@ from lab_engine.faults import (  # noqa: F401 - each of them registers its kind
     xid,
 )
 from lab_engine.faults.base import KINDS, LONGEST_LEASE_S, Fault
-from lab_engine.values import InvalidValueError, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from lab_common.values import require
 from lab_engine.faults.base import Fault, register
-from lab_engine.values import require
 
 if TYPE_CHECKING:
     from lab_engine.effects import Effects

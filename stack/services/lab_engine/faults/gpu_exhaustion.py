@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from lab_common.values import require, require_one_of
 from lab_engine.faults.base import Fault, Struck, register
 from lab_engine.log import log
-from lab_engine.values import require, require_one_of
 
 if TYPE_CHECKING:
     from collections import Counter

@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from lab_common.values import require_whole
 from lab_engine.faults.base import Fault, Struck, register
-from lab_engine.values import require_whole
 
 if TYPE_CHECKING:
     from collections import Counter

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from lab_common.values import require, require_one_of
 from lab_engine.faults.base import LONGEST_LEASE_S, Fault, Struck, register
-from lab_engine.values import require, require_one_of
 
 if TYPE_CHECKING:
     from collections import Counter
