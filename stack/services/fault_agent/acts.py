@@ -1,4 +1,4 @@
-"""What an editor of an answer tells the relay to do, in order."""
+"""Acts of the relay on one answer, in the order of its editor."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ def require(
     Raises:
         InvalidValueError: with the field, the bound and the value.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    # `math.isfinite` raises OverflowError for an integer beyond the largest float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value < math.inf:
         raise InvalidValueError(f"{name} must be a finite number, got {value!r}")
     if above is not None and not value > above:
         raise InvalidValueError(f"{name} must be greater than {above:g}, got {value!r}")
@@ -36,3 +37,8 @@ def require_whole(name: str, value: object, *, at_least: int, at_most: int) -> N
 def require_one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InvalidValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def require_text(name: str, value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise InvalidValueError(f"{name} must be a text that is not empty, got {value!r}")
