@@ -1,0 +1,193 @@
+"""The agent: its faults, its connections, and its listener."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from fault_agent import faults, sockets
+from fault_agent.exchange import Exchange
+from fault_agent.faults.base import NetworkFault, RequestFault
+from fault_agent.faults.network import Reject
+from fault_agent.leases import Lease, Leases
+from fault_agent.link import Link
+from fault_agent.relay import Conversation
+from lab_common.log import Log
+
+if TYPE_CHECKING:
+    from fault_agent.messages import RequestHead
+    from fault_agent.settings import Settings
+
+BACKLOG: Final = 1024
+_LOOK_S: Final = 0.05
+_REMEMBERED_IDS: Final = 10_000
+
+
+class Sightings:
+    """How often each request id was seen. The oldest ids are forgotten."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, int] = OrderedDict()
+
+    def count(self, id_: str) -> int:
+        """Count one sight of the id and return their number."""
+        nth = self._seen.pop(id_, 0) + 1
+        self._seen[id_] = nth
+        if len(self._seen) > _REMEMBERED_IDS:
+            self._seen.popitem(last=False)
+        return nth
+
+
+class Agent:
+    """Everything that the connections of one agent share.
+
+    Attributes:
+        link: network faults in force.
+        connections: number of connections so far.
+        requests: number of requests so far.
+    """
+
+    def __init__(self, settings: Settings, log: Log) -> None:
+        self.leases = Leases()
+        self.link = Link()
+        self.connections = 0
+        self.requests = 0
+        self._settings, self._log = settings, log
+        self._talks: set[Conversation] = set()
+        self._of_requests: tuple[Lease, ...] = ()
+        self._sightings = Sightings()
+        self._ends: dict[str, asyncio.TimerHandle] = {}
+        self._server: asyncio.Server | None = None
+        self._ending: asyncio.Task[Lease] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._listening = asyncio.Lock()
+
+    # Connections.
+
+    async def listen(self) -> None:
+        """Open the listener unless a fault or the service's absence keeps it closed."""
+        async with self._listening:
+            if self._server is None and not self._is_closed():
+                self._server = await asyncio.get_running_loop().create_server(
+                    lambda: self._greet().client, self._settings.host, self._settings.port, backlog=BACKLOG
+                )
+
+    def _is_closed(self) -> bool:
+        reject = self.link.leases.get("reject")
+        return self._watch is not None or (reject is not None and reject.fault.share == 1.0)
+
+    def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _greet(self) -> Conversation:
+        self.connections += 1
+        return Conversation(self)
+
+    def add(self, talk: Conversation) -> None:
+        self._talks.add(talk)
+
+    def remove(self, talk: Conversation) -> None:
+        self._talks.discard(talk)
+
+    def destination_of(self, client: asyncio.Transport) -> tuple[str, int]:
+        """Where the client's connection was to go.
+
+        Raises:
+            ConnectionRefusedError: it came to the agent's own port.
+        """
+        if self._settings.upstream is not None:
+            return self._settings.upstream
+        found = sockets.original_destination(client)
+        if found[1] == self._settings.port:
+            raise ConnectionRefusedError(f"{found[0]}:{found[1]} is the agent's own port")
+        return found
+
+    def refused(self, error: OSError) -> None:
+        """Close the listener until a service that refused a connection accepts one."""
+        if self._settings.upstream is not None and isinstance(error, ConnectionRefusedError) and self._watch is None:
+            self._watch = asyncio.get_running_loop().create_task(self._wait_for_service(*self._settings.upstream))
+            self._close()
+
+    async def _wait_for_service(self, host: str, port: int) -> None:
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(host, port)
+            except OSError:
+                await asyncio.sleep(_LOOK_S)
+            else:
+                writer.close()
+                break
+        self._watch = None
+        await self.listen()
+
+    def exchange(self, head: RequestHead) -> Exchange:
+        """A request that has arrived, with the faults that may hit it."""
+        self.requests += 1
+        given = head.header("x-request-id")
+        nth = self._sightings.count(given) if given else 1
+        return Exchange(head=head, leases=self._of_requests, id=given or f"#{self.requests}", nth=nth)
+
+    # Faults.
+
+    async def start(self, data: object) -> Lease:
+        """Start the fault of a decoded JSON object.
+
+        Raises:
+            InvalidValueError: it describes no fault.
+            FaultConflictError: one of its kind is in force.
+        """
+        asked = faults.parse(data)
+        lease = self.leases.start(asked.fault, asked.seed, asked.lease_s)
+        loop = asyncio.get_running_loop()
+        self._ends[lease.id] = loop.call_later(asked.lease_s, self._end_later, lease.id)
+        self._log("fault started", fault=lease.described())
+        self._of_requests = self._leases_of_requests()
+        if isinstance(lease.fault, NetworkFault):
+            self.link.add(lease)
+            if isinstance(lease.fault, Reject) and self._is_closed():
+                self._close()
+            for talk in list(self._talks):
+                talk.strike(lease)
+            if isinstance(lease.fault, Reject):
+                await self._count_refusal(lease)
+        return lease
+
+    async def _count_refusal(self, lease: Lease) -> None:
+        """Count a connection of the agent's own that its closed port refuses."""
+        host = "127.0.0.1" if self._settings.host == "0.0.0.0" else self._settings.host  # noqa: S104 - compared only
+        try:
+            _, writer = await asyncio.open_connection(host, self._settings.port)
+        except OSError:
+            lease.counters["own_refused"] += 1
+        else:
+            writer.close()
+
+    def _end_later(self, id_: str) -> None:
+        self._ending = asyncio.get_running_loop().create_task(self.end(id_, "lease"))
+
+    async def end(self, id_: str, by: str = "request") -> Lease:
+        """End a fault. A second end changes nothing.
+
+        Raises:
+            UnknownFaultError: there is no such fault.
+        """
+        lease = self.leases.find(id_)
+        if not lease.active:
+            return lease
+        self._ends.pop(id_).cancel()
+        self.leases.end(lease, by)
+        self._of_requests = self._leases_of_requests()
+        if self.link.leases.get(lease.fault.kind) is lease:
+            self.link.remove(lease)
+            for talk in list(self._talks):
+                talk.relent(lease)
+            if isinstance(lease.fault, Reject):
+                await self.listen()
+        self._log("fault ended", fault=lease.described())
+        return lease
+
+    def _leases_of_requests(self) -> tuple[Lease, ...]:
+        return tuple(one for one in self.leases.active.values() if isinstance(one.fault, RequestFault))

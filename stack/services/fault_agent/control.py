@@ -1,0 +1,70 @@
+"""Control socket: one JSON object a line, one answer a line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Final
+
+from fault_agent.leases import FaultConflictError, UnknownFaultError
+from lab_common.values import InvalidValueError
+
+if TYPE_CHECKING:
+    from fault_agent.agent import Agent
+
+LINE_MAX_BYTES: Final = 64 << 10
+
+
+async def serve_control(agent: Agent, path: str) -> asyncio.Server:
+    """Open the socket, for its owner alone. uvloop replaces one that an agent left."""
+    mask = os.umask(0o177)
+    try:
+        return await asyncio.start_unix_server(lambda r, w: _talk(agent, r, w), path, limit=LINE_MAX_BYTES)
+    finally:
+        os.umask(mask)
+
+
+async def _talk(agent: Agent, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while line := await reader.readline():
+            writer.write(json.dumps(await answer(agent, line)).encode() + b"\n")
+            await writer.drain()
+    except (ConnectionError, ValueError):  # gone, or a line above the limit
+        pass
+    finally:
+        writer.close()
+
+
+async def answer(agent: Agent, line: bytes) -> dict[str, object]:
+    """Perform what one line asks for."""
+    try:
+        return {"ok": await _perform(agent, _asked(line))}
+    except (InvalidValueError, UnknownFaultError, FaultConflictError) as error:
+        return {"error": str(error)}
+
+
+def _asked(line: bytes) -> dict[str, object]:
+    try:
+        asked = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidValueError(f"expected one JSON object a line: {error}") from None
+    if not isinstance(asked, dict):
+        raise InvalidValueError(f'expected a JSON object such as {{"do": "list"}}, got {asked!r:.80}')
+    return asked
+
+
+async def _perform(agent: Agent, asked: dict[str, object]) -> dict[str, object]:
+    what = asked.get("do")
+    if what == "start":
+        return (await agent.start(asked.get("fault"))).described()
+    if what == "end":
+        return (await agent.end(str(asked.get("id")))).described()
+    if what == "list":
+        return {
+            "at_unix_s": time.time(),
+            "seen": {"connections": agent.connections, "requests": agent.requests},
+            "faults": [lease.described() for lease in agent.leases.all()],
+        }
+    raise InvalidValueError(f"do must be one of 'start', 'list', 'end', got {what!r:.80}")

@@ -1,0 +1,112 @@
+"""Faults in force, each with its lease and its counts."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fault_agent.faults import Fault
+
+MOST_REMEMBERED = 100
+
+
+class UnknownFaultError(LookupError):
+    """No fault with that id, or one already forgotten."""
+
+
+class FaultConflictError(ValueError):
+    """A fault that cannot start beside the faults in force."""
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Lease:
+    """One fault from its start to its end.
+
+    Attributes:
+        ended_by: "lease" or "request", None while it is in force.
+        counters: `met` requests or connections that it may hit, and `hit` ones.
+        at_end: called once when the fault ends.
+    """
+
+    id: str
+    fault: Fault
+    seed: int
+    lease_s: float
+    started_unix_s: float
+    started_s: float
+    ended_by: str | None = None
+    counters: Counter[str] = field(default_factory=lambda: Counter(met=0, hit=0))
+    at_end: set[Callable[[], None]] = field(default_factory=set)
+
+    @property
+    def active(self) -> bool:
+        return self.ended_by is None
+
+    def meet(self) -> None:
+        self.counters["met"] += 1
+
+    def hit(self) -> None:
+        self.counters["hit"] += 1
+
+    def described(self) -> dict[str, object]:
+        left_s = self.started_s + self.lease_s - time.monotonic()
+        return {
+            "id": self.id,
+            "kind": self.fault.kind,
+            "state": "active" if self.active else "ended",
+            "ended_by": self.ended_by,
+            "lease_s": self.lease_s,
+            "left_s": round(max(0.0, left_s), 3) if self.active else 0.0,
+            "started_unix_s": self.started_unix_s,
+            "options": asdict(self.fault),
+            "counters": dict(self.counters),
+        }
+
+
+class Leases:
+    """All leases, in order of their start. One of a kind can be in force."""
+
+    def __init__(self) -> None:
+        self.active: dict[str, Lease] = {}
+        self._ended: dict[str, Lease] = {}
+        self._started = 0
+
+    def start(self, fault: Fault, seed: int, lease_s: float) -> Lease:
+        if fault.kind in self.active:
+            other = self.active[fault.kind]
+            raise FaultConflictError(f"{fault.kind} is already in force as {other.id}: end that one first")
+        self._started += 1
+        lease = Lease(
+            id=f"f{self._started}",
+            fault=fault,
+            seed=seed,
+            lease_s=lease_s,
+            started_unix_s=time.time(),
+            started_s=time.monotonic(),
+        )
+        self.active[fault.kind] = lease
+        return lease
+
+    def end(self, lease: Lease, by: str) -> None:
+        """End a fault in force."""
+        lease.ended_by = by
+        del self.active[lease.fault.kind]
+        self._ended[lease.id] = lease
+        while len(self._ended) > MOST_REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+        callbacks, lease.at_end = lease.at_end, set()
+        for act in callbacks:
+            act()
+
+    def find(self, id_: str) -> Lease:
+        for lease in self.all():
+            if lease.id == id_:
+                return lease
+        raise UnknownFaultError(f"no fault {id_!r}; known are {', '.join(one.id for one in self.all()) or 'none'}")
+
+    def all(self) -> list[Lease]:
+        return [*self._ended.values(), *self.active.values()]

@@ -1,0 +1,136 @@
+"""The acts of an answer's editors, performed in their order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fault_agent.acts import Act, Finish, Pause, Send
+
+if TYPE_CHECKING:
+    from fault_agent.faults.base import Editor
+    from fault_agent.leases import Lease
+
+# Bytes that may wait for a pause before the service is read no further.
+FULL_BYTES: Final = 64 << 10
+_KEEP_ALIVE: Final = b": keep-alive\n\n"
+
+
+class Stage(Protocol):
+    """What the player tells the conversation."""
+
+    def send(self, data: bytes) -> None: ...
+    def player_full(self, full: bool) -> None: ...
+    def played(self, *, early: bool) -> None:
+        """The answer is complete. `early`: the service may still send."""
+        ...
+
+    def cut(self) -> None: ...
+
+
+class Player:
+    """One answer that is edited."""
+
+    def __init__(
+        self, stage: Stage, editors: list[tuple[Editor, Lease]], *, chunked: bool, is_event_stream: bool
+    ) -> None:
+        self._stage, self._editors = stage, editors
+        self._chunked = chunked
+        self._comment = _KEEP_ALIVE if is_event_stream else b""
+        self._queue: deque[tuple[Act, Lease | None]] = deque()
+        self._held = 0
+        self._pause: tuple[Pause, Lease] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self._service_done = False
+        self.over = False
+
+    def feed(self, piece: bytes) -> None:
+        """Take bytes of the service's answer."""
+        if not self.over:
+            self._through(0, [Send(piece)], None)
+            self._play()
+
+    def end(self) -> None:
+        """The service's answer is complete."""
+        if self._service_done:
+            return
+        self._service_done = True
+        if self.over:
+            return
+        for at, (editor, lease) in enumerate(self._editors):
+            self._through(at + 1, editor.end(), lease)
+        self._add(Finish(), None)
+        self._play()
+
+    def stop(self) -> None:
+        """Forget what waits: the connection is gone."""
+        self.over = True
+        self._queue.clear()
+        self._resume()
+
+    def _through(self, at: int, acts: list[Act], lease: Lease | None) -> None:
+        """Pass acts through the editors from number `at` on."""
+        for act in acts:
+            if isinstance(act, Send) and at < len(self._editors):
+                editor, own = self._editors[at]
+                self._through(at + 1, editor.feed(act.data), own)
+            else:
+                self._add(act, lease)
+
+    def _add(self, act: Act, lease: Lease | None) -> None:
+        self._queue.append((act, lease))
+        if isinstance(act, Send):
+            self._held += len(act.data)
+            if self._held > FULL_BYTES:
+                self._stage.player_full(True)
+
+    def _play(self) -> None:
+        while self._queue and self._pause is None and not self.over:
+            act, lease = self._queue.popleft()
+            if isinstance(act, Send):
+                self._held -= len(act.data)
+                self._send(act.data)
+            elif isinstance(act, Pause):
+                if lease is not None and lease.active:
+                    self._wait(act, lease)
+            elif isinstance(act, Finish):
+                self.over = True
+                if self._chunked:
+                    self._stage.send(b"0\r\n\r\n")
+                self._stage.played(early=not self._service_done)
+            else:
+                self.over = True
+                self._stage.cut()
+        if self._held <= FULL_BYTES // 2:
+            self._stage.player_full(False)
+
+    def _send(self, data: bytes) -> None:
+        if data:
+            self._stage.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def _wait(self, pause: Pause, lease: Lease) -> None:
+        self._pause = (pause, lease)
+        lease.at_end.add(self._go_on)
+        loop = asyncio.get_running_loop()
+        if pause.seconds is not None:
+            self._timers.append(loop.call_later(pause.seconds, self._go_on))
+        if pause.keep_alive_s is not None and self._comment:
+            self._timers.append(loop.call_later(pause.keep_alive_s, self._keep_alive, pause.keep_alive_s))
+
+    def _keep_alive(self, every_s: float) -> None:
+        self._send(self._comment)
+        self._timers.append(asyncio.get_running_loop().call_later(every_s, self._keep_alive, every_s))
+        del self._timers[:-2]
+
+    def _go_on(self) -> None:
+        self._resume()
+        self._play()
+
+    def _resume(self) -> None:
+        if self._pause is not None:
+            self._pause[1].at_end.discard(self._go_on)
+            self._pause = None
+        for timer in self._timers:
+            timer.cancel()
+        self._timers.clear()

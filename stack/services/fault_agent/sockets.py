@@ -1,0 +1,48 @@
+"""What asyncio's transports lack: resets, original destinations, unsent bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import socket
+import struct
+import termios
+from typing import Final, Protocol, cast
+
+_SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
+
+
+class _Socket(Protocol):
+    """The socket of a transport, of which loops give a restricted one."""
+
+    def fileno(self) -> int: ...
+    def getsockopt(self, level: int, name: int, size: int, /) -> bytes: ...
+    def setsockopt(self, level: int, name: int, value: bytes, /) -> None: ...
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection so that its peer gets an RST."""
+    with contextlib.suppress(OSError):  # it has ended already
+        _socket_of(transport).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    transport.abort()
+
+
+def unsent_bytes(transport: asyncio.Transport) -> int:
+    """Bytes that the peer has not acknowledged yet."""
+    if transport.is_closing():
+        return 0
+    waiting = fcntl.ioctl(_socket_of(transport).fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+    return transport.get_write_buffer_size() + int.from_bytes(waiting, "little")
+
+
+def original_destination(transport: asyncio.Transport) -> tuple[str, int]:
+    """Where a connection was to go before the kernel redirected it."""
+    told = _socket_of(transport).getsockopt(socket.SOL_IP, _SO_ORIGINAL_DST, 16)
+    port, address = struct.unpack_from("!2xH4s", told)
+    return socket.inet_ntoa(address), port
+
+
+def _socket_of(transport: asyncio.Transport) -> _Socket:
+    return cast("_Socket", transport.get_extra_info("socket"))
