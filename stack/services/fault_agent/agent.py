@@ -25,7 +25,7 @@ _REMEMBERED_IDS: Final = 10_000
 
 
 class Sightings:
-    """How often each request id was seen. The oldest ids are forgotten."""
+    """Counts of each request id. The oldest ids are forgotten."""
 
     def __init__(self) -> None:
         self._seen: OrderedDict[str, int] = OrderedDict()
@@ -93,7 +93,7 @@ class Agent:
         self._talks.discard(talk)
 
     def destination_of(self, client: asyncio.Transport) -> tuple[str, int]:
-        """Where the client's connection was to go.
+        """Return the address to which the client connected.
 
         Raises:
             ConnectionRefusedError: it came to the agent's own port.

@@ -1,4 +1,4 @@
-"""Client of the control socket, for use beside the agent.
+"""Client of the control socket, for use in the agent's container.
 
 Run `python -m fault_agent.console '{"do": "list"}'`. Without an argument, it passes on
 lines of standard input.

@@ -38,7 +38,7 @@ async def _talk(agent: Agent, reader: asyncio.StreamReader, writer: asyncio.Stre
 
 
 async def answer(agent: Agent, line: bytes) -> dict[str, object]:
-    """Perform what one line asks for."""
+    """Perform the request of one line."""
     try:
         return {"ok": await _perform(agent, _asked(line))}
     except (InvalidValueError, UnknownFaultError, FaultConflictError) as error:

@@ -1,4 +1,4 @@
-"""Framing of HTTP/1 messages: where heads and bodies end, and nothing else.
+"""Framing of HTTP/1 messages: the ends of heads and bodies.
 
 The rules are those of RFC 9112, section 6. Whatever does not follow them raises
 `NotHttpError`, and the relay then passes the rest of the connection on unread.
@@ -142,7 +142,7 @@ class Body:
         Args:
             data: bytes of the connection.
             start: index of the first one that is not yet followed.
-            decoded: gets the content without its framing, None if nobody needs it.
+            decoded: gets the content without its framing, unless None.
 
         Raises:
             NotHttpError: a chunk is malformed.

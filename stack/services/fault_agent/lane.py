@@ -17,7 +17,7 @@ End = Literal["eof", "close"]
 
 
 class Shape(Protocol):
-    """When bytes of a lane leave."""
+    """Times at which bytes of a lane leave."""
 
     def pieces(self, data: bytes) -> list[tuple[float, bytes]]:
         """The data in pieces, each with the loop's time at which it leaves."""

@@ -19,7 +19,7 @@ class UnknownFaultError(LookupError):
 
 
 class FaultConflictError(ValueError):
-    """A fault that cannot start beside the faults in force."""
+    """A fault that cannot start alongside the faults in force."""
 
 
 @dataclass(eq=False, kw_only=True, slots=True)

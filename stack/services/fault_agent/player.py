@@ -18,7 +18,7 @@ _KEEP_ALIVE: Final = b": keep-alive\n\n"
 
 
 class Stage(Protocol):
-    """What the player tells the conversation."""
+    """The conversation as its player calls it."""
 
     def send(self, data: bytes) -> None: ...
     def player_full(self, full: bool) -> None: ...

@@ -102,7 +102,7 @@ class Side(asyncio.Protocol):
 
 
 class Conversation:
-    """What one client and the service say to each other."""
+    """A client and the service, joined."""
 
     __slots__ = (
         "_agent",
@@ -409,7 +409,7 @@ class Conversation:
     def _read_answer_head(self, data: bytes) -> bytes:
         """Take bytes of an answer's head. Return what follows it."""
         if not self._exchanges:
-            self._go_raw()  # the service speaks unasked
+            self._go_raw()  # the service sends first
             return data
         if self._exchanges[0].substitute is not None:
             self._rest += data  # it is the turn of an answer of the agent's own

@@ -16,7 +16,7 @@ def _address(given: str) -> tuple[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings(Section):
-    """Where the proxy listens, and where the service is.
+    """Addresses of the proxy and of the service.
 
     Attributes:
         upstream: host and port of the service, None for the original destination of

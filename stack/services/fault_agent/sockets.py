@@ -1,4 +1,4 @@
-"""What asyncio's transports lack: resets, original destinations, unsent bytes."""
+"""Resets, original destinations and unsent bytes of asyncio's transports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def unsent_bytes(transport: asyncio.Transport) -> int:
 
 
 def original_destination(transport: asyncio.Transport) -> tuple[str, int]:
-    """Where a connection was to go before the kernel redirected it."""
+    """Return the address to which a connection went before its redirect."""
     told = _socket_of(transport).getsockopt(socket.SOL_IP, _SO_ORIGINAL_DST, 16)
     port, address = struct.unpack_from("!2xH4s", told)
     return socket.inet_ntoa(address), port
