@@ -125,10 +125,11 @@ def test_a_readme_does_not_change_the_tag(stack):
     assert tag() == before
 
 
-@pytest.mark.parametrize("name", ["services", "llamacpp"])
+@pytest.mark.parametrize("name", ["services", "llamacpp", "fault-agent"])
 def test_an_image_has_every_package_that_its_programs_import(name):
     recipe = next(recipe for recipe in RECIPES if recipe.name == name)
-    packages = {entry.removeprefix("services/") for entry in recipe.inputs if entry.startswith("services/lab_")}
+    entries = {entry for entry in recipe.inputs if (STACK / entry / "__init__.py").is_file()}
+    packages = {entry.removeprefix("services/") for entry in entries}
     sources = [path.read_text() for package in packages for path in (STACK / "services" / package).rglob("*.py")]
     imported = {found for text in sources for found in re.findall(r"^\s*(?:from|import) (lab_\w+)", text, re.MULTILINE)}
 
@@ -270,8 +271,32 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(daemon, capsys):
     captured = capsys.readouterr()
     assert status == 3
     assert captured.out == ""
-    assert "services, llamacpp, prometheus, pushgateway, haproxy" in captured.err
+    assert "services, fault-agent, llamacpp, prometheus, pushgateway, haproxy" in captured.err
     assert f"run `{sys.executable} {STACK / 'bootstrap.py'} images --backend llamacpp`" in captured.err
+
+
+def test_the_fault_agent_alone_is_shown_or_named_with_the_command_that_builds_it(daemon, monkeypatch, capsys):
+    monkeypatch.setattr(bootstrap, "server_arch", lambda: "amd64")
+    monkeypatch.setattr(bootstrap, "images_at_hand", lambda: frozenset(daemon))
+
+    assert bootstrap.main(["agent", "--show"]) == 3
+    assert f"run `{sys.executable} {STACK / 'bootstrap.py'} agent`" in capsys.readouterr().err
+
+    built = daemon_images.candidates(recipes.FAULT_AGENT, "amd64")[-1]
+    daemon.add(built)
+
+    assert bootstrap.main(["agent", "--show"]) == 0
+    assert capsys.readouterr().out == f"{built}\n"
+
+
+def test_the_fault_agent_is_built_alone(daemon, monkeypatch, tmp_path):
+    brought: list[str] = []
+    monkeypatch.setattr(build, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(build, "bring", lambda recipe, _arch, **_options: brought.append(recipe.name))
+
+    assert bootstrap.main(["agent", "--source", "packages"]) == 0
+
+    assert brought == ["fault-agent"]
 
 
 def test_the_environment_is_printed_as_json_and_for_a_shell(daemon, capsys):

@@ -55,10 +55,15 @@ def one_at_a_time() -> Iterator[None]:
 
 def ensure_images(backends: Iterable[str], *, source: str = "auto") -> None:
     """Build or pull the images of `backends` that this machine's daemon lacks."""
-    arch = server_arch()
     wanted = {recipe.name: recipe for backend in backends for recipe in recipes_for(backend)}
+    ensure_recipes(wanted.values(), source=source)
+
+
+def ensure_recipes(wanted: Iterable[Recipe], *, source: str = "auto") -> None:
+    """Build or pull those of these images that this machine's daemon lacks."""
+    arch = server_arch()
     names = images_at_hand()
-    missing = [recipe for recipe in wanted.values() if chosen(recipe, arch, names) is None]
+    missing = [recipe for recipe in wanted if chosen(recipe, arch, names) is None]
     required = [recipe for recipe in missing if recipe.obtainable_from_packages]
     optional = [recipe for recipe in missing if not recipe.obtainable_from_packages]
     if not required and (not optional or source == "packages" or (source == "auto" and refused_lately())):
@@ -147,10 +152,10 @@ def fill(context: Path, recipe: Recipe, *, base: str, arch: str) -> None:
     for script in ("probe.sh", "warm.sh"):
         if f"images/{script}" in recipe.inputs:
             shutil.copy(STACK / "images" / script, context / script)
-    for package in (entry for entry in recipe.inputs if entry.startswith("services/lab_")):
+    for package in (entry for entry in recipe.inputs if (STACK / entry / "__init__.py").is_file()):
         shutil.copytree(STACK / package, context / package, ignore=skip)
     match recipe.name:
-        case "services":
+        case "services" | "fault-agent":
             link(ingredients.site_packages("requirements.lock", arch), context / "site")
         case "llamacpp":
             link(ingredients.site_packages("requirements-llamacpp.lock", arch), context / "site")

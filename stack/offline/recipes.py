@@ -63,6 +63,17 @@ RECIPES = (
         ),
     ),
     Recipe(
+        name="fault-agent",
+        variable="LLMCHAOS_FAULT_AGENT_IMAGE",
+        base_variable="LLMCHAOS_PYTHON_BASE",
+        inputs=(
+            "images/fault-agent",
+            "services/requirements.lock",
+            "services/fault_agent",
+            "services/lab_common",
+        ),
+    ),
+    Recipe(
         name="ollama",
         variable="LLMCHAOS_MODEL_IMAGE",
         backends=("ollama",),
@@ -91,6 +102,10 @@ RECIPES = (
     Recipe(name="haproxy", variable="LLMCHAOS_HAPROXY_IMAGE", inputs=("images/haproxy",)),
     Recipe(name="grafana", variable="LLMCHAOS_GRAFANA_IMAGE", obtainable_from_packages=False),
 )
+
+
+# Also in the way of a user's own stack, which needs none of the others.
+FAULT_AGENT = next(recipe for recipe in RECIPES if recipe.name == "fault-agent")
 
 
 def recipes_for(backend: str) -> tuple[Recipe, ...]:
