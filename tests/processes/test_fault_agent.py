@@ -1,0 +1,265 @@
+"""The fault agent's faults, each seen from both sides by plain sockets."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.agent_world import EVENTS, SERVICES, Answer, Service, World
+from support.waiting import until
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    one = World(tmp_path)
+    yield one
+    one.close()
+
+
+STREAM = b"".join(EVENTS)
+
+
+def is_good(answer: Answer) -> bool:
+    return answer.end == "complete" and answer.status == 200 and answer.body in (b"hi", STREAM)
+
+
+def test_without_a_fault_all_passes(world: World) -> None:
+    with world.client() as client:
+        assert is_good(client.get())
+        answer = client.post()
+        assert is_good(answer)
+        assert b"X-Odd: as it is" in answer.head
+    assert [one.head.split(b" ")[0] for one in world.service.requests] == [b"GET", b"POST"]
+
+
+def test_latency_delays_answers_and_not_requests(world: World) -> None:
+    with world.client() as pooled:
+        assert pooled.get().took_s < 0.1
+        with world.fault("latency", delay_s=0.3) as fault, world.client() as fresh:
+            for client in (pooled, fresh):
+                asked_s = time.monotonic()
+                answer = client.get()
+                assert is_good(answer)
+                assert 0.3 <= answer.took_s < 0.6
+                assert world.service.requests[-1].at_s - asked_s < 0.2
+            assert fault.count() == 2
+        assert pooled.get().took_s < 0.1
+
+
+def test_latency_keeps_the_order_of_bytes_under_jitter(world: World) -> None:
+    world.service.gap_s = 0.001
+    with world.fault("latency", delay_s=0.02, jitter_s=0.02), world.client() as client:
+        assert is_good(client.post())
+    with world.fault("latency", delay_s=0.02, jitter_s=0.01, distribution="normal"), world.client() as client:
+        assert is_good(client.post())
+
+
+def test_bandwidth_limits_all_connections_together(world: World) -> None:
+    world.service.body = b"x" * 20_000
+    with world.fault("bandwidth", bytes_per_s=100_000), world.client() as one, world.client() as two:
+        answers: list[Answer] = []
+        threads = [threading.Thread(target=lambda c=client: answers.append(c.get())) for client in (one, two)]
+        begun_s = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert 0.35 <= time.monotonic() - begun_s < 0.9
+        assert [len(one.body) for one in answers] == [20_000, 20_000]
+
+
+def test_a_black_hole_swallows_open_and_new_connections_until_it_ends(world: World) -> None:
+    with world.client() as pooled:
+        assert is_good(pooled.get())
+        before = len(world.service.requests)
+        with world.fault("black_hole") as fault:
+            fresh = world.client()
+            for client in (pooled, fresh):
+                assert client.get(patience_s=0.3).end == "silence"
+            assert fault.count() == 2
+            assert len(world.service.requests) == before
+        until(lambda: len(world.service.requests) == before + 2, "both requests arrive after the end", 3)
+        fresh.socket.close()
+
+
+@pytest.mark.parametrize("kind", ["reset", "reject"])
+def test_open_connections_are_reset(world: World, kind: str) -> None:
+    with world.client() as pooled:
+        assert is_good(pooled.get())
+        with world.fault(kind) as fault:
+            assert pooled.get().end == "reset"
+            until(lambda: "reset" in world.service.ends, "the service sees the reset")
+            assert fault.count() == 1
+            if kind == "reject":
+                assert fault.count("own_refused") == 1
+                with pytest.raises(ConnectionRefusedError):
+                    world.client()
+            else:
+                with world.client() as fresh:
+                    assert fresh.get().end == "reset"
+    with world.client() as fresh:
+        assert is_good(fresh.get())
+
+
+def test_a_reset_after_bytes_lets_exactly_these_through(world: World) -> None:
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n" + b"x" * 1000
+    world.service.body = b"x" * 1000
+    with world.fault("reset", after_bytes=500) as fault:
+        with socket.create_connection(("127.0.0.1", world.port), timeout=2) as one:
+            one.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            got = [one.recv(4096)]
+            while sum(map(len, got)) < 500:
+                got.append(one.recv(4096))
+            with pytest.raises(ConnectionResetError):
+                one.recv(1)
+        assert b"".join(got) == whole[:500]
+        assert fault.count() == 1
+
+
+def test_a_share_of_connections_is_hit_and_the_same_ones_for_a_seed(world: World) -> None:
+    def hits(seed: int) -> list[bool]:
+        with world.fault("reset", share=0.5, seed=seed) as fault:
+            found = []
+            for _ in range(20):
+                with world.client() as client:
+                    found.append(client.get().end == "reset")
+            assert fault.count("met") == 20
+            assert fault.count() == sum(found)
+        return found
+
+    found = hits(1)
+    assert 4 <= sum(found) <= 16
+
+
+def test_flaky_answers_itself_and_keeps_the_connection(world: World) -> None:
+    with world.fault("flaky", status=503, retry_after_s=2) as fault, world.client() as client:
+        assert is_good(client.get())  # a probe or a scrape
+        answer = client.post()
+        assert (answer.status, answer.end) == (503, "complete")
+        assert b"retry-after: 2\r\n" in answer.head.lower()
+        assert "error" in json.loads(answer.body)
+        assert is_good(client.get())
+        assert [one.head[:3] for one in world.service.requests] == [b"GET", b"GET"]
+        assert (fault.count("met"), fault.count()) == (1, 1)
+
+
+def test_the_same_requests_are_hit_for_a_seed_and_a_retry_draws_anew(tmp_path: Path) -> None:
+    def statuses(folder: str) -> list[int]:
+        (tmp_path / folder).mkdir()
+        world = World(tmp_path / folder)
+        world.service.gap_s = 0
+        try:
+            with world.fault("flaky", share=0.5, seed=11), world.client() as client:
+                return [client.post(f"r{n % 15}").status for n in range(30)]
+        finally:
+            world.close()
+
+    first = statuses("a")
+    assert first == statuses("b")
+    assert first[:15] != first[15:]
+    assert 5 <= first.count(503) <= 25
+
+
+def test_a_slow_error_comes_after_its_delay_or_at_the_end_of_the_fault(world: World) -> None:
+    with world.client() as client:
+        with world.fault("slow_error", status=500, delay_s=0.3):
+            answer = client.post()
+            assert answer.status == 500
+            assert 0.3 <= answer.took_s < 0.6
+        with world.fault("slow_error", status=500, delay_s=60, lease_s=0.4):
+            assert client.post().took_s < 2
+
+
+def test_pipelined_requests_get_their_answers_in_order(world: World) -> None:
+    post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+    get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    with world.fault("slow_error", status=500, delay_s=0.2), world.client() as client:
+        first = client.ask(get + post + get)
+        assert first.body == b"hi"
+        assert client.ask(b"").status == 500
+        assert client.ask(b"").body == b"hi"
+
+
+def test_match_selects_by_model_header_path_and_streaming(world: World) -> None:
+    world.service.gap_s = 0
+    with world.client() as client:
+        for match, is_hit in (
+            ({"model": "m1"}, True),
+            ({"model": "m2"}, False),
+            ({"path": "/v1/*"}, True),
+            ({"path": "/v2/*"}, False),
+            ({"streaming": True}, True),
+            ({"streaming": False}, False),
+            ({"header": "x-request-id: a*"}, True),
+            ({"header": "x-request-id: b*"}, False),
+            ({"method": "GET"}, False),
+        ):
+            with world.fault("flaky", match=match):
+                assert (client.post("a1").status == 503) is is_hit, match
+
+
+def test_a_lease_ends_by_itself(world: World) -> None:
+    with world.fault("flaky", lease_s=0.3) as fault, world.client() as client:
+        assert client.post().status == 503
+        until(lambda: fault.state()["state"] == "ended", "the lease ends", 2)
+        assert fault.state()["ended_by"] == "lease"
+        assert is_good(client.post())
+
+
+def test_control_refuses_what_it_cannot_do(world: World) -> None:
+    assert "'start', 'list', 'end'" in world.control(do="kill")["error"]
+    assert "lease_s" in world.control(do="start", fault={"kind": "flaky"})["error"]
+    assert "no fault 'f9'" in world.control(do="end", id="f9")["error"]
+    with world.fault("flaky"):
+        assert "already in force" in world.control(do="start", fault={"kind": "flaky", "lease_s": 5})["error"]
+    assert oct(world.control_path.stat().st_mode)[-3:] == "600"
+
+
+def test_a_service_that_refuses_is_refused_until_it_returns(world: World) -> None:
+    port = world.service.port
+    world.service.close()
+    until(lambda: _refuses(world), "the agent refuses too", 3)
+    world.service = Service(port)
+    until(lambda: not _refuses(world), "the agent accepts again", 3)
+
+
+def _refuses(world: World) -> bool:
+    try:
+        with world.client() as client:
+            client.get()
+    except OSError as error:
+        return isinstance(error, ConnectionRefusedError)
+    return False
+
+
+def test_the_console_asks_and_reports_refusals(world: World) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SERVICES), "LAB_CONTROL": str(world.control_path)}
+
+    def console(*words: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "fault_agent.console", *words]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, input='{"do": "list"}\n'
+        )
+
+    assert console('{"do": "list"}').returncode == 0
+    assert json.loads(console().stdout)["ok"]["faults"] == []
+    assert console('{"do": "x"}').returncode == 1
+    os.kill(world.process.pid, signal.SIGKILL)
+    world.process.wait()
+    assert console('{"do": "list"}').returncode == 2
+
+
+def test_settings_are_checked_before_the_start() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SERVICES), "LAB_TARGET": "a", "LAB_UPSTREAM": "nowhere"}
+    command = [sys.executable, "-m", "fault_agent"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "LAB_UPSTREAM: expected HOST:PORT" in done.stderr
+    assert "LAB_CONTROL" in done.stderr
