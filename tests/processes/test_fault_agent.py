@@ -214,7 +214,7 @@ def test_a_lease_ends_by_itself(world: World) -> None:
 
 
 def test_control_refuses_what_it_cannot_do(world: World) -> None:
-    assert "'start', 'list', 'end'" in world.control(do="kill")["error"]
+    assert "'start', 'wait', 'list', 'end'" in world.control(do="kill")["error"]
     assert "lease_s" in world.control(do="start", fault={"kind": "flaky"})["error"]
     assert "no fault 'f9'" in world.control(do="end", id="f9")["error"]
     with world.fault("flaky"):
@@ -239,7 +239,7 @@ def _refuses(world: World) -> bool:
     return False
 
 
-def test_the_console_asks_and_reports_refusals(world: World) -> None:
+def test_the_console_prints_answers_and_reports_refusals(world: World) -> None:
     environment = {**os.environ, "PYTHONPATH": str(SERVICES), "LAB_CONTROL": str(world.control_path)}
 
     def console(*words: str) -> "subprocess.CompletedProcess[str]":

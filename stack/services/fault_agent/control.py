@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import time
 from typing import TYPE_CHECKING, Final
 
 from fault_agent.leases import FaultConflictError, UnknownFaultError
-from lab_common.values import InvalidValueError
+from lab_common.values import InvalidValueError, require
 
 if TYPE_CHECKING:
     from fault_agent.agent import Agent
 
 LINE_MAX_BYTES: Final = 64 << 10
+LONGEST_WAIT_S: Final = 3600.0
 
 
 async def serve_control(agent: Agent, path: str) -> asyncio.Server:
@@ -61,10 +63,17 @@ async def _perform(agent: Agent, asked: dict[str, object]) -> dict[str, object]:
         return (await agent.start(asked.get("fault"))).described()
     if what == "end":
         return (await agent.end(str(asked.get("id")))).described()
+    if what == "wait":
+        lease = agent.leases.find(str(asked.get("id")))
+        require("deadline_s", asked.get("deadline_s"), above=0, at_most=LONGEST_WAIT_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(float(str(asked.get("deadline_s")))):
+                await lease.acted.wait()
+        return lease.described()
     if what == "list":
         return {
             "at_unix_s": time.time(),
             "seen": {"connections": agent.connections, "requests": agent.requests},
             "faults": [lease.described() for lease in agent.leases.all()],
         }
-    raise InvalidValueError(f"do must be one of 'start', 'list', 'end', got {what!r:.80}")
+    raise InvalidValueError(f"do must be one of 'start', 'wait', 'list', 'end', got {what!r:.80}")

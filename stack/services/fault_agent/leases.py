@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -30,6 +31,7 @@ class Lease:
         ended_by: "lease" or "request", None while it is in force.
         counters: `met` requests or connections that it may hit, and `hit` ones.
         at_end: called once when the fault ends.
+        acted: set at the first hit, and at the end.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Lease:
     ended_by: str | None = None
     counters: Counter[str] = field(default_factory=lambda: Counter(met=0, hit=0))
     at_end: set[Callable[[], None]] = field(default_factory=set)
+    acted: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def active(self) -> bool:
@@ -51,6 +54,7 @@ class Lease:
 
     def hit(self) -> None:
         self.counters["hit"] += 1
+        self.acted.set()
 
     def described(self) -> dict[str, object]:
         left_s = self.started_s + self.lease_s - time.monotonic()
@@ -94,6 +98,7 @@ class Leases:
     def end(self, lease: Lease, by: str) -> None:
         """End a fault in force."""
         lease.ended_by = by
+        lease.acted.set()
         del self.active[lease.fault.kind]
         self._ended[lease.id] = lease
         while len(self._ended) > MOST_REMEMBERED:
