@@ -163,6 +163,36 @@ def test_redirects_are_not_followed():
     assert "/elsewhere" not in asked
 
 
+CANARY = Signal(name="c", probe="http://{service}:8000/", fires_at="< 1", post={"q": 1}, canary=True)
+
+
+@pytest.mark.parametrize(
+    ("right", "status", "body", "value"),
+    [
+        ("tweet", 200, '{"choices": [{"message": {"content": "tweet "}}]}', 1.0),
+        ("tweet", 200, '{"choices": [{"message": {"content": "!!!!!"}}]}', 0.0),
+        ("tweet", 200, '{"choices": [{"message": {"content": ""}}]}', 0.0),
+        ("tweet", 200, '{"choices": []}', None),
+        ("tweet", 200, "no JSON", None),
+        ("tweet", 500, '{"choices": [{"message": {"content": "!!!!!"}}]}', None),
+        ("", 200, '{"choices": [{"message": {"content": "!!!!!"}}]}', None),
+    ],
+)
+def test_a_canary_is_about_the_text_of_an_answer_alone(right, status, body, value):
+    """Other rules read a status. Without a known answer there is no canary."""
+
+    async def answer(_):
+        return web.Response(status=status, text=body)
+
+    async def scenario():
+        async with served(answer) as (url, http):
+            address = {"api:8000": f"127.0.0.1:{url.rpartition(':')[2]}"}
+            reading = await Prober(http, "/health", address, canary=right).reading(CANARY, "api")
+            assert (reading and reading.value) == value
+
+    asyncio.run(scenario())
+
+
 def test_a_probe_goes_to_the_address_of_its_service():
     given = Settings.from_env(
         {"LAB_PROJECT": "p", "LAB_REPAIRS": "api", "LAB_ADDRESSES": "api:8000=[::1]:21000,m:80=m:81"}

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lab_common.settings import SettingsError
+from lab_engine import tokens
 from lab_remediator.load import load_policy, read_policy
 from lab_remediator.rules import RulesError
 from lab_remediator.settings import Settings
@@ -40,11 +41,21 @@ def test_every_signal_in_the_shipped_rules_is_used() -> None:
 
 def test_every_shipped_kill_of_a_running_replica_can_be_vetoed_by_progress() -> None:
     policy = read_policy(SHIPPED, ("model-1", "model-2"))
-    kills = [rule for rule in policy.rules if rule.action != "start" and rule.name != "replica-paused"]
+    # A paused replica makes none, and one that answers falsely is as fast as ever.
+    apart = {"replica-paused", "replica-false"}
+    kills = [rule for rule in policy.rules if rule.action != "start" and rule.name not in apart]
 
     assert kills
     for rule in kills:
         assert "engine-steps" in {getattr(condition, "signal", None) for condition in rule.unless}, rule.name
+
+
+def test_the_canary_of_the_simulated_engine_is_its_answer_to_the_question_of_the_rules() -> None:
+    probe = yaml.safe_load(SHIPPED.read_text())["signals"]["replica-canary"]["post"]
+    compose = yaml.safe_load((SHIPPED.parent / "compose.sim.yaml").read_text())
+    answer = tokens.answer(probe["messages"][-1]["content"], probe["max_tokens"])
+
+    assert compose["services"]["remediator"]["environment"]["LAB_CANARY"] == answer.strip()
 
 
 def test_rules_for_services_that_may_not_be_repaired_fall_away_with_their_signals() -> None:
@@ -95,6 +106,9 @@ def test_guards_of_a_rule_override_the_common_ones() -> None:
         ("query: up", "query: up, probe: 'http://{service}:1/'", "expected either a query or a probe, got both"),
         ("query: up", "probe: 'http://elsewhere/'", "expected http://{service}:PORT/PATH, got 'http://elsewhere/'"),
         ("query: up", "query: up, post: {a: 1}", "signal scrape: expected post only for a probe"),
+        ("query: up", "query: up, canary: true", "signal scrape: expected canary only for a probe"),
+        ("query: up", "probe: 'http://{service}:1/', canary: true", "canary: expected true next to a post, which has"),
+        ("query: up", "probe: 'http://{service}:1/', post: {a: 1}, canary: 1", "canary: expected true next to a post"),
         ("query: up", "probe: 'http://{service}:1/', only_while: x", "only_while: expected a signal, got 'x'"),
         ("query: up", "query: up, every_s: 0", "every_s: expected 0.05 to 60 seconds, got 0"),
         ("query: up", "query: up, by: 3", "by: expected the label that names the service"),

@@ -15,6 +15,7 @@ RULES = (
     "replica-unresponsive",
     "replica-hung",
     "replica-mute",
+    "replica-false",
     "api-failing",
     "api-stuck",
 )
@@ -101,7 +102,7 @@ EXPECTED = (
         fault="corrupted_output",
         on="model-*",
         alerts=("StreamCompletenessFastBurn",),
-        why="no rule reads answers: an alert pages a human",
+        rules=("replica-false",),
     ),
     Expected(fault="slow_load", on="model-*", alerts=("ServiceDown",), why="a starting replica is left to start"),
     Expected(fault="crash_on_boot", on="model-*", alerts=("ServiceDown",), rules=("replica-exited",)),

@@ -50,12 +50,15 @@ REPAIRED = [
     ("hung_model", "test_a_hung_replica_is_restarted_by_the_remediator"),
     ("gpu_exhaustion", "test_an_engine_out_of_memory_is_repaired_by_the_remediator"),
     ("engine_errors", "test_a_failing_engine_is_restarted_by_the_remediator"),
+    ("corrupted_output", "test_a_replica_that_answers_garbage_is_restarted_by_the_remediator"),
 ]
 ONLY_BUSY = [
     ("gpu_exhaustion", "test_a_full_cache_needs_no_restart"),
     ("busy_model", "test_a_busy_engine_is_not_restarted"),
     ("gpu_saturation", "test_gpu_saturation_needs_no_restart"),
 ]
+# What comes back when its trigger is gone. tests/truth takes the defence away.
+BY_ITSELF = [("retry_storm", "test_it_comes_back_by_itself")]
 
 
 def test_every_fault_of_the_engine_is_performed_here_or_in_a_scenario():
@@ -131,7 +134,7 @@ def a_rash_operator(stack_lab, monkeypatch):
 
 
 @pytest.mark.sampled
-@pytest.mark.parametrize(("file", "claim"), REPAIRED + ONLY_BUSY)
+@pytest.mark.parametrize(("file", "claim"), REPAIRED + ONLY_BUSY + BY_ITSELF)
 def test_it_holds_where_what_is_broken_is_repaired_and_what_is_busy_left_alone(verdicts, file, claim):
     assert verdicts(file, claim) == {}
 

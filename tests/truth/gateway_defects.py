@@ -157,6 +157,14 @@ _RETRIES = (
         "test_retries_do_not_double_the_load",
         ("breaker.py", "        if self._saved < 1 - 1e-9:\n            return False\n", ""),
     ),
+    _defect(
+        "retries-cost-nothing",
+        "a retry takes nothing from the budget, so that each failure of a storm is sent twice",
+        "retry_storm",
+        "test_retries_stay_within_their_budget",
+        ("breaker.py", "        self._saved = max(0.0, self._saved - 1)\n", ""),
+        only="within_their_budget",
+    ),
 )
 
 _HEALTH = (
@@ -166,6 +174,14 @@ _HEALTH = (
         "engine_errors",
         "test_two_failing_engines_are_taken_out",
         ("breaker.py", "        self._opened = (now_s, open_s)\n", "        self._opened = None\n"),
+    ),
+    _defect(
+        "all-out-is-all-lost",
+        "while every replica is ejected, none is tried, although the cause may be gone",
+        "retry_storm",
+        "test_the_service_comes_back_when_the_trigger_is_gone",
+        ("pool.py", "        chosen = chosen or [replica for replica in self.replicas if not replica.refuses]\n", ""),
+        only="comes_back_when",
     ),
     _defect(
         "probe-gives-up",

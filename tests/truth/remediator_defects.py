@@ -65,6 +65,14 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
         (f"{CODE}/guards.py", "if not all(_looks_bad(", "if not any(_looks_bad("),
     ),
     _defect(
+        "canary-believes-any-answer",
+        "the remediator's canary takes any text for the right answer",
+        (f"{CODE}/clients.py", "value=float(said.strip() == self._canary)", "value=float(bool(said))"),
+        scenario="corrupted_output",
+        caught_by="test_a_replica_that_answers_garbage_is_restarted_by_the_remediator",
+        only="answers_garbage_is_restarted",
+    ),
+    _defect(
         "rule-left-from-a-rehearsal",
         "a rule restarts a replica that serves",
         (RULES, "rules:\n  # Stopped", REHEARSAL),

@@ -60,7 +60,7 @@ async def _serve(settings: Settings, policy: Policy, audit: Audit) -> None:
             policy=policy,
             prometheus=Prometheus(session, settings.prometheus_url),
             docker=Docker(session, settings.docker_url, settings.project),
-            prober=Prober(session, settings.health_path, settings.addresses),
+            prober=Prober(session, settings.health_path, settings.addresses, canary=settings.canary),
             audit=audit,
             metrics=metrics,
             hold_file=settings.hold_file,

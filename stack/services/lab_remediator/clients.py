@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import math
 import time
 from datetime import datetime
@@ -118,26 +119,32 @@ class Prober:
     witness.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, health_path: str, addresses: Mapping[str, str]) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, health_path: str, addresses: Mapping[str, str], *, canary: str = ""
+    ) -> None:
         self._session, self._health_path, self._addresses = session, health_path, addresses
+        self._canary = canary
         self._reached: set[str] = set()
 
     async def reading(self, signal: Signal, service: str) -> Reading | None:
         """1 for a good answer in time, 0 for silence or a failure, else None.
 
         None while no probe has ever reached the service (it may be unreachable from
-        here), and for answers about the request (4xx) or about load (503).
+        here), and for answers about the request (4xx) or about load (503). A canary is
+        about the text of an answer alone, so it is None without one.
         """
+        if signal.canary and not self._canary:
+            return None
         url = self._url(signal, service)
         timeout = aiohttp.ClientTimeout(total=signal.timeout_s)
         method = "GET" if signal.post is None else "POST"
-        status = 0
+        status, body = 0, b""
         try:
             # Redirects are not followed: they lead to another service.
             async with self._session.request(
                 method, url, json=signal.post, timeout=timeout, allow_redirects=False
             ) as response:
-                await response.read()
+                body = await response.read()
                 status = response.status
         except (aiohttp.ClientError, TimeoutError):
             status = 0
@@ -145,12 +152,23 @@ class Prober:
             self._reached.add(url.authority)
         if url.authority not in self._reached or 400 <= status < 500 or status == 503:
             return None
+        if signal.canary:
+            said = _said(body) if status == 200 else None
+            return None if said is None else Reading(at=time.time(), value=float(said.strip() == self._canary))
         return Reading(at=time.time(), value=float(0 < status < 400))
 
     def _url(self, signal: Signal, service: str) -> URL:
         url = URL(str(signal.probe).replace("{service}", service).replace("{health_path}", self._health_path))
         host, _, port = self._addresses.get(f"{url.host}:{url.port}", "").rpartition(":")
         return url.with_host(host.strip("[]")).with_port(int(port)) if host else url
+
+
+def _said(body: bytes) -> str | None:
+    """The text of a chat completion, or None."""
+    try:
+        return _text(json.loads(body)["choices"][0]["message"]["content"], "content")
+    except _ODD:
+        return None
 
 
 class Docker:

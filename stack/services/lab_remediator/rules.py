@@ -31,7 +31,8 @@ class Signal:
 
     `by` is the label that names the service. None: one value stands for all services. A
     probe with `post` sends that body. With `only_while` it runs only while that signal
-    fires for the service.
+    fires for the service. With `canary` it is good only if the answer is the one of
+    LAB_CANARY, and absent if that is not set.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Signal:
     timeout_s: float = 1.0
     post: Mapping[str, object] | None = None
     only_while: str | None = None
+    canary: bool = False
 
     @property
     def period_s(self) -> float:

@@ -49,6 +49,7 @@ class Settings(Section):
         pattern="/[A-Za-z0-9/._-]*",
         expected="the path of the replicas' health check (/health)",
     )
+    canary: str = text("LAB_CANARY", "")  # the right answer to the canaries of the rules file. Empty: no canary
     addresses: Mapping[str, str] = parsed(
         "LAB_ADDRESSES", _addresses, dict
     )  # address of a probe -> address to use instead
