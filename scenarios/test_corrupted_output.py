@@ -13,14 +13,14 @@ pytestmark = experiment(
     load=LOAD,
     fault=faults.corrupted_output("model-1"),
     steady_s=6,
-    fault_s=16,
+    fault_s=14,
     settle_within_s=30,
 )
 unrepaired = experiment(
     load=LOAD,
     fault=faults.corrupted_output("model-1", how="swapped"),
     steady_s=4,
-    fault_s=8,
+    fault_s=6,
     settle_within_s=30,
     remediator=False,
 )
