@@ -222,6 +222,16 @@ class World:
     def client(self) -> Client:
         return Client(self.port)
 
+    def knock(self) -> str:
+        """The end of one GET on a new connection, `refused` if there is none."""
+        try:
+            with self.client() as client:
+                return client.get().end
+        except ConnectionRefusedError:
+            return "refused"
+        except ConnectionResetError:  # the reset came before `connect` returned
+            return "reset"
+
     def control(self, **asked: object) -> dict[str, Any]:
         """Send one line to the control socket and return the decoded answer."""
         with socket.socket(socket.AF_UNIX) as control, control.makefile("rb") as answers:
