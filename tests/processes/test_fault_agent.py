@@ -122,9 +122,7 @@ def test_a_reset_after_bytes_lets_exactly_these_through(world: World) -> None:
 def test_a_share_of_connections_is_hit_and_the_same_ones_for_a_seed(world: World) -> None:
     def hits(seed: int) -> list[bool]:
         with world.fault("reset", share=0.5, seed=seed) as fault:
-            found = []
-            for _ in range(20):
-                found.append(world.knock() == "reset")
+            found = [world.knock() == "reset" for _ in range(20)]
             assert fault.count("met") == 20
             assert fault.count() == sum(found)
         return found

@@ -227,14 +227,6 @@ def is_tunnel(head: AnswerHead) -> bool:
     return head.status == 101 or (head.request.method == "CONNECT" and 200 <= head.status < 300)
 
 
-def closes(head: AnswerHead) -> bool:
-    """True if the connection ends after this answer."""
-    wishes = ",".join(value.lower() for name, value in (*head.headers, *head.request.headers) if name == "connection")
-    if head.request.version == "1.0":
-        return "keep-alive" not in wishes
-    return "close" in wishes
-
-
 def _is_chunked(headers: tuple[tuple[str, str], ...], *, final: bool) -> bool:
     codings = ",".join(value.lower() for name, value in headers if name == "transfer-encoding").split(",")
     chunked = codings[-1].strip() == "chunked"

@@ -22,8 +22,8 @@ class Stage(Protocol):
 
     def send(self, data: bytes) -> None: ...
     def player_full(self, full: bool) -> None: ...
-    def played(self, *, early: bool) -> None:
-        """The answer is complete. `early`: the service may still send."""
+    def played(self, *, closes: bool) -> None:
+        """The answer is complete. `closes`: the connection ends with it."""
         ...
 
     def cut(self) -> None: ...
@@ -98,7 +98,8 @@ class Player:
                 self.over = True
                 if self._chunked:
                     self._stage.send(b"0\r\n\r\n")
-                self._stage.played(early=not self._service_done)
+                # Without chunks, only the end of the connection ends the answer.
+                self._stage.played(closes=not self._service_done or not self._chunked)
             else:
                 self.over = True
                 self._stage.cut()

@@ -500,9 +500,9 @@ class Conversation:
     def player_full(self, full: bool) -> None:
         _hold(self.service, "player", full)
 
-    def played(self, *, early: bool) -> None:
+    def played(self, *, closes: bool) -> None:
         self._player = None
-        if early:  # the rest of the service's answer has no reader
+        if closes:
             self._close_both()
             return
         if self._exchanges:
