@@ -1,5 +1,6 @@
 """The fault agent's faults, each seen from both sides by plain sockets."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from support.agent_world import EVENTS, SERVICES, Answer, Service, World
@@ -247,3 +249,51 @@ def test_settings_are_checked_before_the_start() -> None:
     assert done.returncode == 2
     assert "LAB_UPSTREAM: expected HOST:PORT" in done.stderr
     assert "LAB_CONTROL" in done.stderr
+
+
+def random_fault(draw: Random) -> dict[str, object]:
+    kind = draw.choice(["latency", "bandwidth", "black_hole", "reset", "reject", "flaky", "slow_error"])
+    options: dict[str, dict[str, object]] = {
+        "latency": {"delay_s": draw.uniform(0.001, 0.1), "jitter_s": draw.uniform(0, 0.1)},
+        "bandwidth": {"bytes_per_s": draw.choice([10, 1000, 10**6])},
+        "reset": {"after_bytes": draw.choice([0, 1, 100])},
+        "flaky": {"status": draw.choice([429, 500, 503, 529])},
+        "slow_error": {"delay_s": draw.uniform(0, 1)},
+    }
+    share = draw.choice([0.1, 0.5, 1.0])
+    return {"kind": kind, "lease_s": 60, "seed": draw.getrandbits(32), "share": share, **options.get(kind, {})}
+
+
+def test_a_thousand_random_plans_touch_no_bystander(tmp_path: Path) -> None:
+    """The bystander has its own agent: faults of one are no matter of the other."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    hit, spared = World(tmp_path / "a"), World(tmp_path / "b")
+    draw, over, wrong = Random(5), threading.Event(), []
+    spared.service.gap_s = 0
+
+    def stand_by() -> None:
+        with spared.client() as client:
+            while not over.wait(0.01):
+                answer = client.post()
+                if not is_good(answer):
+                    wrong.append(answer)
+
+    bystander = threading.Thread(target=stand_by)
+    bystander.start()
+    try:
+        for _ in range(1000):
+            ids = [hit.control(do="start", fault=random_fault(draw)).get("ok") for _ in range(draw.choice([1, 2]))]
+            with contextlib.suppress(OSError), hit.client() as client:
+                client.socket.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+            for one in filter(None, ids):
+                assert hit.control(do="end", id=one["id"])["ok"]["state"] == "ended"
+        assert hit.knock() == "complete"
+        assert spared.service.ends == []
+    finally:
+        over.set()
+        bystander.join()
+        hit.close()
+        spared.close()
+    assert wrong == []
+    assert len(spared.service.requests) > 100
