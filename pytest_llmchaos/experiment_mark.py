@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ParamSpec
 
 import pytest
 
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.faults.base import victims_of
 from pytest_llmchaos.plan import experiment as plan
 from pytest_llmchaos.plan.experiment import Experiment
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.model import Fault
 
 P = ParamSpec("P")
+WIRE_MARK = "llmchaos_wire"
 
 
 def _as_mark(make: Callable[P, Experiment]) -> Callable[P, pytest.MarkDecorator]:
@@ -61,6 +64,25 @@ def _experiment_in(node: pytest.Item, mark: pytest.Mark) -> Experiment:
             "write `pytestmark = pytest_llmchaos.experiment(load=..., fault=...)`"
         )
     return found
+
+
+def wire_of(node: pytest.Item, services: Sequence[str]) -> frozenset[str]:
+    """Return the services that an item's `llmchaos_wire` marks name.
+
+    Raises:
+        BadScenario: A mark has another argument than names of services.
+        NoVictim: A name or pattern matches no service that faults may hit.
+    """
+    found: set[str] = set()
+    for mark in node.iter_markers(WIRE_MARK):
+        if mark.kwargs or not mark.args or not all(isinstance(target, str) for target in mark.args):
+            raise BadScenario(
+                f"pytest.mark.{WIRE_MARK} takes names of services, got {mark.kwargs or mark.args!r:.80}; "
+                f'write `@pytest.mark.{WIRE_MARK}("model-1")`'
+            )
+        for target in mark.args:
+            found.update(victims_of(target, services))
+    return frozenset(found)
 
 
 def cases_of(node: pytest.Item, repeats: int) -> dict[str, tuple[Fault, int]]:

@@ -51,6 +51,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "llmchaos(experiment): a chaos experiment, created by pytest_llmchaos.experiment(...)."
     )
+    config.addinivalue_line(
+        "markers",
+        "llmchaos_wire(*services): services that the test hits with faults of the fault agent, through `lab.inject`.",
+    )
     try:
         config.stash[SEED] = resolve_seed(config)
     except LlmchaosError as error:

@@ -565,7 +565,7 @@ def test_missing_events_are_inconclusive_and_name_the_gap(record):
     gap = EventGap(from_unix_s=101.0, to_unix_s=104.5, why="the daemon was restarted")
 
     require_whole_records(record, [], [NOTICED])
-    with pytest.raises(Inconclusive, match=r"missing from 11\.0 s to 14\.5 s .*: the daemon was restarted"):
+    with pytest.raises(Inconclusive, match=r"gap from 11\.0 s to 14\.5 s .*: the daemon was restarted"):
         require_whole_records(record, [gap], [])
     with pytest.raises(Inconclusive, match=r"audit log cannot be read \(written after 99\.000\)"):
         require_whole_records(record, [], read({"event": "unreadable", "at": 101.0, "reason": "written after 99.000"}))

@@ -12,6 +12,7 @@ from pytest_llmchaos.host import ports
 from pytest_llmchaos.runtime.local import prerequisites
 from pytest_llmchaos.runtime.local import programs as local_programs
 from pytest_llmchaos.runtime.local.compose_reader import Addresses, Translator, read_services
+from pytest_llmchaos.runtime.local.fault_agents import death_gaps
 from pytest_llmchaos.runtime.local.programs import Programs
 from pytest_llmchaos.runtime.local.supervisord_config import CONFIG, Process, read_log, write_supervisord
 from pytest_llmchaos.subject.lab import lab_subject, stack_dir
@@ -200,6 +201,96 @@ def test_a_service_that_only_an_image_can_run_is_refused(tmp_path: Path) -> None
 def test_a_value_that_supervisord_would_read_otherwise_is_refused(tmp_path: Path, value: str) -> None:
     with pytest.raises(NotReady, match="supervisord's settings cannot hold"):
         write_supervisord(tmp_path, [Process(service="api", command=("true",), environment={"X": value})])
+
+
+@pytest.mark.usefixtures("nothing_fetched")
+@pytest.mark.parametrize("backend", ["sim", "llamacpp", "ollama"])
+def test_a_fault_agent_gets_the_callers_port_and_its_service_another(tmp_path: Path, backend: str) -> None:
+    subject = lab_subject(backend)
+    programs = Programs(
+        stack=stack_dir(), files=subject.compose_files, backend=backend, project="llmchaos-x", model=subject.model
+    )
+    wired = programs.wired(("api", "model-1", "remediator", "prometheus", "pushgateway", "docker-proxy"))
+    free = iter(range(21000, 22000))
+    at = Addresses(lambda: next(free), {("api", 8000): 4711}, wired.items())
+
+    translated = programs.translate(tmp_path, at)
+    processes = {one.service: one for one in programs.processes(translated, tmp_path, at)}
+    agents = {one.service: one.environment for one in programs.agents(wired, at)}
+
+    assert wired["api"] == 8000
+    assert agents["fault-agent-api"]["LAB_PORT"] == "4711"
+    for service, port in wired.items():
+        agent, its_own = agents[f"fault-agent-{service}"], at.own(service, port)
+        assert agent["LAB_UPSTREAM"] == its_own != at.of(service, port)
+        assert f"{agent['LAB_HOST']}:{agent['LAB_PORT']}" == at.of(service, port)
+        values = [*processes[service].command, *processes[service].environment.values()]
+        assert any(its_own in value or value == its_own.partition(":")[2] for value in values), service
+        health = translated[service].health
+        assert health is not None
+        assert health.url.startswith(f"http://{its_own}/")
+        others = [one for name, one in processes.items() if name != service]
+        assert not any(its_own in value for one in others for value in one.environment.values())
+    assert at.of("model-1", 8080) in processes["api"].environment["LAB_REPLICAS"]
+    assert f"model-1:8080={at.of('model-1', 8080)}" in processes["remediator"].environment["LAB_ADDRESSES"]
+    written = "".join(path.read_text() for path in (tmp_path / "prometheus").glob("*.yml"))
+    assert at.of("api", 8000) in written
+    assert not any(at.own(*place) in written for place in wired.items())
+
+
+@pytest.mark.usefixtures("nothing_fetched")
+def test_without_fault_agents_services_listen_where_callers_reach_them(tmp_path: Path) -> None:
+    subject, at = lab_subject("sim"), addresses(api=4711)
+    programs = Programs(
+        stack=stack_dir(), files=subject.compose_files, backend="sim", project="llmchaos-x", model=subject.model
+    )
+
+    translated = programs.translate(tmp_path, at)
+
+    assert programs.agents({}, at) == []
+    assert translated["api"].environment["LAB_PORT"] == "4711"
+    assert at.own("model-1", 8080) == at.of("model-1", 8080)
+
+
+@pytest.mark.parametrize("service", ["db", "stranger"])
+def test_a_fault_agent_needs_a_service_whose_port_is_known(tmp_path: Path, service: str) -> None:
+    (tmp_path / "a.yaml").write_text("services:\n  db:\n    image: postgres\n")
+    programs = Programs(stack=tmp_path, files=(tmp_path / "a.yaml",), backend="sim", project="p", model="m")
+
+    with pytest.raises(BadScenario, match=f"no fault agent can stand in the way of '{service}'.*services are db"):
+        programs.wired([service])
+
+
+def test_supervisord_restarts_a_fault_agent(tmp_path: Path) -> None:
+    write_supervisord(tmp_path, [Process(service="agent", command=("true",), environment={}, restarts=True)])
+
+    written = (tmp_path / CONFIG).read_text()
+
+    assert "autorestart = true" in written
+    assert "autostart = false" in written
+
+
+def _line(at: float, service: str, action: str) -> dict[str, object]:
+    return {"at": at, "service": service, "action": action}
+
+
+def test_the_time_without_an_agent_is_a_gap(tmp_path: Path) -> None:
+    lines = [
+        _line(1.0, "fault-agent-api", "start"),
+        _line(2.0, "fault-agent-api", "die"),
+        _line(3.0, "model-1", "die"),
+        _line(4.0, "model-1", "start"),
+        _line(5.0, "fault-agent-api", "start"),
+        _line(6.0, "fault-agent-api", "die"),
+    ]
+
+    first, last = death_gaps(lines, ["api"], 9.0)
+
+    assert (first.from_unix_s, first.to_unix_s) == (2.0, 5.0)
+    assert (last.from_unix_s, last.to_unix_s) == (6.0, 9.0)
+    assert "the fault agent of api ended" in first.why
+    assert death_gaps(lines[:1], ["api"], 9.0) == []
+    assert death_gaps(lines, [], 9.0) == []
 
 
 def test_supervisord_restarts_no_service(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pytest_llmchaos.chaos_session.claim_reports import PLAN, READ, TRIAL_NAME, 
 from pytest_llmchaos.chaos_session.terminal import progress_of, terminal_of, write_problems, write_summary
 from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady, NoVictim, Unsupported
 from pytest_llmchaos.evidence.redaction import hide, redact
-from pytest_llmchaos.experiment_mark import experiment_of
+from pytest_llmchaos.experiment_mark import experiment_of, wire_of
 from pytest_llmchaos.host.identity import new_run_name
 from pytest_llmchaos.plan.experiment import hypothesis_of
 from pytest_llmchaos.plan.schedule import plan_trial
@@ -67,6 +67,9 @@ class ChaosSession:
         try:
             options.check_keys(self.config)
             self._take(items)
+            for item in (*items, *with_lab):
+                with self._naming_file(item):
+                    self.campaign.expect_wire(wire_of(item, self.campaign.services))
             if may_run and not self.only_plans and not self.config.option.collectonly:
                 self._print_where()
                 self.campaign.preflight()
@@ -80,15 +83,21 @@ class ChaosSession:
 
     def _take(self, items: Sequence[pytest.Function]) -> None:
         for item in items:
-            try:
+            with self._naming_file(item):
                 item.stash[PLAN] = plan_of(item, self.campaign)
-            except (BadScenario, NoVictim) as error:
-                if isinstance(error, NoVictim) and (misspelt := self.campaign.misspelt_targets()):
-                    raise BadScenario("; ".join(misspelt)) from None
-                raise type(error)(f"{item.location[0]}: {error}") from None
         replay = options.given(self.config, "replay")
         recorded = read_replay(Path(replay)) if replay else None
         self.campaign.take({item.nodeid: item.stash[PLAN] for item in items}, recorded)
+
+    @contextlib.contextmanager
+    def _naming_file(self, item: pytest.Item) -> Iterator[None]:
+        """Add an item's file to an error of its marks."""
+        try:
+            yield
+        except (BadScenario, NoVictim) as error:
+            if isinstance(error, NoVictim) and (misspelt := self.campaign.misspelt_targets()):
+                raise BadScenario("; ".join(misspelt)) from None
+            raise type(error)(f"{item.location[0]}: {error}") from None
 
     def _print_where(self) -> None:
         """Print where the trials will run and why, before checks and downloads."""

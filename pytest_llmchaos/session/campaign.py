@@ -51,6 +51,7 @@ class Campaign:
         self._early: dict[Hashable, list[tuple[str, ClaimOutcome, str | None]]] = {}
         self._claimed: dict[tuple[str, str], ClaimOutcome] = {}
         self._schedule: list[ScheduledTrial] = []
+        self._wire: set[str] = set()
         self.refused: LlmchaosError | None = None
 
     @property
@@ -61,6 +62,15 @@ class Campaign:
 
             self._run = Run(self.settings, self._make_progress(), self.test)
         return self._run
+
+    def expect_wire(self, services: Iterable[str]) -> None:
+        """Add services that tests without an experiment hit with wire faults."""
+        self._wire |= set(services)
+
+    def wire(self) -> frozenset[str]:
+        """The services that wire faults of this session may hit."""
+        acts = [act for trial in self._schedule if not self.lacking(trial.plan) for act in trial.plan.injections]
+        return frozenset({act.victim for act in acts if "proxy" in act.fault.needs}) | self._wire
 
     def take(self, plans: Mapping[str, TrialPlan], recorded: Recorded | None = None) -> None:
         """Set the plans of the selected tests, by test id.
@@ -109,6 +119,7 @@ class Campaign:
 
         Raises NotReady or BadScenario.
         """
+        self.run.wire = self.wire()
         self.run.preflight()
         self.run.announce([trial.entry for trial in self._schedule])
 

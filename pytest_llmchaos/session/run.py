@@ -57,6 +57,7 @@ class Run:
         progress: prints progress.
         subject: the stack's services.
         failed_start: the error of a start that failed, else None.
+        wire: services that wire faults may hit, known before the preflight.
     """
 
     def __init__(self, settings: Settings, progress: Progress, test: CurrentTest | None = None) -> None:
@@ -71,6 +72,7 @@ class Run:
         self._old_sigterm: SignalHandler = None
         self._noted: RunManifest | None = None
         self.failed_start: BaseException | None = None
+        self.wire: frozenset[str] = frozenset()
 
     @property
     def opened(self) -> bool:
@@ -143,6 +145,7 @@ class Run:
             self.subject,
             project=project,
             owner_id=identity.owner_label(),
+            wire=self.wire,
             say=lambda what, left_s: self.progress(None, what, left_s),
         )
         problems.of(runtime.prepare)

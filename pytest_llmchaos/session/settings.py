@@ -14,7 +14,7 @@ from pytest_llmchaos.runtime.local.runtime import LocalRuntime
 from pytest_llmchaos.subject.lab import Subject, lab_subject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from pytest_llmchaos.model import Runtime
 
@@ -95,16 +95,21 @@ def make_runtime(
     *,
     project: str,
     owner_id: str,
+    wire: Collection[str] = (),
     say: Callable[[str, float | None], None] = lambda *_: None,
 ) -> Runtime:
-    """Create the runtime of the settings, without starting it."""
+    """Create the runtime of the settings, without starting it.
+
+    `wire` are the services that wire faults may hit. Only the local runtime needs them
+    before the start.
+    """
     about = {"project": project, "run": settings.run, "owner": owner_id}
     directory = settings.stack_directory
     if subject.attach:
         return AttachedRuntime(subject, **about, directory=directory, say=say)
     if settings.runtime == "compose":
         return ComposeRuntime(subject, **about, directory=directory, say=say)
-    return LocalRuntime(subject, **about, directory=directory)
+    return LocalRuntime(subject, **about, directory=directory, wire=wire)
 
 
 def abilities_of(settings: Settings) -> frozenset[str]:

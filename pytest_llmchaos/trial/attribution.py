@@ -421,8 +421,8 @@ def require_whole_records(record: Record, gaps: Sequence[EventGap], audit: Audit
     if gaps:
         gap = gaps[0]
         raise Inconclusive(
-            f"the runtime's events are missing from {record.at_s(gap.from_unix_s):.1f} s to {record.at_s(gap.to_unix_s):.1f} s "
-            f"of the trial, so events of that time are unknown: {gap.why}"
+            f"the runtime's record has a gap from {record.at_s(gap.from_unix_s):.1f} s to {record.at_s(gap.to_unix_s):.1f} s "
+            f"of the trial, and what happened in it is unknown: {gap.why}"
         )
     torn = next((line for line in audit if line.get("event") == UNREADABLE), None)
     if torn is not None:

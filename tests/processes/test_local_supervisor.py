@@ -168,6 +168,45 @@ def test_services_get_their_settings_with_any_characters(lab: World, tmp_path: P
     assert result.read_text() == value
 
 
+SAYS_PID = "import os\nwith open(os.environ['PIDS'], 'a') as file: file.write(f'{os.getpid()}\\n')\n"
+
+
+def test_a_killed_fault_agent_runs_again_at_once_and_is_no_service(lab: World, tmp_path: Path) -> None:
+    """All traces of a death reach supervisord at once, as on a busy machine.
+
+    Otherwise the second trace wakes it again, which restarts the agent.
+    """
+    pids = tmp_path / "pids"
+    pids.touch()
+    lab.start(lab.process("agent", SAYS_PID + local_world.SLEEPER, restarts=True, PIDS=str(pids)), lab.process("api"))
+    took_s = []
+    for starts in range(1, 4):
+        until(lambda: len(pids.read_text().splitlines()) == starts, "a start")  # noqa: B023 - called at once
+        started_s, pid = time.monotonic(), int(pids.read_text().splitlines()[-1])
+        until(lambda: time.monotonic() > started_s + 1, "an agent that has run for a second")  # noqa: B023 - called at once
+        os.kill(lab.daemon.pid, signal.SIGSTOP)
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: ") Z " in Path(f"/proc/{pid}/stat").read_text(), "its death")  # noqa: B023 - called at once
+        os.kill(lab.daemon.pid, signal.SIGCONT)
+        woken_s = time.monotonic()
+        until(lambda: len(pids.read_text().splitlines()) > starts, "its restart")  # noqa: B023 - called at once
+        took_s.append(time.monotonic() - woken_s)
+
+    assert statistics.median(took_s) < 0.5, took_s  # supervisord looks once a second, and a busy machine is late
+    assert lab.control.inspect_agents()["agent"].pid == int(pids.read_text().splitlines()[-1])
+    assert set(lab.control.inspect()) == {"api"}
+    assert ("die", {"exitCode": "137"}) in lab.events("agent")
+
+
+def test_a_fault_agent_that_cannot_start_does_not_fill_a_core(lab: World) -> None:
+    lab.start(lab.process("agent", "raise SystemExit(1)", restarts=True))
+
+    until(lambda: len(lab.times("die")) >= 3, "three failed starts")
+
+    died = lab.times("die")
+    assert (died[-1] - died[0]) / (len(died) - 1) > 0.3, died
+
+
 def test_stopping_ends_deaf_and_frozen_services_at_once(lab: World) -> None:
     lab.start(lab.process("api", DEAF), lab.process("model-1"))
     lab.control.call("pause", "model-1")

@@ -55,12 +55,13 @@ class World:
         self.control = Control(self.work)
         self.daemon = Daemon(self.work, self.control)
 
-    def process(self, service: str, program: str = SLEEPER, **environment: str) -> Process:
-        """A service that runs this Python text."""
+    def process(self, service: str, program: str = SLEEPER, *, restarts: bool = False, **environment: str) -> Process:
+        """A service that runs this Python text, or a process that `restarts`."""
         script = self.work / f"{service}.py"
         script.write_text(program)
         command = (sys.executable, "-S", str(script))
-        return Process(service=service, command=command, environment={"SHOWS": service, **environment})
+        shown = {"SHOWS": service, **environment}
+        return Process(service=service, command=command, environment=shown, restarts=restarts)
 
     def start(self, *processes: Process, owner_id: str = "") -> None:
         write_supervisord(self.work, processes)

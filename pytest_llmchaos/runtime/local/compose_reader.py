@@ -6,7 +6,7 @@ Same services, commands and settings, on loopback ports and in folders of this r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,41 @@ class Program:
     folders: Mapping[str, str] = field(default_factory=dict)  # path in the container -> path here
 
 
-class Addresses:
-    """Loopback address of each service port. Reserves a port on first use."""
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A health check as the compose file has it. `port` is the container's."""
 
-    def __init__(self, reserve: Callable[[], int], given: Mapping[tuple[str, int], int]) -> None:
+    port: int
+    path: str
+    warm: bool
+
+
+def probe_of(service: Mapping[str, Any]) -> Probe | None:
+    """Return the service's health check, or None if it makes no HTTP request."""
+    words = [str(word) for word in (service.get("healthcheck") or {}).get("test") or ()]
+    if len(words) >= 4 and words[1].endswith("probe.sh"):
+        return Probe(port=int(words[2]), path=words[3], warm=len(words) > 4)
+    found = _HEALTH_URL.search(" ".join(words))
+    return None if found is None else Probe(port=int(found["port"]), path=found["path"], warm=False)
+
+
+class Addresses:
+    """Loopback address of each service port. Reserves a port on first use.
+
+    Callers of the `wired` places reach a fault agent. The service itself listens on
+    another port, for the agent and the health check.
+    """
+
+    def __init__(
+        self,
+        reserve: Callable[[], int],
+        given: Mapping[tuple[str, int], int],
+        wired: Collection[tuple[str, int]] = (),
+    ) -> None:
         self._reserve = reserve
         self._ports = dict(given)
+        self._wired = frozenset(wired)
+        self._own: dict[tuple[str, int], int] = {}
 
     def port(self, service: str, port: int) -> int:
         if (service, port) not in self._ports:
@@ -55,6 +84,18 @@ class Addresses:
 
     def of(self, service: str, port: int) -> str:
         return f"{bracketed(loopback())}:{self.port(service, port)}"
+
+    def own_port(self, service: str, port: int) -> int:
+        """Port at which the service itself listens."""
+        place = service, port
+        if place not in self._wired:
+            return self.port(*place)
+        if place not in self._own:
+            self._own[place] = self._reserve()
+        return self._own[place]
+
+    def own(self, service: str, port: int) -> str:
+        return f"{bracketed(loopback())}:{self.own_port(service, port)}"
 
     def known(self) -> dict[str, str]:
         """`service:port` -> address, for every port used so far."""
@@ -131,7 +172,7 @@ class Translator:
             service=name,
             command=tuple(self._text(str(word), folders) for word in command),
             environment=environment,
-            health=self._health(name, (service.get("healthcheck") or {}).get("test") or ()),
+            health=self._health(name, probe_of(service)),
             background=int(service.get("cpu_shares", 1024)) < 1024,
             folders=folders,
         )
@@ -157,7 +198,7 @@ class Translator:
         if value == "0.0.0.0":  # noqa: S104 - the address that is replaced
             return loopback()
         if _PORT_VARIABLES.fullmatch(key) and value.isdigit():
-            return str(self._addresses.port(service, int(value)))
+            return str(self._addresses.own_port(service, int(value)))
         return self._text(value, folders)
 
     def _text(self, text: str, folders: Mapping[str, str]) -> str:
@@ -166,11 +207,7 @@ class Translator:
             text = re.sub(rf"(?<![\w./-])({inside})(?=/|$)", lambda found: folders[found[1]], text)
         return self._addresses.translate(text, self._services)
 
-    def _health(self, name: str, test: Sequence[str]) -> Health | None:
-        words = [str(word) for word in test]
-        if len(words) >= 4 and words[1].endswith("probe.sh"):
-            return Health(url=f"http://{self._addresses.of(name, int(words[2]))}{words[3]}", warm=len(words) > 4)
-        found = _HEALTH_URL.search(" ".join(words))
-        if found is None:
+    def _health(self, name: str, probe: Probe | None) -> Health | None:
+        if probe is None:
             return None
-        return Health(url=f"http://{self._addresses.of(name, int(found['port']))}{found['path']}", warm=False)
+        return Health(url=f"http://{self._addresses.own(name, probe.port)}{probe.path}", warm=probe.warm)

@@ -92,6 +92,13 @@ class Control:
         return True
 
     def inspect(self) -> Mapping[str, Seen]:
+        return self._inspect("inspect")
+
+    def inspect_agents(self) -> Mapping[str, Seen]:
+        """Return the record of each fault agent, by the name of its process."""
+        return self._inspect("inspect_agents")
+
+    def _inspect(self, method: str) -> Mapping[str, Seen]:
         return {
             service: Seen(
                 pid=int(seen["pid"]),
@@ -101,7 +108,7 @@ class Control:
                 exit_code=None if seen["exit_code"] < 0 else int(seen["exit_code"]),
                 problem=str(seen["problem"]),
             )
-            for service, seen in self.call("inspect").items()
+            for service, seen in self.call(method).items()
         }
 
     def wait_dead(self, service: str, deadline_s: float = _DIE_DEADLINE_S, *, pid: int = 0) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.runtime.local import prerequisites
-from pytest_llmchaos.runtime.local.compose_reader import Addresses, Program, Translator, read_services
+from pytest_llmchaos.host.ports import loopback
+from pytest_llmchaos.runtime.local import fault_agents, prerequisites
+from pytest_llmchaos.runtime.local.compose_reader import Addresses, Program, Translator, probe_of, read_services
 from pytest_llmchaos.runtime.local.control import SOCKET
 from pytest_llmchaos.runtime.local.supervisord_config import Process, python_path, write_prometheus
 
@@ -54,6 +55,46 @@ class Programs:
                     Path(folder).mkdir(parents=True, exist_ok=True)
         return found
 
+    def wired(self, services: Iterable[str]) -> dict[str, int]:
+        """Port of each service, in the compose file's numbers, for its fault agent.
+
+        Raises BadScenario for a service without a health check, whose port is unknown.
+        """
+        found: dict[str, int] = {}
+        for name in services:
+            probe = probe_of(self._services.get(name) or {})
+            if probe is None:
+                raise BadScenario(
+                    f"no fault agent can stand in the way of {name!r}: it must be a service whose health check requests a "
+                    f"port, services are {', '.join(self.names)}; choose another target"
+                )
+            found[name] = probe.port
+        return found
+
+    def agents(self, wired: Mapping[str, int], addresses: Addresses) -> list[Process]:
+        """Build the fault agents' processes for supervisord."""
+        return [
+            Process(
+                service=fault_agents.agent_name(name),
+                command=(sys.executable, "-m", "fault_agent"),
+                environment={
+                    "LAB_TARGET": name,
+                    "LAB_HOST": loopback(),
+                    "LAB_PORT": str(addresses.port(name, port)),
+                    "LAB_UPSTREAM": addresses.own(name, port),
+                    # The kernel accepts no socket path above 107 bytes.
+                    "LAB_CONTROL": f"/proc/self/cwd/{fault_agents.socket_name(name)}",
+                    **self._python_settings(),
+                },
+                restarts=True,
+            )
+            for name, port in wired.items()
+        ]
+
+    def _python_settings(self) -> dict[str, str]:
+        switched_on = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        return {"PYTHONPATH": python_path(self._stack / "services"), **switched_on}
+
     def _process(self, program: Program, work: Path, addresses: Addresses) -> Process:
         name, scratch = program.service, work / "tmp" / program.service
         scratch.mkdir(parents=True, exist_ok=True)
@@ -62,12 +103,12 @@ class Programs:
             case "prometheus":
                 command = self._prometheus(work, addresses)
             case "pushgateway":
-                address = addresses.of(name, 9091)
+                address = addresses.own(name, 9091)
                 command = (str(prerequisites.server("prometheus-pushgateway")), f"--web.listen-address={address}")
             case "docker-proxy":
                 extra["LAB_SUPERVISOR_SOCKET"] = SOCKET
-                extra["LAB_PORT"] = str(addresses.port(name, 2375))
-                extra["LAB_METRICS_PORT"] = str(addresses.port(name, 8404))
+                extra["LAB_PORT"] = str(addresses.own_port(name, 2375))
+                extra["LAB_METRICS_PORT"] = str(addresses.own_port(name, 8404))
                 command = (sys.executable, "-m", "lab_supervisor_proxy")
             case "remediator":
                 # Probes name services. Here a service has an address instead.
@@ -82,9 +123,8 @@ class Programs:
             case _:
                 command = _python(program)
         if name in _MODELS and self._backend == "sim":
-            extra["LAB_ADMIN_PORT"] = str(addresses.port(name, 8081))
-        extra["PYTHONPATH"] = python_path(self._stack / "services")
-        extra["PYTHONUNBUFFERED"] = extra["PYTHONDONTWRITEBYTECODE"] = "1"
+            extra["LAB_ADMIN_PORT"] = str(addresses.own_port(name, 8081))
+        extra |= self._python_settings()
         return Process(
             service=name, command=command, environment={**program.environment, **extra}, background=program.background
         )
@@ -96,7 +136,7 @@ class Programs:
             f"--config.file={config}",
             f"--storage.tsdb.path={work / 'prometheus' / 'data'}",
             "--storage.tsdb.retention.time=1d",
-            f"--web.listen-address={addresses.of('prometheus', 9090)}",
+            f"--web.listen-address={addresses.own('prometheus', 9090)}",
             "--log.level=warn",
         )
 
@@ -107,7 +147,7 @@ class Programs:
             extra["LAB_MODEL_FILE"] = str(prerequisites.weights(self._lock))
             return (sys.executable, "-m", "lab_llamacpp")
         program = prerequisites.ollama_program()
-        extra["OLLAMA_HOST"] = addresses.of(name, 8080)
+        extra["OLLAMA_HOST"] = addresses.own(name, 8080)
         extra["OLLAMA_MODELS"] = str(prerequisites.ollama_models(program, self._model, self._lock))
         extra |= {"OLLAMA_NOPRUNE": "1", "OLLAMA_KEEP_ALIVE": "-1", "OLLAMA_NUM_PARALLEL": "2"}
         extra |= {"OLLAMA_MAX_QUEUE": "32", "OLLAMA_CONTEXT_LENGTH": "1024"}

@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.host.ports import Ports, given_port
 from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, UndoOp
-from pytest_llmchaos.runtime.fault_agent import AgentAbility
 from pytest_llmchaos.runtime.json_log import at_of, with_torn
 from pytest_llmchaos.runtime.local import cleanup
 from pytest_llmchaos.runtime.local.compose_reader import Addresses, Program
 from pytest_llmchaos.runtime.local.control import Control, Seen
 from pytest_llmchaos.runtime.local.daemon import Daemon
+from pytest_llmchaos.runtime.local.fault_agents import WireFaults, agent_name, death_gaps
 from pytest_llmchaos.runtime.local.health import WATCH_EVERY_S, HealthWatch, healthy
 from pytest_llmchaos.runtime.local.memory_limit import MemoryLimitable
 from pytest_llmchaos.runtime.local.programs import Programs
@@ -31,17 +31,27 @@ UP_DEADLINE_S = 60.0
 _LOOK_EVERY_S = 0.05
 
 
-class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, AgentAbility, OverloadAbility):
+class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, OverloadAbility):
     """One supervisord that runs the lab's services in one folder.
 
-    Every process has the name `llmchaos-...` of the run in its environment.
+    Every process has the name `llmchaos-...` of the run in its environment. A fault
+    agent stands in the way of each service in `wire`, and of no other.
     """
 
     name = "local"
     services_run_as = "process, not container"
     dashboards = None
 
-    def __init__(self, subject: Subject, *, project: str, run: str, owner: str, directory: Path) -> None:  # noqa: ARG002 - `run` is for labels, which processes lack
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        project: str,
+        run: str,  # noqa: ARG002 - for labels, which processes lack
+        owner: str,
+        directory: Path,
+        wire: Collection[str] = (),
+    ) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
             raise BadScenario(f"a project name must consist of a-z, 0-9, '_' and '-', got {project!r}")
         if subject.bootstrap is None:
@@ -53,6 +63,8 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, AgentAbility, O
         self._owner = owner
         self._directory = directory.resolve()
         self._work = cleanup.work_folder(self._directory, project)
+        self._wire = tuple(sorted(wire))
+        self._wired: dict[str, int] = {}  # their ports in the compose file's numbers
         self._backend = dict(subject.extra_env)["LLMCHAOS_BACKEND"]
         self._ports = Ports()
         self._addresses: Addresses | None = None
@@ -83,6 +95,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, AgentAbility, O
 
         Raises:
             NotReady: a package, program or file is missing, or a port is in use.
+            BadScenario: no fault agent can stand in the way of a service.
         """
         stack = self.subject.compose_files[0].parent
         self._set = Programs(
@@ -93,7 +106,8 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, AgentAbility, O
             model=self.subject.model,
         )
         self._set.require()
-        self._addresses = Addresses(self._ports.reserve, self._ports_from_environment())
+        self._wired = self._set.wired(self._wire)
+        self._addresses = Addresses(self._ports.reserve, self._ports_from_environment(), self._wired.items())
         self._programs = self._set.translate(self._work, self._addresses)
 
     def _ports_from_environment(self) -> dict[tuple[str, int], int]:
@@ -115,12 +129,14 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, AgentAbility, O
             self.prepare()
         assert self._set is not None  # noqa: S101 - prepare() has set it
         self._processes = self._set.processes(self._programs, self._work, self._reserve_addresses())
-        write_supervisord(self._work, self._processes)
+        agents = self._set.agents(self._wired, self._reserve_addresses())
+        write_supervisord(self._work, [*agents, *self._processes])
         try:
             self._daemon.start(project=self.project, owner=self._owner, directory=self._directory)
             wanted = [s for s in self._programs if remediator or s != self.subject.remediator]
-            for service in wanted:
-                self._control.call("start", service)
+            for name in [*(agent.service for agent in agents), *wanted]:
+                self._control.call("start", name)
+            self._require_agents(tuple(self._wired))
             self._wait(wanted, UP_DEADLINE_S, dead_is_final=True)
         except BaseException:
             self.down()
@@ -181,16 +197,20 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, AgentAbility, O
             )
             for line in read_log(self._work / EVENTS).lines
         ]
+        agents = {agent_name(service) for service in self._wired}
+        found = [event for event in found if event.service not in agents]
         found += self._health_events(found)
         inside = (event for event in found if since_unix_s <= event.at_unix_s <= until_unix_s)
         return sorted(inside, key=lambda event: event.at_unix_s)
 
     def event_gaps(self, since_unix_s: float, until_unix_s: float) -> Sequence[EventGap]:
-        return [
+        log = read_log(self._work / EVENTS)
+        gaps = [
             EventGap(from_unix_s=begin, to_unix_s=min(end, until_unix_s), why=f"a line of {EVENTS} cannot be read")
-            for begin, end in read_log(self._work / EVENTS).torn
-            if begin <= until_unix_s and end >= since_unix_s
+            for begin, end in log.torn
         ]
+        gaps += death_gaps(log.lines, self._wired, until_unix_s)
+        return [gap for gap in gaps if gap.from_unix_s <= until_unix_s and gap.to_unix_s >= since_unix_s]
 
     def _health_events(self, events: Sequence[RuntimeEvent]) -> list[RuntimeEvent]:
         """First passed check of each start, as a container runtime reports it."""
@@ -294,6 +314,8 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, AgentAbility, O
     def wait_healthy(self, services: Sequence[str], deadline_s: float) -> None:
         """Wait until these services run and pass their own health checks.
 
+        A service behind a fault agent must also accept connections through it.
+
         Raises:
             NotReady: one does not within `deadline_s` seconds. Names it.
         """
@@ -305,7 +327,9 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, AgentAbility, O
         while True:
             states = self.states()
             dead = [s for s in sick if s not in states or not states[s].running]
-            sick = [s for s in sick if s in dead or not healthy(self._programs[s].health, model)]
+            sick = [
+                s for s in sick if s in dead or not (healthy(self._programs[s].health, model) and self._is_reached(s))
+            ]
             if not sick:
                 return
             if (dead and dead_is_final) or time.monotonic() > deadline:
@@ -315,6 +339,14 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, AgentAbility, O
                     f"{_in_words(states.get(name))} and its log ends:\n{self._log_end(name)}"
                 )
             time.sleep(_LOOK_EVERY_S)
+
+    def _is_reached(self, service: str) -> bool:
+        return service not in self._wired or self.wire_open(service) is not None
+
+    def _served_port(self, service: str) -> int:
+        if self._set is None:
+            raise NotReady("the local runtime is not prepared: call prepare() first")
+        return self._set.wired([service])[service]
 
     def _log_end(self, service: str) -> str:
         log = self._work / "logs" / f"{service}.txt"

@@ -25,6 +25,7 @@ from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.local.process_groups import MIB, group_members, limit_data, own_data_limit
 
 _PR_SET_PDEATHSIG = 1
+_STEADY_S = 1.0  # an agent that ends sooner waits for supervisord's next tick, or it would fill a core
 _FROZEN_DEADLINE_S = 5.0  # a process stops when it is next scheduled, which takes time on a busy machine
 
 
@@ -83,6 +84,7 @@ class Control:
     def _wake_at_once(self, options: Any) -> None:
         read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        self._wake_fd = write_fd
         files = options.get_socket_map()
         files[read_fd] = _Wake(read_fd, lambda _: None)
         files[0] = _Wake(0, self._owner_said)
@@ -117,10 +119,17 @@ class Control:
         code = 127 if status is None else os.waitstatus_to_exitcode(status)
         self._exit_code[process.config.name] = code = 128 - code if code < 0 else code
         self._note(process.config.name, "die", exitCode=str(code))
+        if _is_agent(process) and time.time() - process.laststart >= _STEADY_S:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake_fd, b"\0")  # supervisord would restart it at its next tick, up to 1 s later
 
     def inspect(self) -> dict[str, Any]:
         """State of every service. The pid is 0 if it does not run."""
-        return {name: self._describe(name, process) for name, process in self._processes().items()}
+        return {name: self._describe(name, one) for name, one in self._processes().items() if not _is_agent(one)}
+
+    def inspect_agents(self) -> dict[str, Any]:
+        """State of every fault agent, by the name of its process."""
+        return {name: self._describe(name, one) for name, one in self._processes().items() if _is_agent(one)}
 
     def _describe(self, name: str, process: Any) -> dict[str, Any]:
         running = process.state in RUNNING_STATES and bool(process.pid)
@@ -214,6 +223,11 @@ class Control:
         self._process(service)
         self._note(service, action)
         return True
+
+
+def _is_agent(process: Any) -> bool:
+    """True for a fault agent: only agents restart by themselves."""
+    return bool(process.config.autorestart)
 
 
 def _state_letter(pid: int) -> str:

@@ -18,19 +18,21 @@ from pytest_llmchaos.runtime.local.control import SOCKET
 EVENTS = "events.jsonl"
 CONFIG = "supervisord.conf"
 _BACKGROUND_NICENESS = 10
+_AGENT_RETRIES = 100  # of a start that the system refuses, each 1 s later than the one before
 
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
     """supervisord's settings of one service.
 
-    `environment` is added to supervisord's own.
+    `environment` is added to supervisord's own. Only fault agents have `restarts`.
     """
 
     service: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
     background: bool = False
+    restarts: bool = False
 
     def section(self, work: Path) -> str:
         command = ["nice", "-n", str(_BACKGROUND_NICENESS), *self.command] if self.background else self.command
@@ -42,9 +44,9 @@ class Process:
                 f"environment = {settings}",
                 f"directory = {_escape(str(work))}",
                 "autostart = false",
-                "autorestart = false",  # only the remediator repairs
+                f"autorestart = {str(self.restarts).lower()}",  # only the remediator repairs services
                 "startsecs = 0",
-                "startretries = 0",
+                f"startretries = {_AGENT_RETRIES if self.restarts else 0}",
                 "redirect_stderr = true",
                 f"stdout_logfile = {_escape(str(work / 'logs' / f'{self.service}.txt'))}",
                 "stdout_logfile_maxbytes = 20MB",

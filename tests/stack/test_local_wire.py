@@ -1,0 +1,185 @@
+"""Fault agents in the way of services of the local runtime.
+
+Needs no Docker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from support.waiting import until
+
+from pytest_llmchaos.errors import HealFailed, NotReady
+from pytest_llmchaos.host import identity
+from pytest_llmchaos.model import Undo
+from pytest_llmchaos.runtime.local.runtime import LocalRuntime
+from pytest_llmchaos.subject.lab import lab_subject
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.usefixtures("local_programs")]
+
+AGENT = "fault-agent-model-1"
+CHAT = {"model": "smollm2:135m", "max_tokens": 2, "messages": [{"role": "user", "content": "Hi"}]}
+REACHABLE_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def up(local_programs, tmp_path_factory):
+    """A stack in which a fault agent stands in the way of model-1."""
+    # Below a folder that is too deep for the path of a unix socket.
+    folder = tmp_path_factory.mktemp("wire") / ("d" * 100)
+    folder.mkdir()
+    runtime = LocalRuntime(
+        lab_subject("sim"),
+        project=f"llmchaos-test-{os.getpid()}-wire",
+        run="test",
+        owner=identity.owner_label(),
+        directory=folder,
+        wire=["model-1"],
+    )
+    runtime.prepare()
+    try:
+        runtime.up(remediator=False)
+        yield runtime
+    finally:
+        runtime.down()
+
+
+@pytest.fixture
+def runtime(up):
+    """The stack with both models healthy and no fault in force."""
+    up.undo(Undo(op="ensure_running", service="model-1"))
+    up.wait_healthy(["model-1"], 30)
+    yield up
+    up.undo(Undo(op="wire_end", service="model-1", args={"kind": "flaky"}))
+
+
+def outside(runtime):
+    """The address of model-1 for its callers."""
+    return runtime._reserve_addresses().of("model-1", 8080)
+
+
+def status(runtime, *, post=False):
+    """HTTP status of one new connection of a plain client, or its error."""
+    url = f"http://{outside(runtime)}" + ("/v1/chat/completions" if post else "/health")
+    body = json.dumps(CHAT).encode() if post else None
+    request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            answer.read()
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError as error:
+        return getattr(error, "reason", error)
+
+
+def pid_of_agent(runtime):
+    return runtime._control.inspect_agents()[AGENT].pid
+
+
+def listener(port):
+    """The pid that listens at a TCP port of this machine."""
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")}
+    for process in (path for path in Path("/proc").iterdir() if path.name.isdigit()):
+        with contextlib.suppress(OSError):
+            if sockets & {str(file.readlink()) for file in (process / "fd").iterdir()}:
+                return int(process.name)
+    return None
+
+
+def test_the_agent_has_the_callers_port_and_the_service_another(runtime):
+    at = runtime._reserve_addresses()
+
+    assert listener(at.port("model-1", 8080)) == pid_of_agent(runtime)
+    assert listener(at.own_port("model-1", 8080)) == runtime._control.inspect()["model-1"].pid
+    assert at.port("model-2", 8080) == at.own_port("model-2", 8080)
+    assert set(runtime._control.inspect_agents()) == {AGENT}
+
+
+def test_requests_pass_and_the_agent_is_no_service(runtime):
+    assert (status(runtime), status(runtime, post=True)) == (200, 200)
+    assert runtime.wire_open("model-1") == f"{outside(runtime)} accepts a connection from outside"
+    assert AGENT not in {*runtime.states(), *runtime.targets(), *runtime.images()}
+    assert AGENT not in {event.service for event in runtime.events(0, float("inf"))}
+
+
+def test_a_fault_is_seen_by_a_plain_client_until_its_undo(runtime):
+    runtime.wire_arm(["model-1"])
+    runtime.wire_start("model-1", "flaky", lease_s=30, seed=7, status=529, share=1.0)
+
+    assert (status(runtime, post=True), status(runtime)) == (529, 200)
+    fault = runtime.wire_faults("model-1").in_force("flaky")
+    assert fault.counters["hit"] == 1
+    with pytest.raises(HealFailed, match=r"flaky on model-1 \(\d+ s of its lease left\)"):
+        runtime.wire_disarm()
+
+    runtime.undo(Undo(op="wire_end", service="model-1", args={"kind": "flaky"}))
+
+    assert status(runtime, post=True) == 200
+    runtime.wire_disarm()
+
+
+def test_a_dead_service_refuses_connections_until_it_is_started(runtime):
+    runtime.kill("model-1")
+    runtime._control.wait_dead("model-1")
+
+    until(lambda: isinstance(status(runtime), ConnectionRefusedError), "a refusal", seen=lambda: status(runtime))
+    assert runtime.wire_open("model-1") is None
+    assert runtime.wire_faults("model-1") is not None  # the agent itself answers
+
+    runtime.start("model-1")
+    runtime.wait_healthy(["model-1"], 30)
+
+    assert status(runtime, post=True) == 200
+
+
+def test_after_its_agent_was_killed_the_service_is_reachable_again_and_the_fault_gone(runtime):
+    runtime.wire_start("model-1", "flaky", lease_s=30, seed=7, share=1.0)
+    started = runtime._control.inspect_agents()[AGENT].started_unix_s
+    until(lambda: time.time() > started + 1, "an agent that has run for a second")
+    pid, killed_s = pid_of_agent(runtime), time.monotonic()
+
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: status(runtime, post=True) == 200, "an answer", seen=lambda: status(runtime, post=True))
+    took_s = time.monotonic() - killed_s
+
+    assert took_s < REACHABLE_S
+    assert pid_of_agent(runtime) not in {0, pid}
+    runtime.wire_arm(["model-1"])
+    assert runtime.wire_faults("model-1").faults == ()
+    runtime.undo(Undo(op="wire_end", service="model-1", args={"kind": "flaky"}))
+    gap = runtime.event_gaps(time.time() - took_s - 1, time.time())[0]
+    assert "the fault agent of model-1 ended" in gap.why
+
+
+def test_an_agent_that_does_not_answer_is_named_with_its_log(runtime, monkeypatch):
+    monkeypatch.setattr("pytest_llmchaos.runtime.local.fault_agents._CALL_DEADLINE_S", 0.2)
+    pid = pid_of_agent(runtime)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(
+            NotReady, match=r"the fault agent of model-1 did not answer `list`.*(?s:its log ends:.*listening)"
+        ):
+            runtime._require_agents(["model-1"], 0.1)
+        assert runtime.wire_faults("model-1") is None
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_an_agent_that_the_session_did_not_expect_cannot_enter_later(runtime):
+    with pytest.raises(
+        NotReady, match=r"in the way of api, model-2, .*add `@pytest\.mark\.llmchaos_wire\('api', 'model-2'\)`"
+    ):
+        runtime.wire_arm(["api", "model-1", "model-2"])
+
+    assert runtime.wire_faults("api") is None
+    assert runtime.wire_open("api") is not None

@@ -1,0 +1,140 @@
+"""Services that wire faults may hit, as a session finds them before its start."""
+
+import pytest
+from support.plugin_double import put_double
+
+from pytest_llmchaos.session import run as session_run
+from pytest_llmchaos.session.campaign import Campaign
+from pytest_llmchaos.session.progress import Progress
+from pytest_llmchaos.session.run import Run
+from pytest_llmchaos.session.settings import Settings, make_runtime
+from pytest_llmchaos.subject.lab import lab_subject
+
+HEAD = """
+from dataclasses import dataclass
+import pytest
+from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos.faults.compositions import on_targets
+from pytest_llmchaos.faults.kill import Kill
+
+LOAD = loads.open_loop(rate_rps=2, max_tokens=8)
+
+class OnTheWire(Kill):
+    kind = "on_the_wire"
+    needs = frozenset({"proxy"})
+
+"""
+KILL = """
+@experiment(load=LOAD, fault=faults.kill("api"))
+def test_kill(trial):
+    assert trial.victims
+"""
+ON_THE_WIRE = """
+@experiment(load=LOAD, fault=[on_targets(OnTheWire(), "model-2"), faults.none()])
+def test_wire(trial):
+    assert trial.victims or trial.is_control
+"""
+LACKING = """
+class Lacking(OnTheWire):
+    needs = frozenset({"proxy", "partition"})
+
+@experiment(load=LOAD, fault=on_targets(Lacking(), "model-1"))
+def test_lacking(trial):
+    assert trial.victims
+"""
+FREE = """
+@pytest.mark.llmchaos_wire({targets})
+def test_free(lab):
+    pass
+"""
+
+
+@pytest.fixture
+def chaos(pytester, monkeypatch):
+    """Plan a file of tests. Returns the outcome and the services, None if unplanned."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    put_double(monkeypatch)
+    seen = []
+    monkeypatch.setattr(Campaign, "preflight", lambda self: seen.append(self.wire()))
+    monkeypatch.setattr(Run, "lab", lambda self: None)
+
+    def run(*parts):
+        pytester.makepyfile(test_it=HEAD + "".join(parts))
+        common = ("-p", "pytest_llmchaos.plugin", "-p", "no:cacheprovider", "-o", "llmchaos_runtime=local")
+        done = pytester.runpytest_inprocess(*common, "--strict-markers")
+        return done, (seen[-1] if seen else None)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("parts", "services"),
+    [
+        ([KILL], set()),
+        ([KILL, ON_THE_WIRE], {"model-2"}),
+        ([KILL, LACKING], set()),  # such a trial is skipped
+        ([FREE.format(targets="'api'"), ON_THE_WIRE], {"api", "model-2"}),
+        ([FREE.format(targets="'model-*', 'remediator'")], {"model-1", "model-2", "remediator"}),
+        (["pytestmark = pytest.mark.llmchaos_wire('api')\n", FREE.format(targets="'model-1'")], {"api", "model-1"}),
+    ],
+    ids=["none", "a fault", "a skipped fault", "a mark", "a pattern", "two marks"],
+)
+def test_the_services_of_faults_and_marks_are_known_before_the_start(chaos, parts, services):
+    done, found = chaos(*parts)
+
+    assert done.ret == 0, done.stdout.str()
+    assert found == services
+
+
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        ("'db'", "test_it.py: target 'db' matches no service that may be hit; available: api, model-1, model-2"),
+        ("", "pytest.mark.llmchaos_wire takes names of services, got ()"),
+        ("['api']", "pytest.mark.llmchaos_wire takes names of services, got (['api'],)"),
+        ("service='api'", "pytest.mark.llmchaos_wire takes names of services, got {'service': 'api'}"),
+    ],
+)
+def test_a_mark_without_a_known_service_ends_the_session(chaos, mark, said):
+    done, found = chaos(FREE.format(targets=mark))
+
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert said in done.stderr.str()
+    assert found is None
+
+
+def test_the_mark_is_listed(pytester):
+    done = pytester.runpytest_inprocess("--markers")
+
+    done.stdout.fnmatch_lines(["@pytest.mark.llmchaos_wire(*services): *"])
+
+
+def test_the_run_hands_them_to_its_runtime_again_after_a_failed_start(monkeypatch, tmp_path):
+    settings = Settings(
+        run="r", seed=1, runtime="local", backend="sim", reports=tmp_path, repeat=1, worker="", replay_line=""
+    )
+    given = []
+
+    class Unready:
+        def prepare(self):
+            raise session_run.NotReady("not yet")
+
+    monkeypatch.setattr(session_run, "make_runtime", lambda *_, wire, **__: given.append(wire) or Unready())
+    run = Run(settings, Progress(None, tty=False))
+    run.wire = frozenset({"model-1"})
+    for _ in range(2):
+        with pytest.raises(session_run.NotReady):
+            run.preflight()
+
+    assert given == [{"model-1"}, {"model-1"}]
+
+
+def test_only_the_local_runtime_needs_them(tmp_path):
+    for runtime in ("local", "compose"):
+        settings = Settings(
+            run="r", seed=1, runtime=runtime, backend="sim", reports=tmp_path, repeat=1, worker="", replay_line=""
+        )
+        made = make_runtime(settings, lab_subject("sim"), project="p", owner_id="o", wire={"model-1"})
+
+        assert made.name == runtime
+        assert getattr(made, "_wire", None) == (("model-1",) if runtime == "local" else None)
