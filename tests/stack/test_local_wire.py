@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from support import machine
 from support.waiting import until
 
 from pytest_llmchaos.errors import HealFailed, NotReady
@@ -152,7 +153,7 @@ def test_after_its_agent_was_killed_the_service_is_reachable_again_and_the_fault
     until(lambda: status(runtime, post=True) == 200, "an answer", seen=lambda: status(runtime, post=True))
     took_s = time.monotonic() - killed_s
 
-    assert took_s < REACHABLE_S
+    assert took_s <= REACHABLE_S or took_s <= REACHABLE_S * machine.slowness()
     assert pid_of_agent(runtime) not in {0, pid}
     runtime.wire_arm(["model-1"])
     assert runtime.wire_faults("model-1").faults == ()
