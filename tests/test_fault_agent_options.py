@@ -16,6 +16,13 @@ NEEDED = {
     "latency": {"delay_s": 0.1},
     "bandwidth": {"bytes_per_s": 1000},
     "slow_error": {"delay_s": 0.5},
+    "late_first_token": {"delay_s": 0.5},
+    "truncate": {"after_tokens": 1},
+    "inband_error": {"after_tokens": 1},
+    "malformed": {"after_tokens": 1},
+    "duplicate": {"after_tokens": 1},
+    "reorder": {"after_tokens": 1},
+    "slow_drip": {"every_s": 0.1},
 }
 
 
@@ -95,6 +102,29 @@ WRONG = [
         "^distribution must be one of uniform, normal, got 'pareto'",
     ),
     ({"kind": "bandwidth", "lease_s": 9, "bytes_per_s": 0}, "^bytes_per_s must be at least 1, got 0"),
+    ({"kind": "late_first_token", "lease_s": 9, "delay_s": 0}, "^delay_s must be greater than 0, got 0"),
+    ({"kind": "stall", "lease_s": 9, "after_tokens": 0.5}, "^after_tokens must be a whole number, got 0.5"),
+    ({"kind": "stall", "lease_s": 9, "for_s": 0}, "^for_s must be greater than 0, got 0"),
+    ({"kind": "stall", "lease_s": 9, "keep_alive_s": 0}, "^keep_alive_s must be at least 0.01, got 0"),
+    ({"kind": "truncate", "lease_s": 9, "after_tokens": -1}, "^after_tokens must be at least 0, got -1"),
+    (
+        {"kind": "truncate", "lease_s": 9, "after_tokens": 1, "how": "half"},
+        "^how must be one of clean, false_stop, mid",
+    ),
+    ({"kind": "inband_error", "lease_s": 9, "after_tokens": True}, "^after_tokens must be a whole number, got True"),
+    ({"kind": "malformed", "lease_s": 9, "after_tokens": "1"}, "^after_tokens must be a whole number, got '1'"),
+    ({"kind": "duplicate", "lease_s": 9, "after_tokens": None}, "^after_tokens must be a whole number, got None"),
+    ({"kind": "reorder", "lease_s": 9, "after_tokens": 10**10}, "^after_tokens must be at most 1e.09, got 1000"),
+    ({"kind": "slow_drip", "lease_s": 9, "every_s": 0}, "^every_s must be at least 0.001, got 0"),
+    (
+        {"kind": "slow_drip", "lease_s": 9, "every_s": 1, "bytes_per_piece": 0},
+        "^bytes_per_piece must be at least 1, got 0",
+    ),
+    ({"kind": "wrong_model", "lease_s": 9, "model": ""}, "^model must be a text that is not empty, got ''"),
+    (
+        {"kind": "empty_answer", "lease_s": 9, "after_tokens": 1},
+        "^empty_answer has no option 'after_tokens'; it takes s",
+    ),
     ({"kind": "reset", "lease_s": 9, "after_bytes": -1}, "^after_bytes must be at least 0, got -1"),
 ]
 

@@ -9,21 +9,31 @@ from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fault_agent.faults import (  # noqa: F401 - each of them registers its kinds
+    duplicate,
+    empty_answer,
     flaky,
+    inband_error,
+    late_first_token,
+    malformed,
     network,
+    reorder,
+    slow_drip,
     slow_error,
+    stall,
+    truncate,
+    wrong_model,
 )
 from fault_agent.faults.base import (
     KINDS,
     LONGEST_LEASE_S,
     AnswerFault,
-    Editor,
     Fault,
     NetworkFault,
     StreamFault,
-    Substitute,
 )
+from fault_agent.faults.editors import Editor
 from fault_agent.faults.match import Match
+from fault_agent.faults.substitute import Substitute
 from lab_common.values import InvalidValueError, require, require_whole
 
 if TYPE_CHECKING:

@@ -3,53 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from http import HTTPStatus
-from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+from fault_agent.faults.editors import Editor
+from fault_agent.faults.events import STREAMS, Stream, format_of
 from fault_agent.faults.match import Match
-from lab_common.values import require
+from lab_common.values import require, require_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fault_agent.acts import Act
+    from fault_agent.faults.substitute import Substitute
     from fault_agent.messages import AnswerHead, RequestHead
 
 LONGEST_LEASE_S = 3600.0
 LONGEST_DELAY_S = 3600.0
 MOST_TOKENS = 10**9  # beyond any model's context
-
-
-class Editor(Protocol):
-    """Changes one answer. The service's body goes in, acts of the relay come out."""
-
-    def feed(self, piece: bytes) -> list[Act]:
-        """Acts for the next bytes of the body, in pieces of any size."""
-
-    def end(self) -> list[Act]:
-        """Acts at the end of the service's body."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Substitute:
-    """An answer that the agent gives instead of the service.
-
-    Attributes:
-        status: HTTP status code.
-        headers: without Content-Length, which the relay adds.
-        body: the whole body.
-        delay_s: seconds from the request to the answer.
-    """
-
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    body: bytes
-    delay_s: float = 0.0
-
-    @property
-    def reason(self) -> str:
-        """The reason phrase of the status line."""
-        return reason_of(self.status)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,17 +78,25 @@ class StreamFault(RequestFault):
             answer: head of the answer.
             hit: called once, when the editor really acts.
         """
+        found = format_of(answer)
+        if found is None:
+            return None
+        if found == "whole":
+            return self.edit_whole(hit)
+        return self.edit_stream(STREAMS[found](), hit)
+
+    def edit_stream(self, stream: Stream, hit: Callable[[], None]) -> Editor:
+        """An editor for a stream."""
         raise NotImplementedError
 
+    def edit_whole(self, hit: Callable[[], None]) -> Editor | None:  # noqa: ARG002 - for subclasses
+        """An editor for a JSON body, or None if the fault acts on streams only."""
+        return None
 
-def reason_of(status: int) -> str:
-    """The reason phrase of a status code."""
-    if status == 529:
-        return "Overloaded"  # Anthropic's API and others, not registered
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"
+
+def require_tokens(after_tokens: object) -> None:
+    """Check the number of tokens before a fault. Raises InvalidValueError."""
+    require_whole("after_tokens", after_tokens, at_least=0, at_most=MOST_TOKENS)
 
 
 KINDS: dict[str, type[Fault]] = {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from fault_agent.faults.base import AnswerFault, Substitute, register
-from fault_agent.faults.errors import substitute
+from fault_agent.faults.base import AnswerFault, register
+from fault_agent.faults.substitute import Substitute, error_answer
 from lab_common.values import require_whole
 
 if TYPE_CHECKING:
@@ -37,4 +37,4 @@ class Flaky(AnswerFault):
 
     def answer(self, head: RequestHead) -> Substitute:  # noqa: ARG002 - the same for each request
         """The error."""
-        return substitute(self.status, retry_after_s=self.retry_after_s)
+        return error_answer(self.status, retry_after_s=self.retry_after_s)
