@@ -1,0 +1,387 @@
+"""The fault agent without a fault changes no byte, and passes ends and pressure on.
+
+Scripted peers on raw sockets stand on both sides of the process. They share no code
+with the agent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import Phase, given, settings
+from support import conversations
+from support.agent_process import Agent
+from support.waiting import until
+from support.wire import Flight, Peer, Service, close_all, connect, talk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GENERATE = (Phase.explicit, Phase.generate)  # a failing conversation takes seconds and shrinks too slowly
+SEEN_WITHIN_S = 0.2  # a client's close reaches the service
+MB = 1_000_000
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+EVENT = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
+TOKEN = b"%x\r\n%b\r\n" % (len(EVENT), EVENT)
+
+
+ODD: dict[str, tuple[bytes, bytes]] = {
+    "lines that end with LF alone": (b"GET / HTTP/1.0\n\n", b"HTTP/1.0 200 OK\nContent-Length: 2\n\nok"),
+    "a folded header": (GET[:-2] + b"X-A: a\r\n  b\r\n\r\n", OK[:17] + b"X-A: a\r\n\tb\r\n" + OK[17:]),
+    "the same length twice": (
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
+    ),
+    "an answer that is not HTTP": (GET, b"ICY 200 OK\r\n\r\n" + b"\x00\xff" * 100),
+    "a broken chunk": (GET, STREAM + b"5\r\nhello\r\nnot a size\r\n\r\n"),
+    "a length that is no number": (GET, b"HTTP/1.1 200 OK\r\nContent-Length: 2x\r\n\r\nok, and more"),
+    "more than the length": (GET, OK + b"and more"),
+    "a request without an end of its head, then the end": (b"GET / HT", b""),
+}
+
+
+@pytest.fixture(autouse=True)
+def _close_all() -> Iterator[None]:
+    yield
+    close_all()
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    one = Service()
+    yield one
+    one.close()
+
+
+@pytest.fixture(scope="module")
+def agent(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    one = Agent(service.port, tmp_path_factory.mktemp("agent"))
+    yield one
+    assert one.stop() == 0, one.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def slow_agent(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
+    """An agent with a fault that changes no byte."""
+    one = Agent(service.port, tmp_path_factory.mktemp("slow"))
+    one.start("latency", delay_s=0.01)
+    yield one
+    assert one.stop() == 0, one.log.read_text()
+
+
+@pytest.fixture(params=["agent", "slow_agent"])
+def way(request: pytest.FixtureRequest) -> Agent:
+    """Each of the two agents."""
+    found: Agent = request.getfixturevalue(request.param)
+    return found
+
+
+def pair(agent: Agent, service: Service) -> tuple[Peer, Peer]:
+    """A connection's two ends."""
+    service.forget()
+    client = connect(agent.port)
+    return client, service.accepted()
+
+
+def flights(*sides: bytes) -> list[Flight]:
+    """The client's and the service's bytes in turn, then both ends."""
+    turns = [
+        Flight(client=(data,)) if number % 2 == 0 else Flight(service=(data,)) for number, data in enumerate(sides)
+    ]
+    return [*turns, Flight(client_ends=True), Flight(service_ends=True)]
+
+
+class TestBytes:
+    @settings(max_examples=200, phases=GENERATE)
+    @given(conversation=conversations.conversations())
+    def test_http_passes_byte_for_byte(self, agent, service, conversation):
+        talk(agent.port, service, conversation)
+
+    @settings(max_examples=80, phases=GENERATE)
+    @given(conversation=conversations.plain_tcp())
+    def test_plain_tcp_passes_byte_for_byte(self, agent, service, conversation):
+        talk(agent.port, service, conversation)
+
+    @settings(max_examples=40, phases=GENERATE)
+    @given(conversation=conversations.conversations())
+    def test_latency_changes_no_byte_of_http(self, slow_agent, service, conversation):
+        talk(slow_agent.port, service, conversation)
+
+    @settings(max_examples=20, phases=GENERATE)
+    @given(conversation=conversations.plain_tcp())
+    def test_latency_changes_no_byte_of_plain_tcp(self, slow_agent, service, conversation):
+        talk(slow_agent.port, service, conversation)
+
+    @pytest.mark.parametrize("size", [60_000, 900_000])
+    def test_a_header_block_below_1_mb_passes(self, agent, service, size):
+        request = GET[:-2] + b"X-Long: " + b"v" * size + b"\r\n\r\n"
+        answer = OK[:17] + b"X-Long: " + b"w" * size + b"\r\n" + OK[17:]
+
+        talk(agent.port, service, flights(request, answer))
+
+    @pytest.mark.parametrize("name", ODD)
+    def test_an_odd_message_passes(self, agent, service, name):
+        talk(agent.port, service, flights(*ODD[name]))
+
+    def test_100_mb_pass_both_ways_at_once(self, agent, service):
+        block = bytes(range(256)) * 4096
+        blocks = (block,) * 50
+
+        talk(
+            agent.port,
+            service,
+            [
+                Flight(client=(b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n",)),
+                Flight(service=(b"HTTP/1.1 200 \r\n\r\n",)),
+                Flight(client=blocks, service=blocks, client_ends=True, service_ends=True),
+            ],
+        )
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("piece", [1_100_000, 7_000])
+    def test_a_header_block_above_1_mb_never_reaches_the_service(self, agent, service, piece):
+        client, peer = pair(agent, service)
+        sent = GET[:-2] + b"X-Long: " + b"v" * 1_100_000
+        deadline_s = time.monotonic() + 5
+        while sent and not client.reset and time.monotonic() < deadline_s:
+            sent = sent[client.send(sent[:piece]) :]
+            client.read()
+            if client.ended:
+                break
+
+        client.sees_the_end()
+        peer.sees_the_end()
+
+        assert bytes(peer.got) == b""
+        assert bytes(client.got).startswith(b"HTTP/1.1 431 ") or (client.reset and not client.got)
+
+    def test_an_answer_with_a_header_block_above_1_mb_is_not_passed(self, agent, service):
+        client, peer = pair(agent, service)
+        client.send(GET)
+        peer.sees(GET)
+        sent = OK[:17] + b"X-Long: " + b"v" * 8_000_000
+        deadline_s = time.monotonic() + 5
+        while sent and not peer.reset and time.monotonic() < deadline_s:
+            sent = sent[peer.send(sent) :]
+            client.read()
+
+        client.sees_the_end()
+
+        assert b"v" not in client.got
+
+
+class TestEnds:
+    """Each side's end reaches the other as what it was."""
+
+    @pytest.mark.parametrize("how", ["close", "abort"])
+    @pytest.mark.parametrize("at", ["idle", "asked", "streams", "uploads"])
+    def test_a_cancel_reaches_the_service(self, way, service, at, how):
+        client, peer = pair(way, service)
+        if at == "uploads":
+            upload = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhello"
+            client.send(upload)
+            peer.sees(upload)
+        elif at != "idle":
+            client.send(GET)
+            peer.sees(GET)
+        if at == "streams":
+            peer.send(STREAM + TOKEN)
+            client.sees(STREAM + TOKEN)
+
+        getattr(client, how)()
+
+        assert peer.sees_the_end() <= SEEN_WITHIN_S
+
+    def test_a_service_that_streams_on_after_a_cancel_is_cut_off(self, agent, service):
+        client, peer = pair(agent, service)
+        client.send(GET)
+        peer.sees(GET)
+        peer.send(STREAM)
+        client.sees(STREAM)
+
+        client.close()
+
+        def is_cut_off() -> bool:
+            peer.send(TOKEN)
+            return peer.reset
+
+        until(is_cut_off, "the service's write fails", 1, every_s=0.005)
+
+    def test_a_client_that_closes_while_it_reads_nothing_frees_the_service(self, agent, service):
+        client, peer = pair(agent, service)
+        client.send(GET)
+        peer.sees(GET)
+        _fill(peer, STREAM)
+
+        client.close()
+
+        def is_cut_off() -> bool:
+            peer.send(b"x" * MB)
+            return peer.reset
+
+        until(is_cut_off, "the service's write fails", 1, every_s=0.005)
+
+    @pytest.mark.parametrize("at", ["asked", "streams"])
+    def test_a_reset_by_the_service_is_no_clean_end(self, agent, service, at):
+        client, peer = pair(agent, service)
+        client.send(GET)
+        peer.sees(GET)
+        if at == "streams":
+            said = b"HTTP/1.0 200 OK\r\n\r\nhalf of"
+            peer.send(said)
+            client.sees(said)
+
+        peer.abort()
+
+        client.sees_the_end()
+        assert client.reset, "a body that lasts until the end of the connection was cut, and looks whole"
+
+    def test_no_socket_stays_open(self, agent, service):
+        client, peer = pair(agent, service)
+        client.close()
+        peer.close()
+        before = until(agent.sockets)
+        for how in ("close", "abort"):
+            for first in (0, 1):
+                both = pair(agent, service)
+                both[first].send(b"\x00 no HTTP")
+                getattr(both[first], how)()
+                both[1 - first].sees_the_end()
+                both[1 - first].close()
+
+        until(lambda: agent.sockets() <= before, "the agent closes its sockets", seen=agent.sockets)
+
+
+class TestPressure:
+    """A side that does not read makes the other side's writes block."""
+
+    GROWS_BYTES = 8 * MB
+    BUFFERED_BYTES = 32 * MB  # in the kernel's buffers of two connections, at most
+
+    @pytest.mark.parametrize("reader", ["client", "service"])
+    def test_a_side_that_reads_nothing_blocks_the_other(self, way, service, reader):
+        client, peer = pair(way, service)
+        before = way.rss_bytes()
+        if reader == "client":
+            client.send(GET)
+            peer.sees(GET)
+            writes, reads = peer, client
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (200 * MB)
+        else:
+            writes, reads = client, peer
+            head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (200 * MB)
+
+        sent = _fill(writes, head)
+
+        assert len(head) < sent < self.BUFFERED_BYTES
+        assert way.rss_bytes() - before < self.GROWS_BYTES
+        wanted = hashlib.sha256((head + _pattern(sent))[:sent]).hexdigest()
+        until(lambda: reads.read() or len(reads.got) >= sent, "all bytes", seen=lambda: len(reads.got))
+        assert hashlib.sha256(reads.got).hexdigest() == wanted
+        client.close()
+        peer.close()
+
+    def test_other_connections_go_on_while_one_is_blocked(self, agent, service):
+        client, peer = pair(agent, service)
+        client.send(GET)
+        peer.sees(GET)
+        _fill(peer, STREAM)
+
+        talk(agent.port, service, flights(GET, OK))
+
+        client.close()
+        peer.close()
+
+
+def _pattern(size: int) -> bytes:
+    """Bytes in which a lost or moved block is seen."""
+    block = b"".join(b"%07d " % number for number in range(12_500))
+    return block * (size // len(block) + 1)
+
+
+def _fill(peer: Peer, head: bytes) -> int:
+    """Write until nothing more is taken for 0.3 s. Returns the bytes taken."""
+    data = memoryview(head + _pattern(64 * MB))
+    sent, last_s = 0, time.monotonic()
+    while time.monotonic() - last_s < 0.3:
+        size = peer.send(data[sent:])
+        assert not peer.reset
+        if size:
+            sent, last_s = sent + size, time.monotonic()
+        else:
+            time.sleep(0.005)
+    return sent
+
+
+class TestService:
+    """A service that restarts or refuses."""
+
+    @pytest.fixture
+    def world(self, tmp_path: Path) -> Iterator[tuple[Agent, Service]]:
+        service = Service()
+        agent = Agent(service.port, tmp_path)
+        yield agent, service
+        service.close()
+        assert agent.stop() == 0, agent.log.read_text()
+
+    def test_a_restart_is_survived(self, world):
+        agent, service = world
+        client, peer = pair(agent, service)
+        service.close()
+        peer.abort()
+        client.sees_the_end()
+
+        again = Service(service.port)
+
+        until(agent.accepts, "the agent's port is open")
+        talk(agent.port, again, flights(GET, OK))
+        again.close()
+
+    def test_a_refusal_is_a_refusal(self, world):
+        agent, service = world
+        talk(agent.port, service, flights(GET, OK))
+        service.close()
+
+        first = connect(agent.port)
+        first.sees_the_end()
+        assert first.reset, "a connection that the service refused ended cleanly"
+        until(lambda: not agent.accepts(), "the agent's port refuses", 2)
+
+        again = Service(service.port)
+
+        until(agent.accepts, "the agent's port is open again", 2)
+        talk(agent.port, again, flights(GET, OK))
+        again.close()
+
+    def test_streams_of_other_clients_outlive_a_refusal(self, world):
+        agent, service = world
+        client, peer = pair(agent, service)
+        client.send(GET)
+        peer.sees(GET)
+        service.close()
+        connect(agent.port).sees_the_end()
+        until(lambda: not agent.accepts(), "the agent's port refuses", 2)
+
+        peer.send(OK)
+
+        client.sees(OK)
+
+    def test_sigterm_ends_it_at_once_with_open_streams(self, world):
+        agent, service = world
+        client, peer = pair(agent, service)
+        client.send(GET)
+        peer.sees(GET)
+        began_s = time.monotonic()
+
+        assert agent.stop() == 0
+
+        assert time.monotonic() - began_s < 1
+        client.sees_the_end()
+        peer.sees_the_end()
