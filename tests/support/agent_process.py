@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import subprocess
 import sys
@@ -35,7 +34,7 @@ class Agent:
         self.log = folder / f"{self.port}.log"
         environment = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.environ.get("AGENT_SERVICES", str(SERVICES)),
+            "PYTHONPATH": str(SERVICES),
             "LAB_TARGET": "service",
             "LAB_HOST": "127.0.0.1",
             "LAB_PORT": str(self.port),
@@ -70,6 +69,11 @@ class Agent:
     def end(self, fault: str) -> None:
         self.ask({"do": "end", "id": fault})
 
+    def met(self) -> int:
+        """What its only fault has met so far: requests, or connections."""
+        (fault,) = self.ask({"do": "list"})["faults"]
+        return int(fault["counters"]["met"])
+
     def rss_bytes(self) -> int:
         pages = int(Path(f"/proc/{self.popen.pid}/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
@@ -96,7 +100,3 @@ class Agent:
         if self.popen.poll() is None:
             self.popen.terminate()
         return self.popen.wait(5)
-
-
-def wait_readable(one: socket.socket, within_s: float) -> bool:
-    return bool(select.select([one], [], [], within_s)[0])

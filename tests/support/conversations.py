@@ -98,9 +98,8 @@ def framed(draw: st.DrawFn) -> tuple[list[bytes], tuple[bytes, ...]]:
     if how == "length":
         body = draw(BODIES)
         digits = draw(st.sampled_from([b"%d", b"0%d", b"000%d"])) % len(body)
-        return [spelt(draw, b"Content-Length") + b":" + draw(st.sampled_from([b" ", b"", b"\t"])) + digits], draw(
-            parts(draw, body)
-        )
+        space = draw(st.sampled_from([b" ", b"", b"\t"]))
+        return [spelt(draw, b"Content-Length") + b":" + space + digits], parts(draw, body)
     value = spelt(draw, b"chunked") if how == "chunked" else b"gzip, " + spelt(draw, b"chunked")
     return [spelt(draw, b"Transfer-Encoding") + b": " + value], chunks(draw)
 
@@ -191,9 +190,18 @@ def tunnels(draw: st.DrawFn) -> Exchange:
     return Exchange(request=(request,), answer=(refused, b"nope"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """Flights, and the number of requests among them."""
+
+    flights: list[Flight]
+    requests: int
+
+
 @st.composite
-def conversations(draw: st.DrawFn) -> list[Flight]:
+def conversations(draw: st.DrawFn) -> Conversation:
     """Exchanges on one connection: in turn or pipelined, with an end of any side."""
+    requests = 0
     units: list[tuple[str, bytes]] = []
     for _ in range(draw(st.integers(1, 3))):
         piped = [draw(exchanges()) for _ in range(draw(st.sampled_from([1, 1, 2, 3])))]
@@ -203,9 +211,11 @@ def conversations(draw: st.DrawFn) -> list[Flight]:
         if draw(st.integers(0, 5)) == 0 and not any(one.last for one in piped):
             piped.append(draw(tunnels()))
         units += _in_order(piped)
+        requests += len(piped)
         if piped[-1].last:
             break
-    return _flights(draw, units, SERVICE if piped[-1].last and not piped[-1].raw else None)
+    flights = _flights(draw, units, SERVICE if piped[-1].last and not piped[-1].raw else None)
+    return Conversation(flights=flights, requests=requests)
 
 
 def _in_order(piped: list[Exchange]) -> list[tuple[str, bytes]]:
@@ -240,11 +250,11 @@ FIRST_BYTES = st.one_of(
 
 
 @st.composite
-def plain_tcp(draw: st.DrawFn) -> list[Flight]:
+def plain_tcp(draw: st.DrawFn) -> Conversation:
     """Bytes that are not HTTP, both ways, with either side first."""
     first = [(SERVICE, draw(SOME_BYTES))] if draw(st.booleans()) else []
     rest = draw(st.lists(st.tuples(st.sampled_from([CLIENT, SERVICE]), SOME_BYTES), max_size=5))
-    return _flights(draw, [*first, (CLIENT, draw(FIRST_BYTES)), *rest], None)
+    return Conversation(flights=_flights(draw, [*first, (CLIENT, draw(FIRST_BYTES)), *rest], None), requests=0)
 
 
 def _flights(draw: st.DrawFn, units: list[tuple[str, bytes]], ending: str | None) -> list[Flight]:

@@ -179,7 +179,11 @@ def connect(port: int, *, receive_bytes: int | None = None) -> Peer:
     if receive_bytes is not None:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
     one.settimeout(DEADLINE_S)
-    one.connect(("127.0.0.1", port))
+    try:
+        one.connect(("127.0.0.1", port))
+    except OSError:
+        one.close()
+        raise
     return Peer(one)
 
 
