@@ -145,7 +145,7 @@ class Client(asyncio.Protocol):
             self.idle.append(self)
 
 
-async def _load(port: int, rate_rps: float, seconds: float, seed: int) -> Seen:
+async def load(port: int, rate_rps: float, seconds: float, seed: int) -> Seen:
     """An open-loop Poisson load that waits until its last stream can have ended."""
     loop = asyncio.get_running_loop()
     seen, idle, every = Seen(), [], []  # type: ignore[var-annotated]
@@ -185,17 +185,17 @@ async def _scrape(port: int) -> None:
                 await response.read()
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(") ", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def _measure(port: int, rate_rps: float, seconds: float, seed: int, pid: int | None, *, scraped: bool) -> Seen:
     scraper = asyncio.ensure_future(_scrape(port)) if scraped else None
-    began_s, cpu_s = time.monotonic(), _cpu_s(pid) if pid else 0.0
-    seen = await _load(port, rate_rps, seconds, seed)
+    began_s, used_s = time.monotonic(), cpu_s(pid) if pid else 0.0
+    seen = await load(port, rate_rps, seconds, seed)
     if pid:
-        seen.cpu_share = (_cpu_s(pid) - cpu_s) / (time.monotonic() - began_s)
+        seen.cpu_share = (cpu_s(pid) - used_s) / (time.monotonic() - began_s)
     if scraper:
         scraper.cancel()
     return seen
@@ -233,17 +233,17 @@ async def _null(port: int) -> None:
     await asyncio.Event().wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
 
 
 @contextmanager
-def _process(argv: list[str], port: int, core: int, **env: str) -> Iterator[int]:
+def process(argv: list[str], port: int, core: int, **env: str) -> Iterator[int]:
     """A server on `core`, ready when its port answers."""
     child = subprocess.Popen(
-        [sys.executable, *argv],
+        argv,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SERVICES), **env},
         stdout=subprocess.DEVNULL,
     )
@@ -274,7 +274,7 @@ def _rows(seconds: float, rounds: int) -> tuple[dict[str, Seen], dict[int, Seen]
         print("cannot measure: needs 2 cores, one for what is measured alone", file=sys.stderr)
         sys.exit(2)
     os.sched_setaffinity(0, {cores[0]})
-    null, naive, api = (_free_port() for _ in range(3))
+    null, naive, api = (free_port() for _ in range(3))
     environment = {
         "LAB_PORT": str(api),
         "LAB_MODEL": "null",
@@ -284,9 +284,9 @@ def _rows(seconds: float, rounds: int) -> tuple[dict[str, Seen], dict[int, Seen]
     }
     this = str(Path(__file__))
     with (
-        _process([this, "--serve", "null", str(null), "0"], null, cores[0]),
-        _process([this, "--serve", "naive", str(naive), str(null)], naive, cores[1]) as naive_pid,
-        _process(["-m", "lab_api"], api, cores[1], **environment) as api_pid,
+        process([sys.executable, this, "--serve", "null", str(null), "0"], null, cores[0]),
+        process([sys.executable, this, "--serve", "naive", str(naive), str(null)], naive, cores[1]) as naive_pid,
+        process([sys.executable, "-m", "lab_api"], api, cores[1], **environment) as api_pid,
     ):
         ways = {"nothing": (null, None), "naive pass-through": (naive, naive_pid), "lab_api": (api, api_pid)}
         seen = {name: Seen() for name in ways}

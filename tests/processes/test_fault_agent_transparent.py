@@ -1,4 +1,4 @@
-"""The fault agent without a fault changes no byte, and passes ends and pressure on.
+"""The fault agent without a fault passes bytes, ends and pressure on unchanged.
 
 Scripted peers on raw sockets stand on both sides of the process. They share no code
 with the agent.
@@ -315,6 +315,22 @@ class TestPressure:
         assert hashlib.sha256(reads.got).hexdigest() == wanted
         client.close()
         peer.close()
+
+    @pytest.mark.parametrize(("kind", "options"), [("latency", {"delay_s": 60}), ("bandwidth", {"bytes_per_s": 1000})])
+    def test_a_link_that_holds_bytes_blocks_the_service(self, agent, service, kind, options):
+        client, peer = pair(agent, service)
+        client.send(GET)
+        peer.sees(GET)
+        before = agent.rss_bytes()
+        fault = agent.start(kind, **options)
+
+        sent = _fill(peer, STREAM)
+
+        assert sent < self.BUFFERED_BYTES
+        assert agent.rss_bytes() - before < self.GROWS_BYTES
+        agent.end(fault)
+        until(lambda: client.read() or len(client.got) >= sent, "all bytes", seen=lambda: len(client.got))
+        assert bytes(client.got) == (STREAM + _pattern(sent))[:sent]
 
     def test_other_connections_go_on_while_one_is_blocked(self, agent, service):
         client, peer = pair(agent, service)

@@ -70,7 +70,7 @@ class Agent:
         self.ask({"do": "end", "id": fault})
 
     def met(self) -> int:
-        """What its only fault has met so far: requests, or connections."""
+        """Requests, or connections, that its only fault has met."""
         (fault,) = self.ask({"do": "list"})["faults"]
         return int(fault["counters"]["met"])
 

@@ -38,7 +38,7 @@ class Flight:
     service_ends: bool = False
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """What hypothesis prints."""
+        """Print for hypothesis."""
         printer.text(repr(self))
 
     def __repr__(self) -> str:
