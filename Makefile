@@ -122,6 +122,7 @@ lint: docs ## run ruff, mypy and the rules of prose, and build the documentation
 	$(RUN)/ruff format --check .
 	$(RUN)/python tests/support/prose.py
 	$(RUN)/mypy
+	$(RUN)/mypy --cache-dir=.mypy_cache/fault_agent benchmarks/fault_agent.py
 
 docs: $(VENV)/.ready ## build the documentation into build/docs, readable offline
 	$(RUN)/python -m sphinx -q -E -W --keep-going -n -b html -d build/doctrees docs build/docs

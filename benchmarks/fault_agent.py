@@ -228,6 +228,7 @@ def _ways(program: str | None) -> Iterator[dict[str, Way]]:
             [python, "-m", "fault_agent"],
             agent,
             cores[1],
+            PYTHONSAFEPATH="1",  # else this file shadows the package in its own folder
             LAB_TARGET="null",
             LAB_HOST="127.0.0.1",
             LAB_PORT=str(agent),
