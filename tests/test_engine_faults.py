@@ -15,7 +15,7 @@ from support.waiting import until
 from lab_engine import faults as engine_faults
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import BadScenario, HealFailed, Inconclusive, NotReady
-from pytest_llmchaos.faults.engine_faults import LEASE_S, LONGEST_LEASE_S
+from pytest_llmchaos.faults.leases import LEASE_S, LONGEST_LEASE_S
 from pytest_llmchaos.model import LeasedFaults, LeasedFaultState, ServiceState, Undo
 from pytest_llmchaos.runtime.simulated_engine import EngineAbility, ask_admin_port
 from pytest_llmchaos.subject.lab import lab_subject

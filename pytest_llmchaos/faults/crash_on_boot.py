@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pytest_llmchaos.faults.compositions import Target, on_targets
-from pytest_llmchaos.faults.engine_faults import LEASE_S, DeathByFault, check_number
+from pytest_llmchaos.faults.engine_faults import DeathByFault
+from pytest_llmchaos.faults.leases import LEASE_S
+from pytest_llmchaos.faults.option_checks import check_number
 from pytest_llmchaos.model import CanReachEngine, CanRestart
 
 if TYPE_CHECKING:

@@ -10,17 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
-from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.base import event_proof, first_event
+from pytest_llmchaos.faults.leases import LEASE_S, longer_lease_s
 from pytest_llmchaos.model import CanReachEngine, EngineOption, Fidelity, Lifetime, Proof, Runtime, Undo
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import HasEvents
-
-# The engine ends a fault after 5 minutes if the instrument did not revert it.
-# An experiment with longer phases requests a longer lease.
-LEASE_S = 300.0
-LONGEST_LEASE_S = 3600.0  # the limit in stack/services/lab_engine/faults/base.py
 
 
 class EngineRuntime(Runtime, CanReachEngine, Protocol):
@@ -90,14 +85,7 @@ class EngineFault(OnEngine):
         return float(dict(self.options)[option])
 
     def with_lease(self, for_s: float, name: str) -> Self:
-        if for_s <= self.lease_s:
-            return self
-        if for_s > LONGEST_LEASE_S:
-            raise BadScenario(
-                f"experiment(...) may need {name!r} for {for_s:g} s, margins included; the engine ends every fault after "
-                f"{LONGEST_LEASE_S:g} s: shorten fault_s, the deadline, or the time from the first fault to the last"
-            )
-        return replace(self, lease_s=for_s)
+        return replace(self, lease_s=longer_lease_s(self.lease_s, for_s, name, "the engine"))
 
     def ended_early(self, runtime: CanReachEngine, victim: str) -> bool:
         """True if the fault is over and the engine was not restarted since it began."""
@@ -141,36 +129,3 @@ class EngineDeath(DeathByFault):
 
     def inject(self, runtime: CanReachEngine, victim: str) -> None:
         self.start(runtime, victim)
-
-
-def check_number(where: str, value: object, *, above: float, at_most: float) -> float:
-    """Return the value if it is a number above one bound and at most the other.
-
-    Raises:
-        BadScenario: It is not.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value <= at_most:
-        raise BadScenario(f"faults.{where} must be a number above {above:g} and at most {at_most:g}, got {value!r}")
-    return float(value)
-
-
-def check_whole(where: str, value: object, *, at_least: int, at_most: int) -> int:
-    """Return the value if it is a whole number within the bounds.
-
-    Raises:
-        BadScenario: It is not.
-    """
-    if type(value) is not int or not at_least <= value <= at_most:
-        raise BadScenario(f"faults.{where} must be a whole number from {at_least} to {at_most}, got {value!r}")
-    return value
-
-
-def check_choice(where: str, value: object, choices: tuple[str, ...]) -> str:
-    """Return the value if it is one of the choices.
-
-    Raises:
-        BadScenario: It is not.
-    """
-    if not isinstance(value, str) or value not in choices:
-        raise BadScenario(f"faults.{where} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-    return value

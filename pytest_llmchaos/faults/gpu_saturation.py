@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.faults.compositions import Target, on_targets
-from pytest_llmchaos.faults.engine_faults import EngineFault, check_number
+from pytest_llmchaos.faults.engine_faults import EngineFault
+from pytest_llmchaos.faults.option_checks import check_number
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Fault, Lifetime

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.faults.base import ActFault, first_event
 from pytest_llmchaos.faults.compositions import Target, on_targets
-from pytest_llmchaos.faults.engine_faults import check_whole
+from pytest_llmchaos.faults.option_checks import check_whole
 from pytest_llmchaos.model import Proof, Undo
 
 if TYPE_CHECKING:

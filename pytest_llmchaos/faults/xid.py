@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.faults.compositions import Target, on_targets
-from pytest_llmchaos.faults.engine_faults import EngineDeath, EngineFault, check_choice, check_whole
+from pytest_llmchaos.faults.engine_faults import EngineDeath, EngineFault
+from pytest_llmchaos.faults.option_checks import check_choice, check_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
