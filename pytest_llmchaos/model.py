@@ -446,6 +446,8 @@ class CanProxy(Protocol):
     def wire_arm(self, services: Sequence[str]) -> None:
         """Put an agent in the way of each service, before the load starts. Idempotent.
 
+        From then on all requests of each of its containers pass an agent.
+
         Args:
             services: Names of services.
 
@@ -477,7 +479,10 @@ class CanProxy(Protocol):
         ...
 
     def wire_faults(self, service: str) -> LeasedFaults | None:
-        """Return the faults that the agent lists, or None if it does not answer."""
+        """Return the faults that the agent lists, or None if it does not answer.
+
+        Without an agent the list is empty.
+        """
         ...
 
     def wire_end(self, service: str, id_: str) -> None:
@@ -815,6 +820,22 @@ class MayEndEarly(Protocol):
 
         False if the victim was restarted since.
         """
+        ...
+
+
+@runtime_checkable
+class CountsRequests(Protocol):
+    """A fault that shows only once a request meets it.
+
+    Attributes:
+        proof_within_s: Seconds within which a witness must have seen it.
+    """
+
+    @property
+    def proof_within_s(self) -> float: ...
+
+    def counted(self, runtime: AbleRuntime, victim: str) -> str:
+        """Return in words how many requests it met and hit, for an error."""
         ...
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from support.fake_runtime import FakeRuntime
-from support.primitives import PRIMITIVES
+from support.primitives import PRIMITIVES, REQUIRED
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import BadScenario, NoVictim
@@ -15,6 +15,13 @@ from pytest_llmchaos.lab.injector import undo_of
 from pytest_llmchaos.model import FIDELITIES, Undo
 
 SERVICES = ("api", "model-1", "model-2")
+
+
+def armed(**settings):
+    """A fake runtime with a fault agent in the way of each service."""
+    runtime = FakeRuntime(**settings)
+    runtime.wire_arm(runtime.targets())
+    return runtime
 
 
 @pytest.fixture(params=PRIMITIVES, ids=str)
@@ -33,7 +40,7 @@ def test_a_fault_declares_its_needs_and_properties(act):
 
 
 def test_an_injected_fault_is_proven_by_the_runtime(act):
-    runtime = FakeRuntime()
+    runtime = armed()
     since = runtime.now()
 
     act.fault.inject(runtime, act.victim)
@@ -45,7 +52,7 @@ def test_an_injected_fault_is_proven_by_the_runtime(act):
 
 
 def test_without_a_witness_there_is_no_proof(act):
-    runtime = FakeRuntime(deaf=True)
+    runtime = armed(deaf=True)
 
     act.fault.inject(runtime, act.victim)
 
@@ -53,11 +60,11 @@ def test_without_a_witness_there_is_no_proof(act):
 
 
 def test_a_fault_that_was_not_injected_is_not_proven(act):
-    assert act.fault.observed(FakeRuntime(), act.victim, 0.0) is None
+    assert act.fault.observed(armed(), act.victim, 0.0) is None
 
 
 def test_events_from_before_the_injection_prove_nothing(act):
-    runtime = FakeRuntime()
+    runtime = armed()
     act.fault.inject(runtime, act.victim)
     runtime.undo(act.fault.undo(act.victim))
 
@@ -65,7 +72,7 @@ def test_events_from_before_the_injection_prove_nothing(act):
 
 
 def test_the_revert_works_and_is_proven(act):
-    runtime = FakeRuntime()
+    runtime = armed()
     since = runtime.now()
     act.fault.inject(runtime, act.victim)
 
@@ -77,7 +84,7 @@ def test_the_revert_works_and_is_proven(act):
 
 
 def test_a_fault_in_force_is_no_proof_of_a_revert():
-    runtime = FakeRuntime()
+    runtime = armed()
     act = faults.overload("api").plan(random.Random(1), SERVICES)[0]
     act.fault.inject(runtime, act.victim)
 
@@ -87,7 +94,7 @@ def test_a_fault_in_force_is_no_proof_of_a_revert():
 @pytest.mark.parametrize("fault", [fault for fault in PRIMITIVES if "overload" not in fault.needs], ids=str)
 def test_a_victim_that_is_down_is_no_proof_of_a_revert(fault):
     act = fault.plan(random.Random(1), SERVICES)[0]
-    runtime = FakeRuntime()
+    runtime = armed()
     since = runtime.now()
     act.fault.inject(runtime, act.victim)
     runtime.undo(act.fault.undo(act.victim))
@@ -97,7 +104,7 @@ def test_a_victim_that_is_down_is_no_proof_of_a_revert(fault):
 
 
 def test_a_second_undo_changes_nothing(act):
-    runtime = FakeRuntime()
+    runtime = armed()
     act.fault.inject(runtime, act.victim)
     undo = act.fault.undo(act.victim)
     runtime.undo(undo)
@@ -109,7 +116,7 @@ def test_a_second_undo_changes_nothing(act):
 
 
 def test_the_undo_survives_json_and_is_content_with_a_container_that_is_gone(act):
-    runtime = FakeRuntime()
+    runtime = armed()
     act.fault.inject(runtime, act.victim)
     runtime.remove(act.victim)
 
@@ -120,7 +127,7 @@ def test_the_undo_survives_json_and_is_content_with_a_container_that_is_gone(act
 
 def test_the_undo_of_one_of_several_containers_finds_it_from_another_process(act):
     numbers = {act.victim: (1, 2, 3)}
-    runtime, other = FakeRuntime(scaled=numbers), FakeRuntime(scaled=numbers)
+    runtime, other = armed(scaled=numbers), armed(scaled=numbers)
     aimed = replace(act, replica=runtime.aim(act.victim, random.Random(1), 3))
     for one in (runtime, other):
         act.fault.inject(one, act.victim)
@@ -135,7 +142,7 @@ def test_the_undo_of_one_of_several_containers_finds_it_from_another_process(act
 
 
 def test_only_the_victim_is_touched(act):
-    runtime = FakeRuntime()
+    runtime = armed()
 
     act.fault.inject(runtime, act.victim)
     runtime.undo(act.fault.undo(act.victim))
@@ -304,7 +311,7 @@ def test_a_grace_is_whole_seconds_that_end(grace_s):
 
 
 def test_a_stop_begins_with_sigterm_and_is_proven_by_the_death_and_its_time():
-    runtime, act = FakeRuntime(), faults.stop("api", grace_s=5).plan(random.Random(1), SERVICES)[0]
+    runtime, act = armed(), faults.stop("api", grace_s=5).plan(random.Random(1), SERVICES)[0]
     since = runtime.now()
 
     act.fault.inject(runtime, "api")
@@ -318,7 +325,7 @@ def test_a_stop_begins_with_sigterm_and_is_proven_by_the_death_and_its_time():
 
 
 def test_a_death_without_sigterm_is_no_stop():
-    runtime, act = FakeRuntime(), faults.stop("api").plan(random.Random(1), SERVICES)[0]
+    runtime, act = armed(), faults.stop("api").plan(random.Random(1), SERVICES)[0]
 
     runtime.kill("api")
 
@@ -332,7 +339,7 @@ def test_a_limit_of_memory_is_a_whole_number_that_the_engine_takes(mebibytes):
 
 
 def test_a_weaker_limit_than_the_requested_one_is_no_proof():
-    runtime = FakeRuntime()
+    runtime = armed()
     strong = faults.limit_cpu("api", cores=0.1).plan(random.Random(1), SERVICES)[0]
     runtime.limit_cpu("api", 0.5)
 
@@ -356,7 +363,7 @@ def test_a_draw_of_four_may_hit_whatever_its_passing_faults_leave_behind(among, 
     assert faults.random(n=4, among=among).blast_radius == widest
 
 
-WITH_A_TARGET = [name for name in faults.__all__ if name not in {"none", "random", "sequence", "together"}]
+WITH_A_TARGET = [name for name in faults.__all__ if name not in {"match", "none", "random", "sequence", "together"}]
 
 
 def test_every_fault_is_in_the_catalogue_of_reports_and_among_those_that_are_proven_here():
@@ -365,8 +372,7 @@ def test_every_fault_is_in_the_catalogue_of_reports_and_among_those_that_are_pro
 
 
 def everything_with_a_target():
-    options = {"limit_cpu": {"cores": 0.1}, "limit_memory": {"mebibytes": 64}}
-    return [functools.partial(getattr(faults, name), **options.get(name, {})) for name in WITH_A_TARGET]
+    return [functools.partial(getattr(faults, name), **REQUIRED.get(name, {})) for name in WITH_A_TARGET]
 
 
 @pytest.mark.parametrize("make", everything_with_a_target(), ids=lambda make: make.func.__name__)

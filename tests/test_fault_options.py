@@ -4,6 +4,7 @@ import math
 from unittest.mock import ANY
 
 import pytest
+from support.primitives import ON_WIRE, REQUIRED
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import BadScenario
@@ -11,6 +12,28 @@ from pytest_llmchaos.faults.base import check_seconds
 
 MIB = 2**20
 
+TOKENS = ((0, 1_000_000), (1_000_001, 1.0))
+WIRE_NUMBERS = [
+    (faults.latency, "delay_s", None, (0.001, 600), (0, 600.5)),
+    (faults.latency, "jitter_s", 0, (0, 0.5), (-0.001, 0.501)),
+    (faults.bandwidth, "bytes_per_s", None, (1, 2**40), (0, 2**40 + 1)),
+    (faults.reset, "after_bytes", 0, (0, 2**40), (2**40 + 1, 0.5)),
+    (faults.late_first_token, "delay_s", None, (0.001, 3600), (0, 3600.5)),
+    (faults.stall, "after_tokens", 0, *TOKENS),
+    (faults.slow_drip, "every_s", None, (0.001, 3600), (0, 3600.5)),
+    (faults.slow_drip, "bytes_per_piece", 1, (1, 65536), (0, 65537)),
+    *((make, "after_tokens", 3, *TOKENS) for make in (faults.truncate, faults.inband_error, faults.malformed)),
+    *((make, "after_tokens", 3, *TOKENS) for make in (faults.duplicate, faults.reorder)),
+    (faults.flaky, "status", 503, (400, 599), (399, 600)),
+    (faults.flaky, "share", 0.3, (0.001, 1), (0, 1.001)),
+    (faults.slow_error, "status", 500, (400, 599), (399, 600)),
+    (faults.slow_error, "delay_s", None, (0.001, 3600), (0, 3600.5)),
+    *(
+        (getattr(faults, one.primitive.kind), "share", 1, (0.001, 1), (0, 1.001))
+        for one in ON_WIRE
+        if one.primitive.kind != "flaky"
+    ),
+]
 # Maker, option, default, least and most value, and values that are refused.
 NUMBERS = [
     (faults.stop, "grace_s", 10, (1, 60), (0, 61)),
@@ -24,18 +47,27 @@ NUMBERS = [
     (faults.thermal_throttling, "clock_ratio", 0.5, (0.051, 0.99), (0.05, 0.991)),
     (faults.corrupted_output, "share", 1, (0.001, 1), (0, 1.001)),
     (faults.slow_load, "load_s", 30, (0.001, 3600), (0, 3600.5)),
+    *WIRE_NUMBERS,
     (faults.memory_leak, "bytes_per_s", 32 * MIB, (MIB, 1024 * MIB), (MIB - 1, 1024 * MIB + 1)),
 ]
 TEXTS = [
     (faults.gpu_exhaustion, "what", "device_memory", ("device_memory", "kv_cache")),
     (faults.xid, "engine", "dies", ("dies", "errors", "survives")),
     (faults.corrupted_output, "how", "garbage", ("garbage", "wrong", "swapped")),
+    (faults.latency, "distribution", "uniform", ("uniform", "normal")),
+    (faults.truncate, "how", "clean", ("clean", "false_stop", "mid_event")),
 ]
 
 
 def strength(made, option):
     """Return a fault's option. Engine faults keep theirs in a list."""
     return dict(getattr(made.primitive, "options", ())).get(option, made.strength.get(option))
+
+
+def others(make, option):
+    """Return what the maker requires besides this option."""
+    required = REQUIRED.get(make.__name__, {})
+    return {name: value for name, value in required.items() if name != option}
 
 
 def name(one):
@@ -47,39 +79,40 @@ class TestNumber:
     def test_a_number_has_its_default(self, make, option, default, allowed, refused):
         if default is None:
             with pytest.raises(TypeError, match=rf"{make.__name__}\(\) missing 1 required keyword-only argument"):
-                make("api")
+                make("api", **others(make, option))
         else:
-            assert strength(make("api"), option) == default
+            assert strength(make("api", **others(make, option)), option) == default
 
     def test_a_number_may_be_its_least_and_its_most(self, make, option, default, allowed, refused):
         for value in allowed:
-            assert strength(make("api", **{option: value}), option) == value
+            made = make("api", **others(make, option), **{option: value})
+            assert strength(made, option) == value
 
     def test_a_number_out_of_bounds_is_refused_with_its_bounds(self, make, option, default, allowed, refused):
         for value in (*refused, -allowed[1], math.inf, -math.inf, math.nan, None, "1", [1]):
             with pytest.raises(BadScenario, match=rf"faults\.{make.__name__}\({option}=\.\.\.\) must be ") as error:
-                make("api", **{option: value})
+                make("api", **others(make, option), **{option: value})
             assert str(error.value).endswith(f"got {value!r}")
 
     def test_a_number_is_not_a_truth_value(self, make, option, default, allowed, refused):
         for value in (True, False):
             with pytest.raises(BadScenario, match=rf"got {value}$"):
-                make("api", **{option: value})
+                make("api", **others(make, option), **{option: value})
 
 
 @pytest.mark.parametrize(("make", "option", "default", "choices"), TEXTS, ids=name)
 class TestText:
     def test_a_text_has_its_default(self, make, option, default, choices):
-        assert make("api") == make("api", **{option: default})
+        assert make("api", **others(make, option)) == make("api", **others(make, option), **{option: default})
 
     def test_a_text_is_one_of_the_messages_choices(self, make, option, default, choices):
         for value in choices:
-            assert strength(make("api", **{option: value}), option) == value
+            assert strength(make("api", **others(make, option), **{option: value}), option) == value
         for value in ("", choices[0].upper(), None, [default], ANY):
             with pytest.raises(
                 BadScenario, match=rf"\({option}=\.\.\.\) must be one of {', '.join(map(repr, choices))}"
             ):
-                make("api", **{option: value})
+                make("api", **others(make, option), **{option: value})
 
 
 def test_the_blocks_that_a_full_cache_leaves_are_a_share():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.fake_runtime import FakeRuntime
+from support.primitives import REQUIRED
 
 from pytest_llmchaos import BadScenario, faults
 from pytest_llmchaos.evidence.journal import read
@@ -266,11 +267,10 @@ def test_importing_the_plugin_looks_for_no_fault(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in faults.__all__ if name not in {"none", "random", "sequence", "together"}]
+    "name", [name for name in faults.__all__ if name not in {"match", "none", "random", "sequence", "together"}]
 )
 def test_the_catalogue_keeps_the_contract_of_foreign_faults(name):
-    options = {"limit_cpu": {"cores": 0.1}, "limit_memory": {"mebibytes": 64}}.get(name, {})
-    fault = getattr(faults, name)("api", **options)
+    fault = getattr(faults, name)("api", **REQUIRED.get(name, {}))
 
     assert entry_points.check_foreign("it", name, fault) is fault
     assert fault.primitive.undo("api").op in UNDO_OPS

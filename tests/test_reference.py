@@ -7,6 +7,7 @@ import re
 from typing import get_args
 
 import pytest
+from support.primitives import REQUIRED
 
 import check_offline
 import generate_reference
@@ -50,7 +51,6 @@ def test_the_index_links_to_every_page(made):
     assert FOLDER == generate_reference.ROOT / "docs" / "reference"
 
 
-REQUIRED = {"limit_cpu": {"cores": 0.1}, "limit_memory": {"mebibytes": 64}}
 ONE_FORM = sorted(set(faults.CATALOGUE) - {"gpu_exhaustion", "xid"})
 
 

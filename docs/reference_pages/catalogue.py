@@ -22,6 +22,16 @@ VARIANTS: dict[str, Variants] = {
         ('what="device_memory"', lambda: faults.gpu_exhaustion("model-1")),
         ('what="kv_cache"', lambda: faults.gpu_exhaustion("model-1", what="kv_cache")),
     ),
+    "partition": (
+        ("how=None", lambda: faults.partition("model-1")),
+        ('how="drop"', lambda: faults.partition("model-1", how="drop")),
+        ('how="reject"', lambda: faults.partition("model-1", how="reject")),
+    ),
+    "latency": (("", lambda: faults.latency("model-1", delay_s=0.5)),),
+    "bandwidth": (("", lambda: faults.bandwidth("model-1", bytes_per_s=1000)),),
+    "late_first_token": (("", lambda: faults.late_first_token("model-1", delay_s=2)),),
+    "slow_drip": (("", lambda: faults.slow_drip("model-1", every_s=0.1)),),
+    "slow_error": (("", lambda: faults.slow_error("model-1", delay_s=5)),),
     "xid": (
         ('engine="dies"', lambda: faults.xid("model-1")),
         ('engine="errors"', lambda: faults.xid("model-1", engine="errors")),
@@ -62,6 +72,8 @@ def faults_page(source: Source) -> str:
         if name not in COMPOSITIONS:
             parts += [text for call, make in _variants(name) if (text := _properties(call, make()))]
     parts += [
+        "## `match`",
+        function_entry(source, "faults.match", source.function("faults.wire_match.match")),
         "## `foreign`",
         function_entry(source, "faults.foreign", source.function("faults.foreign")),
     ]

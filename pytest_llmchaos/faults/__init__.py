@@ -1,12 +1,13 @@
 """The catalogue of faults.
 
-Each fault has a file of its own. Other packages add theirs (docs/faults.md).
+Most faults have a file of their own. Other packages add theirs (docs/faults.md).
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.faults.answer_faults import Flaky, SlowError, flaky, slow_error
 from pytest_llmchaos.faults.compositions import random, sequence, together
 from pytest_llmchaos.faults.corrupted_output import CorruptedOutput, corrupted_output
 from pytest_llmchaos.faults.cpu_fallback import CpuFallback, cpu_fallback
@@ -20,6 +21,18 @@ from pytest_llmchaos.faults.kill import Kill, kill
 from pytest_llmchaos.faults.limit_cpu import LimitCpu, limit_cpu
 from pytest_llmchaos.faults.limit_memory import LimitMemory, limit_memory
 from pytest_llmchaos.faults.memory_leak import MemoryLeak, memory_leak
+from pytest_llmchaos.faults.network_faults import (
+    Bandwidth,
+    BlackHole,
+    Latency,
+    Reject,
+    Reset,
+    bandwidth,
+    black_hole,
+    latency,
+    reject,
+    reset,
+)
 from pytest_llmchaos.faults.none import none
 from pytest_llmchaos.faults.overload import Overload, overload
 from pytest_llmchaos.faults.partition import Partition, partition
@@ -27,33 +40,64 @@ from pytest_llmchaos.faults.pause import Pause, pause
 from pytest_llmchaos.faults.restart import Restart, restart
 from pytest_llmchaos.faults.slow_load import SlowLoad, slow_load
 from pytest_llmchaos.faults.stop import Stop, stop
+from pytest_llmchaos.faults.stream_edits import (
+    Duplicate,
+    Malformed,
+    Reorder,
+    WrongModel,
+    duplicate,
+    malformed,
+    reorder,
+    wrong_model,
+)
+from pytest_llmchaos.faults.stream_ends import EmptyAnswer, InbandError, Truncate, empty_answer, inband_error, truncate
+from pytest_llmchaos.faults.stream_timing import LateFirstToken, SlowDrip, Stall, late_first_token, slow_drip, stall
 from pytest_llmchaos.faults.thermal_throttling import ThermalThrottling, thermal_throttling
+from pytest_llmchaos.faults.wire_match import match
 from pytest_llmchaos.faults.xid import XidReported, xid
 from pytest_llmchaos.model import Fault
 
 __all__ = [
+    "bandwidth",
+    "black_hole",
     "corrupted_output",
     "cpu_fallback",
     "crash",
     "crash_on_boot",
+    "duplicate",
+    "empty_answer",
+    "flaky",
     "gpu_exhaustion",
     "gpu_saturation",
     "hang",
+    "inband_error",
     "kill",
+    "late_first_token",
+    "latency",
     "limit_cpu",
     "limit_memory",
+    "malformed",
+    "match",
     "memory_leak",
     "none",
     "overload",
     "partition",
     "pause",
     "random",
+    "reject",
+    "reorder",
+    "reset",
     "restart",
     "sequence",
+    "slow_drip",
+    "slow_error",
     "slow_load",
+    "stall",
     "stop",
     "thermal_throttling",
     "together",
+    "truncate",
+    "wrong_model",
     "xid",
 ]
 
@@ -82,6 +126,23 @@ CATALOGUE: dict[str, frozenset[str]] = {
         SlowLoad,
         CrashOnBoot,
         MemoryLeak,
+        Latency,
+        Bandwidth,
+        BlackHole,
+        Reset,
+        Reject,
+        LateFirstToken,
+        Stall,
+        SlowDrip,
+        Truncate,
+        InbandError,
+        EmptyAnswer,
+        Malformed,
+        Duplicate,
+        Reorder,
+        WrongModel,
+        Flaky,
+        SlowError,
     )
 }
 

@@ -126,6 +126,19 @@ class Leased(Protocol):
         ...
 
 
+@runtime_checkable
+class Seeded(Protocol):
+    """A primitive that decides by a seed which requests it hits."""
+
+    def seeded(self, rng: Random) -> Primitive:
+        """Return the same primitive with a seed of the trial's random generator.
+
+        Args:
+            rng: The trial's own random generator.
+        """
+        ...
+
+
 def strength_of(primitive: Primitive) -> Mapping[str, object]:
     """Return how strong a primitive is, by the names of its options.
 
@@ -193,7 +206,8 @@ class OnTarget:
 
     def plan(self, rng: Random, services: Sequence[str]) -> tuple[Injection, ...]:
         victim, number = rng.choice(victims_of(self.target, services)), self.target.partition("#")[2]
-        return (Injection(after_s=0.0, fault=self.primitive, victim=victim, replica=int(number) if number else None),)
+        fault = self.primitive.seeded(rng) if isinstance(self.primitive, Seeded) else self.primitive
+        return (Injection(after_s=0.0, fault=fault, victim=victim, replica=int(number) if number else None),)
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,27 @@ def _breadth(target: str) -> float:
     return -len(target) if "*" in target else -math.inf
 
 
+def wired_services(faults: Iterable[Fault], services: Sequence[str]) -> tuple[str, ...]:
+    """Return the services whose requests must pass a fault agent, sorted.
+
+    Args:
+        faults: The faults. Those without the need `proxy` add none.
+        services: Services that faults may hit.
+
+    Raises:
+        NoVictim: A target matches no service.
+    """
+    found: set[str] = set()
+    for fault in faults:
+        if "proxy" not in fault.needs:
+            continue
+        if isinstance(fault, _Composition):
+            found.update(wired_services(fault.members, services))
+        else:
+            found.update(*(victims_of(target, services) for target in fault.target.split(",")))
+    return tuple(sorted(found))
+
+
 class _Composition(ABC):
     """Base of faults made of faults: values derived from the members."""
 

@@ -36,3 +36,25 @@ def check_choice(where: str, value: object, choices: tuple[str, ...]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise BadScenario(f"faults.{where} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
+
+
+def check_span(where: str, value: object, *, most: float) -> float:
+    """Return the value if it is a number from 0 to `most`.
+
+    Raises:
+        BadScenario: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise BadScenario(f"faults.{where} must be a number from 0 to {most:g}, got {value!r}")
+    return float(value)
+
+
+def check_text(where: str, value: object) -> str:
+    """Return the value if it is a text that is not blank.
+
+    Raises:
+        BadScenario: It is not.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise BadScenario(f"faults.{where} must be a text, got {value!r}")
+    return value

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import FaultNotObserved, HealFailed, NoVictim
-from pytest_llmchaos.model import REPLICA, MayEndEarly, replica_name
+from pytest_llmchaos.model import REPLICA, CountsRequests, MayEndEarly, replica_name
 from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.undo import is_over, prove_reverted, revert_until_done
 
@@ -130,6 +130,7 @@ class Injector:
         Raises FaultNotObserved without a proof in time.
         """
         record, injected = self._record, self.injected
+        within_s = act.fault.proof_within_s if isinstance(act.fault, CountsRequests) else PROOF_DEADLINE_S
         able = grant(self._runtime, act.fault.needs, act.fault.kind)
         before_s, name = time.time(), name_of(act)
         intent = record.intent(act.fault.kind, name, undo_of(act))
@@ -138,13 +139,16 @@ class Injector:
         with injected.acting(act.victim):
             act.fault.inject(able, act.victim)
         proof = None
-        deadline = time.monotonic() + PROOF_DEADLINE_S
+        deadline = time.monotonic() + within_s
         while proof is None:
             proof = act.fault.observed(able, act.victim, before_s - 0.001)
             if proof is None:
                 if time.monotonic() > deadline:
+                    counted = (
+                        f"{act.fault.counted(able, act.victim)}; " if isinstance(act.fault, CountsRequests) else ""
+                    )
                     raise FaultNotObserved(
-                        f"{act.fault.kind} {name}: no witness saw it within {PROOF_DEADLINE_S:g} s; "
+                        f"{act.fault.kind} {name}: no witness saw it within {within_s:g} s; {counted}"
                         f"expected: {act.fault.expects}"
                     )
                 time.sleep(0.02)

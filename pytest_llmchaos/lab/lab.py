@@ -14,9 +14,19 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from pytest_llmchaos.errors import Aborted, InvalidExperiment, LlmchaosError, NotSteady, ProvesNothing
+from pytest_llmchaos.errors import (
+    Aborted,
+    BadScenario,
+    HealFailed,
+    InvalidExperiment,
+    LlmchaosError,
+    NotReady,
+    NotSteady,
+    ProvesNothing,
+)
 from pytest_llmchaos.evidence.trial_record import UNPLANNED, Record
 from pytest_llmchaos.evidence.trial_result import Planned, PlanNote
+from pytest_llmchaos.faults.base import check_target, victims_of
 from pytest_llmchaos.faults.compositions import check_fault
 from pytest_llmchaos.host import identity, measurement_lock
 from pytest_llmchaos.lab import gates
@@ -103,6 +113,7 @@ class Lab:
         self._injected: list[Injected] = []
         self.reasons = Reasons()
         self.running_load: RunningLoad | None = None
+        self._wired: frozenset[str] = frozenset()  # services with a fault agent in their way
         self._not_entered: dict[object, str] = {}  # blocks of `inject` that no `with` has entered yet
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
 
@@ -240,6 +251,7 @@ class Lab:
         arrivals: Sequence[Arrival] | None = None,
         longest_s: float = 300.0,
         remediator: bool = True,
+        wire: Sequence[str] = (),
     ) -> Iterator[RunningLoad]:
         """Send requests to the stack while the `with` block runs.
 
@@ -252,11 +264,19 @@ class Lab:
             arrivals: the requests to send. Default: drawn from `load` by seed and test.
             longest_s: seconds after which the load ends even if the block goes on.
             remediator: False stops the remediator for this load.
+            wire: names or patterns of the services that faults on the wire may hit. A
+                fault agent stands in their way from before the first request until
+                after the last. A trial does this by itself.
 
         Yields:
             The running load.
 
         Raises:
+            BadScenario: `wire` is not a list of names.
+            NoVictim: `wire` names no service that may be hit.
+            Unsupported: the runtime has no fault agent.
+            NotReady: a fault agent cannot enter the way of a service.
+            HealFailed: a fault agent could not be removed.
             InvalidExperiment: the stack is not clean, or a load is running already.
             LoadNotHeld: the load generator ran late or sent too few requests.
             ProvesNothing: the recordings support no claim for another reason. An error
@@ -266,7 +286,8 @@ class Lab:
             raise InvalidExperiment(
                 "a load is running already, and two would write into one folder: use one load with both parts"
             )
-        requests = _Requests(load=load, arrivals=arrivals, longest_s=longest_s)
+        wired = self._services_to_wire(wire)
+        requests = _Requests(load=load, arrivals=arrivals, longest_s=longest_s, wire=wired)
         if self.record is None:
             with self._judged_by_its_test(requests, remediator) as running:
                 yield running
@@ -291,6 +312,7 @@ class Lab:
         record.process(running.pid, identity.process_started(running.pid))
         try:
             self.require_clean()
+            self._arm(requests.wire)
             self.remediator.ensure(remediator)
             running.start()
             record.anchor(running.t0_unix_s, running.t0_monotonic_s)
@@ -304,7 +326,38 @@ class Lab:
             raise
         finally:
             self.running_load = None
-            running.stop()
+            try:
+                running.stop()
+            finally:
+                self._disarm()
+
+    def _services_to_wire(self, wire: object) -> tuple[str, ...]:
+        """Return the services of `lab.load(wire=...)`, sorted."""
+        if not isinstance(wire, list | tuple | set | frozenset):
+            raise BadScenario(f"lab.load(wire=...) must be a list of services such as ['model-1'], got {wire!r}")
+        if wire:
+            grant(self.runtime, {"proxy"}, "lab.load(wire=...)")
+        targets = [check_target("load(wire)", one) for one in wire]
+        return tuple(sorted({name for target in targets for name in victims_of(target, self.subject.may_hit)}))
+
+    def _arm(self, services: Sequence[str]) -> None:
+        """Put a fault agent in the way of each service."""
+        if services:
+            self._wired = frozenset(services)  # first, so that what entered before an error leaves again
+            grant(self.runtime, {"proxy"}, "this load").wire_arm(services)
+
+    def _disarm(self) -> None:
+        """Remove the fault agents. Raises HealFailed if one stays."""
+        if not self._wired:
+            return
+        try:
+            grant(self.runtime, {"proxy"}, "this load").wire_disarm()
+        except NotReady as error:
+            raise HealFailed(
+                f"a fault agent is still in the way of {', '.join(sorted(self._wired))}: {error}; run `llmchaos heal`"
+            ) from None
+        finally:
+            self._wired = frozenset()
 
     @contextmanager
     def _judged_by_its_test(self, requests: _Requests, remediator: bool) -> Iterator[RunningLoad]:
@@ -507,9 +560,11 @@ class Lab:
 
         Raises:
             BadScenario: a wrong argument.
-            InvalidExperiment: no load is running, or a victim is not among the targets.
+            InvalidExperiment: no load is running, a victim is not among the targets, or
+                `lab.load(wire=...)` lacks the victim of a fault on the wire.
             Unsupported: the runtime lacks an ability that the fault needs.
-            FaultNotObserved: no witness saw the fault within 5 s, or it ended early.
+            FaultNotObserved: no witness saw the fault within 5 s (10 s for a fault on
+                the wire), or it ended early.
             Aborted: `abort_if` returned True, or an injection waited too long.
             NoVictim: the target matches no service, or its victim was removed.
             HealFailed: the fault could not be reverted.
@@ -631,6 +686,12 @@ class Lab:
             raise InvalidExperiment(
                 f"{', '.join(strangers)} may not be hit; targets are {', '.join(self.subject.may_hit)}"
             )
+        unwired = sorted({act.victim for act in acts if "proxy" in act.fault.needs} - self._wired)
+        if unwired:
+            raise InvalidExperiment(
+                f"{_shown(fault)} needs a fault agent in the way of {', '.join(unwired)} before the load starts: "
+                f"write lab.load(..., wire={unwired})"
+            )
         return acts
 
 
@@ -641,6 +702,7 @@ class _Requests:
     load: Load
     arrivals: Sequence[Arrival] | None
     longest_s: float
+    wire: tuple[str, ...]
 
 
 def _leaves_evidence(error: BaseException) -> bool:

@@ -62,10 +62,16 @@ class AgentAbility:
     def wire_start(self, service: str, kind: str, *, lease_s: float, seed: int, **options: object) -> str:
         """Start a fault for at most `lease_s` seconds and return its id."""
         fault = {"kind": kind, "lease_s": lease_s, "seed": seed, **options}
-        return cast("ListedFault", self._answer(service, {"do": "start", "fault": fault}))["id"]
+        started = self._answer(service, {"do": "start", "fault": fault})
+        if started is None:
+            raise NotReady(f"{service} has no fault agent in its way: call wire_arm() before the load starts")
+        return cast("ListedFault", started)["id"]
 
     def wire_faults(self, service: str) -> LeasedFaults | None:
-        """List the agent's faults. None if there is no agent, or none that answers."""
+        """List the agent's faults. Without an agent the list is empty.
+
+        None if the agent does not answer.
+        """
         try:
             return read_faults(self._listed(service), time.time())
         except NotReady:
@@ -87,8 +93,6 @@ class AgentAbility:
                 f"{undo.op} {undo.service} must name a kind of fault, got {dict(undo.args)!r:.80}: revert it by hand"
             )
         try:
-            if self._ask_agent(undo.service, {"do": "list"}) is None:
-                return
             for fault in self._listed(undo.service):
                 if fault["kind"] == kind and fault["state"] == "active":
                     self.wire_end(undo.service, fault["id"])
@@ -96,13 +100,17 @@ class AgentAbility:
             raise HealFailed(f"cannot end {kind} on {undo.service}: {error}; run `llmchaos heal`") from None
 
     def _listed(self, service: str) -> list[ListedFault]:
-        return cast("AgentFaults", self._answer(service, {"do": "list"}))["faults"]
+        listed = self._answer(service, {"do": "list"})
+        return [] if listed is None else cast("AgentFaults", listed)["faults"]
 
-    def _answer(self, service: str, asked: Mapping[str, object]) -> ListedFault | AgentFaults:
-        """Return the part `ok` of the agent's answer. Raises NotReady without one."""
+    def _answer(self, service: str, asked: Mapping[str, object]) -> ListedFault | AgentFaults | None:
+        """Return the part `ok` of the agent's answer, or None without an agent.
+
+        Raises NotReady if the agent does not answer, or refuses.
+        """
         answer = self._ask_agent(service, asked)
         if answer is None:
-            raise NotReady(f"{service} has no fault agent in its way: call wire_arm() before the load starts")
+            return None
         if "ok" not in answer:
             why = answer.get("error", f"got {answer!r:.80}")
             raise NotReady(f"the fault agent of {service} refused `{asked['do']}`: {why}")

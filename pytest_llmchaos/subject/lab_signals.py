@@ -27,7 +27,7 @@ class Expected:
 
     Attributes:
         fault: Kind of the fault.
-        on: `api`, or `model-*` for each replica.
+        on: `api`, `model-*` for each replica, or `*` for any service.
         options: Options of the fault that change its signals.
         alerts: Alerts that fire if the victim is not repaired. A victim that is back
             within a second or two may be back before they fire. They are about the
@@ -40,7 +40,7 @@ class Expected:
 
     fault: str
     on: str
-    options: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, object], ...] = ()
     alerts: tuple[str, ...] = ()
     rules: tuple[str, ...] = ()
     elsewhere: tuple[str, ...] = ()
@@ -58,6 +58,29 @@ _GONE = tuple(
     for on, rule in (("api", "api-exited"), ("model-*", "replica-exited"))
 )
 _BUSY = "busy and not broken: nothing may be restarted"
+# Scrapes and health checks use the same port, so they fail as well.
+_UNREACHABLE: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = (
+    ("black_hole", (("share", 1.0),)),
+    ("reset", (("share", 1.0), ("after_bytes", 0))),
+    ("reject", (("share", 1.0),)),
+)
+_ON_ANSWERS = (
+    "latency",
+    "bandwidth",
+    "late_first_token",
+    "stall",
+    "slow_drip",
+    "truncate",
+    "inband_error",
+    "empty_answer",
+    "malformed",
+    "duplicate",
+    "reorder",
+    "wrong_model",
+    "flaky",
+    "slow_error",
+)
+_BY_STRENGTH = "it depends on the options: health checks pass, retries may hide it"
 
 EXPECTED = (
     *_GONE,
@@ -107,4 +130,10 @@ EXPECTED = (
     Expected(fault="slow_load", on="model-*", alerts=("ServiceDown",), why="a starting replica is left to start"),
     Expected(fault="crash_on_boot", on="model-*", alerts=("ServiceDown",), rules=("replica-exited",)),
     Expected(fault="memory_leak", on="model-*", alerts=("ServiceDown",), rules=("replica-exited",)),
+    *(
+        Expected(fault=fault, on=on, options=options, alerts=("ServiceDown",), rules=(rule,))
+        for fault, options in _UNREACHABLE
+        for on, rule in (("api", "api-unresponsive"), ("model-*", "replica-unresponsive"))
+    ),
+    *(Expected(fault=fault, on="*", why=_BY_STRENGTH) for fault in _ON_ANSWERS),
 )

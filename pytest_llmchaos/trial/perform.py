@@ -18,6 +18,7 @@ from pytest_llmchaos.errors import (
     Unsupported,
     verdict_of,
 )
+from pytest_llmchaos.faults.compositions import wired_services
 from pytest_llmchaos.plan.schedule import arrivals_of
 from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.undo import is_over
@@ -130,6 +131,7 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
         arrivals=arrivals_of(plan),
         longest_s=experiment.longest_s(plan.fault),
         remediator=experiment.remediator,
+        wire=_wire(lab, plan),
     ) as load:
         lab.signals.phase("steady")
         with record.phase("steady", from_s=0.0):
@@ -148,6 +150,17 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
             settled = _hold_settled(lab, plan, record, injected)
     lab.signals.phase("none")
     return judge.judge(lab, plan, record, load, injected, settled=settled)
+
+
+def _wire(lab: Lab, plan: TrialPlan) -> tuple[str, ...]:
+    """Return the services in whose way a fault agent must stand.
+
+    They are the same for all trials of an experiment, so that its control arm differs
+    in nothing but the fault.
+    """
+    if "proxy" not in lab.runtime.abilities:
+        return ()
+    return wired_services(plan.experiment.faults, lab.subject.may_hit)
 
 
 def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -> None:

@@ -4,6 +4,35 @@ from __future__ import annotations
 
 from pytest_llmchaos import faults
 
+# Options that a fault requires besides its target.
+REQUIRED: dict[str, dict[str, float]] = {
+    "limit_cpu": {"cores": 0.1},
+    "limit_memory": {"mebibytes": 64},
+    "latency": {"delay_s": 0.5},
+    "bandwidth": {"bytes_per_s": 1000},
+    "late_first_token": {"delay_s": 2},
+    "slow_drip": {"every_s": 0.1},
+    "slow_error": {"delay_s": 5},
+}
+ON_WIRE = [
+    faults.latency("model-1", delay_s=0.5),
+    faults.bandwidth("model-1", bytes_per_s=1000),
+    faults.black_hole("model-1"),
+    faults.reset("model-1"),
+    faults.reject("model-1"),
+    faults.late_first_token("model-1", delay_s=2),
+    faults.stall("model-1"),
+    faults.slow_drip("model-1", every_s=0.1),
+    faults.truncate("model-1"),
+    faults.inband_error("model-1"),
+    faults.empty_answer("model-1"),
+    faults.malformed("model-1"),
+    faults.duplicate("model-1"),
+    faults.reorder("model-1"),
+    faults.wrong_model("model-1"),
+    faults.flaky("model-1"),
+    faults.slow_error("model-1", delay_s=5),
+]
 PRIMITIVES = [
     faults.kill("api"),
     faults.crash("api"),
@@ -27,4 +56,7 @@ PRIMITIVES = [
     faults.slow_load("model-1"),
     faults.crash_on_boot("model-1"),
     faults.memory_leak("model-1"),
+    *ON_WIRE,
+    faults.partition("model-1", how="drop"),
+    faults.partition("model-1", how="reject"),
 ]
