@@ -1,4 +1,4 @@
-"""Fault agents enter the way before a load's first request and leave after its last."""
+"""Fault agents stand in the way from a load's first request to its last."""
 
 import functools
 from dataclasses import replace
@@ -141,7 +141,7 @@ def test_agents_leave_if_the_load_cannot_start(lab, monkeypatch):
 
 def test_an_agent_that_entered_leaves_if_another_cannot(lab, monkeypatch):
     def arm(_):
-        raise NotReady("model-2 speaks TLS")
+        raise NotReady("model-2 has TLS")
 
     monkeypatch.setattr(lab.runtime, "wire_arm", arm)
 
@@ -158,7 +158,7 @@ def test_an_agent_that_stays_is_a_failed_revert(lab, monkeypatch):
     monkeypatch.setattr(lab.runtime, "wire_disarm", stay)
 
     with (
-        pytest.raises(HealFailed, match="still in the way of model-1: the rule is.*; run"),
+        pytest.raises(HealFailed, match=r"still in the way of model-1: the rule is.*; run"),
         lab.load(LOAD, wire=["model-1"]),
     ):
         pass
