@@ -1,4 +1,4 @@
-"""Commands to nftables, and ports found in the kernel's tables."""
+"""The fault agent's commands to nftables, and its ports."""
 
 import ipaddress
 import re

@@ -17,7 +17,7 @@ from pytest_llmchaos.model import Undo
 from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, notes, reach, restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.events import EventReader
-from pytest_llmchaos.runtime.docker.judge_project import JudgeProject, as_config
+from pytest_llmchaos.runtime.docker.judge_project import JudgeProject, as_config, project_name
 from pytest_llmchaos.runtime.docker.place import of_daemon
 from pytest_llmchaos.runtime.docker.replicas import key_of, undo_of
 from pytest_llmchaos.runtime.undo import UNDO_DEADLINE_S, revert_until_done
@@ -60,6 +60,14 @@ class AttachedRuntime(ComposeRuntime):
             return self._judge.url(service)
         return http_url(self._host_of[service], self.compose.port_of[service])
 
+    @property
+    def _agents_project(self) -> str:
+        return project_name()
+
+    def _require_allowed(self, service: str, containers: Sequence[Container]) -> None:
+        if problems := attach_preflight.not_allowed(containers):
+            raise NotReady(f"service {service!r} {'; '.join(problems)}; no fault agent entered its way")
+
     def _is_mine(self, container: Container) -> bool:  # noqa: ARG002 - observing is harmless, and `_act` checks the label
         return True
 
@@ -87,7 +95,9 @@ class AttachedRuntime(ComposeRuntime):
         if not found and not self.subject.selectors:
             raise NotReady(self._no_project())
         problems = attach_preflight.not_there(self.subject, found) + attach_preflight.ambiguous(self.subject, found)
-        place = of_daemon(docker_cli.daemon(), self.subject.published_on, publishes=self.subject.brings_judge)
+        self.compose.place = place = of_daemon(
+            docker_cli.daemon(), self.subject.published_on, publishes=self.subject.brings_judge
+        )
         keys = services_by_key(self.subject)
         for service, _, inside in (port for port in self.subject.ports if port[0] in found):
             try:
@@ -186,7 +196,14 @@ class AttachedRuntime(ComposeRuntime):
         super()._ensure_running(undo)
 
     def down(self) -> None:
-        """Detach. The stack keeps running, and the run's judge is removed."""
+        """Detach. The stack keeps running. The run's judge and agents are removed."""
+        try:
+            if self._posts:
+                self.wire_disarm()
+        finally:
+            self._detach()
+
+    def _detach(self) -> None:
         if self._judge is not None:
             self._judge.down()
             self._judge = None
@@ -275,6 +292,10 @@ def _undo_all(
             revert_until_done(runtime, undo, max(0.0, deadline - time.monotonic()))
         except HealFailed as error:
             failed.append(str(error))
+    try:
+        runtime.wire_disarm()
+    except (NotReady, OSError) as error:
+        failed.append(str(error))
     runtime.down()
     return failed
 

@@ -20,13 +20,15 @@ from pytest_llmchaos.errors import BadScenario, NotReady, Unsupported
 from pytest_llmchaos.evidence.redaction import redact, redact_bytes
 from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, Undo, UndoOp
 from pytest_llmchaos.runtime.docker import docker_cli, freezing, removal, restrictions, sdk, startup
+from pytest_llmchaos.runtime.docker.agent_post import Post
 from pytest_llmchaos.runtime.docker.compose_start import ComposeStart
 from pytest_llmchaos.runtime.docker.events import EventReader, unix
+from pytest_llmchaos.runtime.docker.fault_agents import DockerAgents
 from pytest_llmchaos.runtime.docker.kernel_view import process_here
 from pytest_llmchaos.runtime.docker.members import Filters, Members
+from pytest_llmchaos.runtime.docker.place import Place
 from pytest_llmchaos.runtime.docker.project import ComposeProject
 from pytest_llmchaos.runtime.docker.replicas import Replicas
-from pytest_llmchaos.runtime.fault_agent import AgentAbility
 from pytest_llmchaos.runtime.json_log import parse, with_torn
 from pytest_llmchaos.runtime.overload import OverloadAbility
 from pytest_llmchaos.runtime.simulated_engine import BOOT_FILE, EngineAbility, EngineAnswer
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container, ExecResult
 
 
-class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, AgentAbility, OverloadAbility):
+class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, DockerAgents, OverloadAbility):
     """Compose project `llmchaos-<pid>-<worker>` with this run's labels throughout."""
 
     name = "compose"
@@ -68,6 +70,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Age
         self._reader: EventReader | None = None
         self._found: dict[str, restrictions.AsFound] = {}
         self._replicas = Replicas()
+        self._posts: dict[str, Post] = {}
 
     def __repr__(self) -> str:
         return f"<compose project {self.project}>"
@@ -158,6 +161,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Age
 
     def down(self) -> None:
         """Remove the project. Logs are copied first."""
+        self._stand_down()
         if self._client is not None:
             with contextlib.suppress(NotReady, OSError):
                 self.keep_logs()
@@ -165,6 +169,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Age
             self._reader.close()
             self._reader = None
         removal.remove_owned(self.project, self._labels["llmchaos.owner"])
+        self._forget_posts()
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -200,8 +205,12 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Age
         """The service's container with this run's labels. No other may be touched."""
         return self._replicas.choose(service, self._all_of(service))
 
-    def _all_of(self, service: str) -> list[Container]:
-        return self._find(self._members.filter_of(service)).get(service, [])
+    def _all_of(self, service: str, client: DockerClient | None = None) -> list[Container]:
+        return self._find(self._members.filter_of(service), client).get(service, [])
+
+    @property
+    def _place(self) -> Place:
+        return self.compose.place
 
     def aim(self, service: str, draw: Random, number: int | None = None) -> int | None:
         return self._replicas.aim(service, self._all_of(service), draw, number)
@@ -218,9 +227,9 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Age
                 found.setdefault(service, {}).update({str(one.id): one for one in containers})
         return {service: list(containers.values()) for service, containers in found.items()}
 
-    def _find(self, filters: Filters) -> dict[str, list[Container]]:
+    def _find(self, filters: Filters, client: DockerClient | None = None) -> dict[str, list[Container]]:
         found: dict[str, list[Container]] = {}
-        for container in self._sdk.containers.list(all=True, filters={**filters}, ignore_removed=True):
+        for container in (client or self._sdk).containers.list(all=True, filters={**filters}, ignore_removed=True):
             service = self._members.service_of(str(container.name), container.labels)
             if service is not None and self._is_mine(container):
                 found.setdefault(service, []).append(container)

@@ -10,6 +10,8 @@ from pytest_llmchaos.errors import NotReady
 if TYPE_CHECKING:
     from docker.models.containers import Container
 
+# Label of fault agents, which join the network namespace of a container.
+AGENT = "llmchaos.agent"
 Namespace = Literal["network", "pid"]
 _MODES: dict[Namespace, str] = {"network": "NetworkMode", "pid": "PidMode"}
 
@@ -29,9 +31,9 @@ def require_unshared(victim: Container, running: Iterable[Container], *namespace
     """Raise NotReady if other containers use one of these namespaces of the victim.
 
     They die with the first process of a pid namespace, and lose their network when its
-    owner ends.
+    owner ends. Fault agents do not count.
     """
-    others = [one for one in running if one.id != victim.id]
+    others = [one for one in running if one.id != victim.id and AGENT not in one.labels]
     for namespace in namespaces:
         joined = sorted(str(one.name) for one in others if _joins(one, victim, namespace))
         if joined:

@@ -32,7 +32,7 @@ REFRESH_S = 0.4
 ANSWER_S = 1.2
 PORTS_S = 1.0
 # A proxy that hangs cannot be killed without CAP_KILL. The end of this process does it.
-HANGS_S = 5.0
+HANGS_S = 3.0
 FAILED, SERVICE_ENDED, HANGS = 1, 3, 4
 PROXY_USER = 65534
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)

@@ -1,0 +1,161 @@
+"""One container of the fault agent: its start, its control and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.runtime.docker import sdk
+from pytest_llmchaos.runtime.docker.members import PROJECT
+from pytest_llmchaos.runtime.docker.sharing import AGENT
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+    from docker.types import LogConfig
+
+    from pytest_llmchaos.runtime.fault_agent import AgentAnswer
+
+# Labels: the container whose connections the agent takes.
+VICTIM = "llmchaos.agent.container"
+_FOLDER = "/run/llmchaos"
+_PROXY_USER = "65534:65534"
+_ENDS_WITHIN_S = 5
+_LOG = {"type": "json-file", "config": {"max-size": "5m", "max-file": "2"}}
+_BROOM = ["python3", "-m", "fault_agent.parent", "removed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """Image and labels of all agents of a run.
+
+    Attributes:
+        image: The image.
+        project: Compose project, by which a run's containers are removed.
+        labels: Labels of the run.
+    """
+
+    image: str
+    project: str
+    labels: Mapping[str, str]
+
+    def create(
+        self, client: DockerClient, victim: Container, target: str, command: list[str] | None = None
+    ) -> Container:
+        """Create an agent in the victim's network namespace.
+
+        Its first process redirects ports and may change users, and nothing else.
+        """
+        return client.containers.create(
+            self.image,
+            command=command,
+            labels={**self.labels, PROJECT: self.project, AGENT: target, VICTIM: str(victim.id)},
+            environment={"LAB_TARGET": target, "LAB_CONTROL": f"{_FOLDER}/control", "LAB_PORTS": ""},
+            network_mode=f"container:{victim.id}",
+            user="0:0",
+            read_only=True,
+            cap_drop=["ALL"],
+            cap_add=["NET_ADMIN", "SETUID", "SETGID"],
+            security_opt=["no-new-privileges:true"],
+            tmpfs={_FOLDER: "size=1m,mode=0700,uid=65534,gid=65534"},
+            mem_limit="256m",
+            memswap_limit="256m",
+            pids_limit=64,
+            log_config=cast("LogConfig", _LOG),
+        )
+
+
+def ask(agent: Container, asked: Mapping[str, object]) -> AgentAnswer:
+    """Send one line to an agent's control socket, which is on no network.
+
+    Raises:
+        NotReady: The agent does not answer.
+    """
+    words = ["python3", "-m", "fault_agent.console", json.dumps(asked)]
+    try:
+        done = agent.exec_run(words, user=_PROXY_USER, demux=True)
+    except sdk.errors.APIError as error:
+        raise NotReady(f"the fault agent {agent.name} does not run: {error.explanation or error}") from None
+    out, complaint = (
+        piece.decode(errors="replace").strip() if isinstance(piece, bytes) else "" for piece in done.output
+    )
+    try:
+        answer: AgentAnswer = json.loads(out)
+    except ValueError:
+        raise NotReady(
+            f"the fault agent {agent.name} did not answer (exit status {done.exit_code}): {complaint or out:.300}"
+        ) from None
+    return answer
+
+
+def end(client: DockerClient, kind: Kind, agent: Container) -> None:
+    """End an agent, check that its redirect is gone, and remove it.
+
+    Raises:
+        NotReady: Neither the agent nor the kernel confirms that.
+    """
+    try:
+        agent.kill(signal="SIGTERM")
+    except sdk.errors.NotFound:
+        return
+    except sdk.errors.APIError:  # it has ended
+        pass
+    status, said = _end_of(agent)
+    if status != 0 or '"removed"' not in said:
+        _sweep(client, kind, agent)
+    remove(agent)
+
+
+def _end_of(agent: Container) -> tuple[int, str]:
+    """Exit status, and the end of the log. Kills an agent that does not end."""
+    try:
+        status = int(agent.wait(timeout=_ENDS_WITHIN_S)["StatusCode"])
+    except (OSError, sdk.errors.APIError):  # OSError: it did not end in time
+        remove(agent)
+        return -1, ""
+    return status, log_of(agent)
+
+
+def _sweep(client: DockerClient, kind: Kind, agent: Container) -> None:
+    """Remove the redirect of an agent that died, if the kernel has not."""
+    victim = running(client, str(agent.labels.get(VICTIM)))
+    if victim is None:
+        return  # its network namespace ended with it
+    broom = kind.create(client, victim, str(agent.labels.get(AGENT)), _BROOM)
+    try:
+        broom.start()
+        status, said = _end_of(broom)
+    finally:
+        remove(broom)
+    if status != 0:
+        raise NotReady(
+            f"the redirect of the fault agent at {victim.name} may still be there (status {status}): {said[-300:]}; "
+            f"it is gone after `docker restart {victim.name}`"
+        )
+
+
+def running(client: DockerClient, id_: str) -> Container | None:
+    """Return the container if it runs."""
+    try:
+        found = client.containers.get(id_)
+    except sdk.errors.NotFound:
+        return None
+    return found if found.attrs["State"]["Running"] else None
+
+
+def log_of(agent: Container) -> str:
+    """The end of an agent's log, "" if Docker cannot read it."""
+    try:
+        return agent.logs(tail=5).decode(errors="replace").strip()
+    except sdk.errors.APIError:
+        return ""
+
+
+def remove(agent: Container) -> None:
+    """Remove a container at once."""
+    with contextlib.suppress(sdk.errors.APIError):  # removed, or being removed
+        agent.remove(force=True, v=True)

@@ -1,0 +1,184 @@
+"""The place of a fault agent at one container, held while the container lives."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.runtime.docker import agent_container
+from pytest_llmchaos.runtime.docker.agent_memory import Memory
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+    from docker.models.containers import Container
+
+    from pytest_llmchaos.runtime.fault_agent import AgentAnswer
+
+LOOK_S = 0.2
+_ARMED_AGAIN_S = 5.0
+# These break connections of any protocol. All others need HTTP/1.
+_OF_CONNECTIONS = frozenset({"latency", "bandwidth", "black_hole", "reset", "reject"})
+
+
+class Post:
+    """A thread that keeps an agent at one container of a service.
+
+    A restart gives the container a new network namespace. The thread then starts
+    another agent there, with the faults that are in force.
+
+    Attributes:
+        target: Name of the service, with the container's number if there are several.
+        ports: Ports that are redirected, each with its protocol if that is not HTTP/1.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        kind: agent_container.Kind,
+        connect: Callable[[], DockerClient],
+        find: Callable[[DockerClient], Container | None],
+    ) -> None:
+        self.target = target
+        self.ports: dict[int, str] = {}
+        self._kind, self._connect, self._find = kind, connect, find
+        self._memory = Memory()
+        self._client = connect()
+        self._agent: Container | None = None
+        self._armed = threading.Event()
+        self._leaving = threading.Event()
+        self._lock = threading.RLock()
+        self._error = ""
+        self._thread = threading.Thread(target=self._stand, name=f"llmchaos-agent-{target}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def wait(self, within_s: float) -> None:
+        """Wait until the agent is in the way. Raises NotReady if it is late."""
+        if not self._armed.wait(within_s):
+            why = self._error or "it did not report that it is ready"
+            raise NotReady(f"the fault agent did not enter the way of {self.target} within {within_s:g} s: {why}")
+
+    def ask(self, asked: Mapping[str, object]) -> AgentAnswer:
+        """Return the agent's answer, from memory while the container is down.
+
+        Raises:
+            NotReady: The agent does not answer, or a fault cannot work here.
+        """
+        if self._agent is not None:
+            self._armed.wait(_ARMED_AGAIN_S)
+        with self._lock:
+            if self._agent is None or not self._armed.is_set():
+                answer = self._memory.without_agent(asked)
+                if answer is None:
+                    raise NotReady(f"{self.target} has no fault agent now: it is down or starts; {self._error}")
+                return answer
+            if asked.get("do") == "start":
+                self._require_protocol(asked)
+            return self._memory.ask(self._send, asked)
+
+    def _require_protocol(self, asked: Mapping[str, object]) -> None:
+        fault = asked.get("fault")
+        kind = fault.get("kind") if isinstance(fault, dict) else None
+        if not self.ports:
+            raise NotReady(
+                f"{self.target} listens on no TCP port that other containers reach, so no connection can be broken: "
+                "wait until it listens, or choose another target"
+            )
+        if kind not in _OF_CONNECTIONS and all(self.ports.values()):
+            ports = ", ".join(f"{port} ({protocol})" for port, protocol in self.ports.items())
+            raise NotReady(
+                f"{kind} needs HTTP/1 without TLS, and {self.target} listens on {ports}: choose a fault of connections "
+                f"({', '.join(sorted(_OF_CONNECTIONS))}), or a service behind the end of TLS"
+            )
+
+    def _send(self, asked: Mapping[str, object]) -> AgentAnswer:
+        if self._agent is None:
+            raise NotReady(f"{self.target} has no fault agent now")
+        return agent_container.ask(self._client.containers.get(str(self._agent.id)), asked)
+
+    def stand_down(self) -> None:
+        """Start no further agent."""
+        self._leaving.set()
+        with self._lock:
+            self._armed.clear()
+
+    def join(self) -> None:
+        """Wait for the thread, after its agent has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout=5)
+        self._client.close()
+
+    def _stand(self) -> None:
+        client = self._connect()
+        while not self._leaving.is_set():
+            try:
+                agent = self._enter(client)
+                if agent is not None:
+                    self._follow(client, agent)
+            except Exception as error:  # noqa: BLE001 - Docker may restart, or the container ends during the start
+                self._error = str(getattr(error, "explanation", None) or error)
+            self._clear()
+            self._leaving.wait(LOOK_S)
+        client.close()
+
+    def _enter(self, client: DockerClient) -> Container | None:
+        """Start an agent. None while the container does not run."""
+        victim = self._find(client)
+        if victim is None:
+            return None
+        with self._lock:
+            if self._leaving.is_set():
+                return None
+            agent = self._kind.create(client, victim, self.target)
+            self._agent = agent
+        agent.start()
+        return agent
+
+    def _follow(self, client: DockerClient, agent: Container) -> None:
+        """Read the agent's log until the agent ends."""
+        for line in _lines(agent):
+            event = line.get("event")
+            if event in ("armed", "ports"):
+                ports = line.get("ports")
+                self.ports = {int(port): str(about) for port, about in ports.items()} if isinstance(ports, dict) else {}
+            if event == "armed":
+                self._report_for_duty()
+            elif event in ("proxy_ended", "proxy_silent", "proxy_hangs"):
+                self._armed.clear()
+            elif event == "failed":
+                self._error = str(line.get("why"))
+        if not self._leaving.is_set() and agent_container.running(client, str(agent.id)) is None:
+            self._error = self._error or f"the agent ended: {agent_container.log_of(agent)[-300:]}"
+
+    def _report_for_duty(self) -> None:
+        with self._lock:
+            refused = self._memory.put_back(self._send)
+            self._error = f"after its restart the agent refused {'; '.join(refused)}" if refused else ""
+            if not self._leaving.is_set():
+                self._armed.set()
+
+    def _clear(self) -> None:
+        """Forget an agent that ended. At the end of the run its container stays."""
+        with self._lock:
+            self._armed.clear()
+            if self._agent is not None and not self._leaving.is_set():
+                agent_container.remove(self._agent)
+                self._agent = None
+
+
+def _lines(agent: Container) -> Iterator[dict[str, object]]:
+    """Yield lines of the log until the agent ends."""
+    rest = b""
+    for piece in agent.logs(stream=True, follow=True):
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                found = json.loads(line)
+                if isinstance(found, dict):
+                    yield found
