@@ -26,7 +26,9 @@ from pytest_llmchaos.errors import (
     Inconclusive,
     InvalidExperiment,
     NoData,
+    PartialScrape,
     PrometheusUnreachable,
+    StaleData,
 )
 from pytest_llmchaos.evidence.trial_record import PhaseBounds
 from pytest_llmchaos.lab.injector import Injected
@@ -433,6 +435,34 @@ def test_requests_that_left_no_sample_are_lost_evidence(performed, lose):
         judged(performed)
     with performed.load() as (record, running), pytest.raises(EvidenceLost, match=lost):
         judge_own_load(performed.lab, record, running, performed.injected)
+
+
+class TestAFaultOnPrometheus:
+    """What it alone records is inconclusive. The clients' own counts stand."""
+
+    @pytest.fixture(params=[PartialScrape("a gap of 8 s"), StaleData("8 s old")], ids=["gap", "stale"])
+    def gap(self, performed, monkeypatch, request):
+        def missing(*_, **__):
+            raise request.param
+
+        monkeypatch.setattr(performed.lab.prometheus, "require_coverage", missing)
+        return performed
+
+    def test_what_it_alone_records_is_inconclusive(self, gap):
+        gap.injected.acts.append(Injection(after_s=0.0, fault=faults.pause("x").primitive, victim="prometheus"))
+        gap.lab.subject = replace(gap.lab.subject, prometheus="prometheus")
+        trial = judged(gap)
+
+        assert trial.slos == {}
+        assert set(map(str, trial.slo_errors.values())) == {str(trial.blind)}
+        assert "the fault hit prometheus" in str(trial.blind)
+        assert (trial.could_not_fire, trial.attempts) == (trial.blind, trial.blind)
+        assert str(trial.blind) in trial.findings
+        assert 0 < trial.whole.availability < 1
+
+    def test_a_gap_in_any_other_trial_proves_nothing(self, gap):
+        with pytest.raises((PartialScrape, StaleData), match="8 s"):
+            judged(gap)
 
 
 def test_a_start_that_the_runtime_did_not_report_is_inconclusive(performed):

@@ -324,6 +324,19 @@ def test_alerts_and_actions_are_given_or_raise_why_their_absence_proves_nothing(
         assert trial(acted=Inconclusive("the remediator does not run")).actions == ()
 
 
+def test_what_a_blind_prometheus_did_not_see_is_neither_raised_nor_missing(trial):
+    why = Inconclusive("the fault hit prometheus")
+    blind = trial(signals=SIGNALS, known_alerts=ALERTS, known_rules=RULES, detect_s=None, blind=why)
+
+    assert blind.alert("ServiceDown", "api").after_s == 1.5
+    with pytest.raises(Inconclusive, match="hit prometheus"):
+        blind.alert("AvailabilityFastBurn")
+    with pytest.raises(Inconclusive, match="hit prometheus"):
+        _ = blind.time_to_detect_s
+    with pytest.raises(NotDetected, match="was not raised"):  # the remediator's own log is whole
+        blind.rule("replica-exited", "api")
+
+
 def test_incidents_are_given_or_raise_why_they_are_unknown(trial):
     seen = (Incident(service="api", rule="api-exited", after_s=0.8, ended_after_s=3.8),)
 

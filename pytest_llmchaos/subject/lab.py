@@ -261,7 +261,7 @@ def lab_subject(backend: str) -> Subject:
         used_selector='llmlab_upstream_health{replica="$victim"}',
         attempts_counters=("llmlab_upstream_attempts_total", "llmlab_requests_total"),
         expected=EXPECTED,
-        named_targets=("remediator",),
+        named_targets=("remediator", "prometheus"),
         known_rules=RULES,
         replica_header="x-llmlab-replica",
         ready_path="/readyz",

@@ -40,9 +40,20 @@ def require_evidence(lab: Lab, record: Record, whole: Window, counted_unix_s: fl
         PartialScrape: Scrapes are missing.
         StaleData: The newest scrape is too old.
     """
+    require_counts(lab, record, whole, counted_unix_s)
+    require_coverage(lab, record, injected)
+
+
+def require_counts(lab: Lab, record: Record, whole: Window, counted_unix_s: float) -> None:
+    """Require that clocks and counts of a load agree.
+
+    Raises:
+        TruthsDisagree: They differ by more than the tolerance.
+        Inconclusive: A clock was set or could not be read.
+        NoData: Prometheus counted no request.
+    """
     require_one_clock(lab, record)
     require_agreement(lab, record, whole, counted_unix_s)
-    require_coverage(lab, record, injected)
 
 
 def require_one_clock(lab: Lab, record: Record) -> None:

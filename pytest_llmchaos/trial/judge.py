@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import EvidenceLost, Inconclusive, InvalidExperiment, NoData
+from pytest_llmchaos.errors import EvidenceLost, Inconclusive, InvalidExperiment, NoData, PartialScrape, StaleData
 from pytest_llmchaos.evidence import readiness_file
 from pytest_llmchaos.evidence.samples_file import load as load_samples
 from pytest_llmchaos.faults.base import strength_of
@@ -18,7 +18,7 @@ from pytest_llmchaos.model import CLIENT_REQUESTS
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import Part, Window, around, first_unknown_s, parts, unserved_s, windows
 from pytest_llmchaos.trial import silence, slo_verdict
-from pytest_llmchaos.trial.agreement import await_scrapes, require_evidence
+from pytest_llmchaos.trial.agreement import await_scrapes, require_counts, require_coverage
 from pytest_llmchaos.trial.attribution import (
     SIGNAL_MISSING,
     actions_of,
@@ -90,7 +90,8 @@ def judge(
     whole = found["whole"]
     require_answers(whole)
     require_every_sample(samples, load)
-    require_evidence(lab, record, whole, counted_unix_s, injected)
+    require_counts(lab, record, whole, counted_unix_s)
+    blind = _blind(lab, record, injected)
     readyz = readiness_file.load(record.directory)
     record.note_events(readiness_events(readyz, lab.subject.api))
     known = Known(
@@ -104,7 +105,7 @@ def judge(
     )
     runtime_events = lab.runtime.events(record.anchor_unix_s, time.time())
     require_truths(lab, record, samples, injected, counted_unix_s)
-    slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s, load_s=whole.to_s - fault_s)
+    slos, slo_errors = _slos(lab, plan, record, known, counted_unix_s, load_s=whole.to_s - fault_s, blind=blind)
     log = _audit(lab, record)
     audit = log or []
     unheard = _unheard(lab, plan, injected, has_log=log is not None)
@@ -126,7 +127,7 @@ def judge(
     recovered = recovery(record, plan, injected, known)
     over_s = _over_s(record, plan, injected, fault_s, recovered)
     found |= zip(FAULT_WINDOWS, _around_fault(plan, known, load, over_s, whole.to_s), strict=True)
-    if is_unnoticed(injected, detected.after_s):
+    if is_unnoticed(injected, detected.after_s) and blind is None:
         record.finding(SIGNAL_MISSING)
     replicas = judge_replicas(lab, samples, served_again_s(record, plan))
     if replicas is not None and any(one.trouble for one in replicas.replicas):
@@ -158,7 +159,8 @@ def judge(
         repaired_by=repaired_by(injected, runtime_events, audit, states),
         victims=injected.victims,
         fired=names,
-        could_not_fire=no_rules or silence.of_alerts(rules, record.unix_s(fault_s)),
+        blind=blind,
+        could_not_fire=blind or no_rules or silence.of_alerts(rules, record.unix_s(fault_s)),
         acted=actions_of(record, audit) or unheard or (),
         noticed=_noticed(incidents_of(record, fault_s, audit), unheard),
         restarts=restarts(injected, runtime_events),
@@ -180,8 +182,26 @@ def judge(
         known_alerts=tuple(sorted({one.name for one in (*rules, *lab.prometheus.also_rules()) if one.is_alert})),
         known_rules=lab.subject.known_rules,
         services=tuple(sorted(services)),
-        attempts=_attempts(lab, record, counted_unix_s),
+        attempts=blind or _attempts(lab, record, counted_unix_s),
     )
+
+
+def _blind(lab: Lab, record: Record, injected: Injected) -> Inconclusive | None:
+    """Return why Prometheus saw nothing for a while, or None if it saw everything.
+
+    Raises:
+        PartialScrape: Scrapes are missing, and no fault hit Prometheus.
+        StaleData: The newest scrape is too old, and no fault hit Prometheus.
+    """
+    try:
+        require_coverage(lab, record, injected)
+    except (PartialScrape, StaleData) as error:
+        if lab.subject.prometheus not in injected.victims:
+            raise
+        why = f"the fault hit {lab.subject.prometheus}, so what it alone records is unknown: {error}"
+        record.finding(why)
+        return Inconclusive(why)
+    return None
 
 
 def _rules(lab: Lab) -> tuple[tuple[Rule, ...], Inconclusive | None]:
@@ -342,12 +362,21 @@ def await_last_push(lab: Lab, load: RunningLoad) -> float:
 
 
 def _slos(
-    lab: Lab, plan: TrialPlan, record: Record, known: Known, counted_unix_s: float, *, load_s: float
+    lab: Lab,
+    plan: TrialPlan,
+    record: Record,
+    known: Known,
+    counted_unix_s: float,
+    *,
+    load_s: float,
+    blind: Inconclusive | None,
 ) -> tuple[dict[str, SloResult], dict[str, Inconclusive]]:
     """Return each SLO's result from the fault's start to the last push, or its error.
 
-    The window has `load_s` seconds of load.
+    The window has `load_s` seconds of load. `blind` is the error of each, if given.
     """
+    if blind is not None:
+        return {}, {slo.name: blind for slo in lab.slos}
     (clients,) = windows(known.samples, [("since the fault", known.fault_s, math.inf)], limits=known.limits)
     results: dict[str, SloResult] = {}
     errors: dict[str, Inconclusive] = {}

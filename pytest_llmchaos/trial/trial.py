@@ -98,6 +98,8 @@ class Trial(NoClaim):
         replicas_after: State of the replicas after the fault. Claims use `replicas`.
         signals: Alerts and remediator rules after the fault's start, in order.
         could_not_fire: Reason why alerts could not have fired, or None.
+        blind: Reason why Prometheus saw nothing for a while, as after a fault on it, or
+            None.
         known_alerts: Names of all alerts in Prometheus.
         known_rules: Names of all rules of the remediator.
         services: Names of all services of the stack.
@@ -132,6 +134,7 @@ class Trial(NoClaim):
     replicas_after: Replicas | None = None
     signals: tuple[Signal, ...] = ()
     could_not_fire: Inconclusive | None = None
+    blind: Inconclusive | None = None
     known_alerts: tuple[str, ...] = ()
     known_rules: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
@@ -208,8 +211,11 @@ class Trial(NoClaim):
 
         Raises:
             NotDetected: The system raised no such signal.
+            Inconclusive: It raised none while Prometheus saw nothing.
         """
         if self.detect_s is None:
+            if self.blind is not None:
+                raise self.blind
             others = "; ".join(
                 f"{one.what} after {one.after_s:g} s does not count: {one.why}" for one in self.coincident
             )
@@ -271,10 +277,14 @@ class Trial(NoClaim):
 
         Raises:
             NotDetected: The alert did not fire. The message lists what did.
-            Inconclusive: It fired for other services only.
+            Inconclusive: It fired for other services only, or did not fire while
+                Prometheus saw nothing.
             BadScenario: Prometheus lacks the alert, or the stack lacks the service.
         """
-        return self._first("alert", name, service, self.known_alerts)
+        try:
+            return self._first("alert", name, service, self.known_alerts)
+        except NotDetected as error:
+            raise self.blind or error from None
 
     def rule(self, name: str, service: str | None = None) -> Signal:
         """Return the first time that this remediator rule matched after the fault.

@@ -121,7 +121,7 @@ async def served(app: web.Application) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def at_work(fakes: Fakes, *, dry_run: bool = False) -> AsyncIterator[Running]:
+async def at_work(fakes: Fakes, *, dry_run: bool = False, rules: str = RULES) -> AsyncIterator[Running]:
     app = web.Application()
     app.add_routes(
         [
@@ -130,7 +130,7 @@ async def at_work(fakes: Fakes, *, dry_run: bool = False) -> AsyncIterator[Runni
             web.post(f"/containers/{PROJECT}-api-1/{{what}}", fakes.change),
         ]
     )
-    policy = load_policy(RULES, ("api",), dry_run=dry_run)
+    policy = load_policy(rules, ("api",), dry_run=dry_run)
     metrics = Metrics(policy)
     audit = Audit(fakes.audit_file)
     async with served(app) as url, aiohttp.ClientSession() as http:
@@ -313,6 +313,30 @@ def test_without_prometheus_nothing_is_done_and_the_health_check_is_red(fakes: F
     perform(story)
 
     assert fakes.events() == ["started"]
+
+
+def test_a_remediator_that_lost_prometheus_writes_it_down_and_repairs_when_it_is_back(fakes: Fakes) -> None:
+    async def story() -> None:
+        async with at_work(fakes, rules=RULES.replace("guards: {", "guards: {stale_s: 0.4, ")) as lab:
+            await lab.until(lambda: lab.remediator.watch.ready)
+            fakes.dies()
+            fakes.up = None
+            await lab.until(lambda: "blind" in fakes.events())
+            await lab.rounds(10)
+            calls = list(fakes.calls)
+            fakes.up = 0.0
+            await lab.until(lambda: "done" in fakes.events())
+
+            assert calls == []
+
+    perform(story)
+
+    assert [event for event in fakes.events() if event in {"blind", "sighted", "intent"}] == [
+        "blind",
+        "sighted",
+        "intent",
+    ]
+    assert fakes.entries()[1]["reason"].startswith("prometheus has not answered for 0.4 s: no repair until it does")
 
 
 def test_a_container_of_another_project_is_not_touched(fakes: Fakes) -> None:

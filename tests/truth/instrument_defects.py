@@ -1242,11 +1242,8 @@ GATES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/agreement.py",
-                old=(
-                    "    require_agreement(lab, record, whole, counted_unix_s)\n"
-                    "    require_coverage(lab, record, injected)\n"
-                ),
-                new="    require_agreement(lab, record, whole, counted_unix_s)\n",
+                old="    if not lab.subject.scrape_jobs:\n        return\n    steady",
+                new="    if lab.subject.scrape_jobs or not lab.subject.scrape_jobs:\n        return\n    steady",
             ),
         ),
         tests=(
@@ -2053,11 +2050,35 @@ SILENCE: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/judge.py",
-                old="        could_not_fire=no_rules or silence.of_alerts(rules, record.unix_s(fault_s)),\n",
+                old="        could_not_fire=blind or no_rules or silence.of_alerts(rules, record.unix_s(fault_s)),\n",
                 new="        could_not_fire=None,\n",
             ),
         ),
         tests=("test_judge.py::TestSilence::test_silence_of_a_prometheus_without_alert_rules_proves_nothing",),
+    ),
+    InstrumentDefect(
+        name="gap-excused-without-a-fault-on-prometheus",
+        what="scrapes may be missing in every trial, not only where the fault hit Prometheus",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="        if lab.subject.prometheus not in injected.victims:\n            raise\n",
+                new="",
+            ),
+        ),
+        tests=("test_judge.py::TestAFaultOnPrometheus::test_a_gap_in_any_other_trial_proves_nothing",),
+    ),
+    InstrumentDefect(
+        name="objectives-of-a-blind-prometheus",
+        what="objectives are judged across the time in which the fault kept Prometheus from counting",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/judge.py",
+                old="load_s=whole.to_s - fault_s, blind=blind)",
+                new="load_s=whole.to_s - fault_s, blind=None)",
+            ),
+        ),
+        tests=("test_judge.py::TestAFaultOnPrometheus::test_what_it_alone_records_is_inconclusive",),
     ),
     InstrumentDefect(
         name="silence-of-a-dead-remediator",

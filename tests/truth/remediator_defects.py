@@ -116,6 +116,32 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
         caught_by="test_kill_api_is_repaired_by_the_remediator",
         only="kill_api_is_repaired",
     ),
+    _defect(
+        "no-answer-is-a-bad-answer",
+        "the remediator takes a Prometheus that does not answer for services that are down",
+        (
+            f"{CODE}/watch.py",
+            '            self._answered("prometheus", signal.name, error)\n            return\n',
+            (
+                '            self._answered("prometheus", signal.name, error)\n'
+                "            found = dict.fromkeys(self._policy.services, Reading(at=time.time(), value=0.0))\n"
+                "            self._readings.update({(signal.name, one): reading for one, reading in found.items()})\n"
+                "            self.news.set()\n            return\n"
+            ),
+        ),
+        (f"{CODE}/watch.py", "import Observations\n", "import Observations, Reading\n"),
+        scenario="prometheus_down",
+        caught_by="test_a_blind_remediator_does_not_guess",
+        only="does_not_guess",
+    ),
+    _defect(
+        "blindness-not-recorded",
+        "the audit log has no line about a Prometheus that is gone",
+        (f"{CODE}/loop.py", "            self._note_silence()\n", ""),
+        scenario="prometheus_down",
+        caught_by="test_a_blind_remediator_records_it_and_touches_nothing",
+        only="records_it",
+    ),
     # Guards.
     _defect(
         "all-replicas-at-once",

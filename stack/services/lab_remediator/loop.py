@@ -47,6 +47,7 @@ class Remediator:
         self._troubles = Troubles()
         self._turned_at = time.monotonic()
         self._actions: set[asyncio.Task[None]] = set()
+        self._silent: set[str] = set()  # sources without an answer for too long
         self.watch = Watch(
             policy=policy,
             prometheus=prometheus,
@@ -86,6 +87,7 @@ class Remediator:
         news = self.watch.news
         while True:
             self._turned_at = time.monotonic()
+            self._note_silence()
             unsettled = frozenset(intent.service for intent in self._interrupted)
             observed = self.watch.observations(self._held(), without=unsettled)
             decisions, self._state = decide(self._policy, observed, self._state, time.time())
@@ -98,6 +100,21 @@ class Remediator:
                 async with asyncio.timeout(1.0):
                     await news.wait()
             news.clear()
+
+    def _note_silence(self) -> None:
+        """Record when a source stops to answer, and when it answers again.
+
+        Its last answers have expired by then, so no rule acts on them.
+        """
+        for source, age_s in self.watch.answered_s_ago().items():
+            is_silent = age_s > self._policy.guards.stale_s
+            if is_silent == (source in self._silent):
+                continue
+            event, reason = "sighted", f"{source} answers again"
+            if is_silent:
+                event, reason = "blind", f"{source} has not answered for {age_s:.1f} s: no repair until it does"
+            if self._write(Entry(at=time.time(), event=event, reason=reason)):
+                self._silent ^= {source}
 
     def _carry_out(self, decision: Decision) -> None:
         now = time.time()
