@@ -438,7 +438,7 @@ def test_requests_that_left_no_sample_are_lost_evidence(performed, lose):
 
 
 class TestAFaultOnPrometheus:
-    """What it alone records is inconclusive. The clients' own counts stand."""
+    """Inconclusive values of Prometheus. The clients' own counts stand."""
 
     @pytest.fixture(params=[PartialScrape("a gap of 8 s"), StaleData("8 s old")], ids=["gap", "stale"])
     def gap(self, performed, monkeypatch, request):

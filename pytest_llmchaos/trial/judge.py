@@ -369,7 +369,7 @@ def _slos(
     counted_unix_s: float,
     *,
     load_s: float,
-    blind: Inconclusive | None,
+    blind: Inconclusive | None = None,
 ) -> tuple[dict[str, SloResult], dict[str, Inconclusive]]:
     """Return each SLO's result from the fault's start to the last push, or its error.
 
