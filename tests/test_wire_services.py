@@ -72,12 +72,13 @@ def chaos(pytester, monkeypatch):
     [
         ([KILL], set()),
         ([KILL, ON_THE_WIRE], {"model-2"}),
+        ([ON_THE_WIRE.replace("model-2", "model-*")], {"model-1", "model-2"}),  # one of them is drawn
         ([KILL, LACKING], set()),  # such a trial is skipped
         ([FREE.format(targets="'api'"), ON_THE_WIRE], {"api", "model-2"}),
         ([FREE.format(targets="'model-*', 'remediator'")], {"model-1", "model-2", "remediator"}),
         (["pytestmark = pytest.mark.llmchaos_wire('api')\n", FREE.format(targets="'model-1'")], {"api", "model-1"}),
     ],
-    ids=["none", "a fault", "a skipped fault", "a mark", "a pattern", "two marks"],
+    ids=["none", "a fault", "a drawn service", "a skipped fault", "a mark", "a pattern", "two marks"],
 )
 def test_the_services_of_faults_and_marks_are_known_before_the_start(chaos, parts, services):
     done, found = chaos(*parts)

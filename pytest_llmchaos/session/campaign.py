@@ -13,6 +13,7 @@ from pytest_llmchaos.errors import InvalidExperiment, LlmchaosError, verdict_aft
 from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.evidence.journal_lines import Claim
 from pytest_llmchaos.evidence.trial_result import ClaimOutcome
+from pytest_llmchaos.faults.compositions import wired_services
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.plan import schedule as planning
 from pytest_llmchaos.plan.experiment import TrialPlan
@@ -68,9 +69,14 @@ class Campaign:
         self._wire |= set(services)
 
     def wire(self) -> frozenset[str]:
-        """The services that wire faults of this session may hit."""
-        acts = [act for trial in self._schedule if not self.lacking(trial.plan) for act in trial.plan.injections]
-        return frozenset({act.victim for act in acts if "proxy" in act.fault.needs}) | self._wire
+        """The services that wire faults of this session may hit.
+
+        All trials of an experiment have the same fault agents, so a pattern stands for
+        each of its services, not only for the drawn one.
+        """
+        performed = [trial.plan.experiment for trial in self._schedule if not self.lacking(trial.plan)]
+        found = (wired_services(experiment.faults, self.services) for experiment in performed)
+        return frozenset(self._wire.union(*found))
 
     def take(self, plans: Mapping[str, TrialPlan], recorded: Recorded | None = None) -> None:
         """Set the plans of the selected tests, by test id.

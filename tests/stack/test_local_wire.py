@@ -15,12 +15,14 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from support import machine
+from support import machine, sessions
+from support.gone import seconds_until_gone
 from support.waiting import until
 
 from pytest_llmchaos.errors import HealFailed, NotReady
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.model import Undo
+from pytest_llmchaos.runtime.local import cleanup
 from pytest_llmchaos.runtime.local.runtime import LocalRuntime
 from pytest_llmchaos.subject.lab import lab_subject
 
@@ -182,5 +184,87 @@ def test_an_agent_that_the_session_did_not_expect_cannot_enter_later(runtime):
     ):
         runtime.wire_arm(["api", "model-1", "model-2"])
 
-    assert runtime.wire_faults("api") is None
+    assert runtime.wire_faults("api").faults == ()
     assert runtime.wire_open("api") is not None
+
+
+SCENARIO = '''"""A replica that fails now and then."""
+import pytest
+from pytest_llmchaos import experiment, faults, loads
+
+LOAD = loads.open_loop(rate_rps=10, max_tokens=2)
+
+@experiment(
+    load=LOAD, fault=faults.flaky("model-1", share=1.0), remediator=False,
+    steady_s=1, fault_s=1, stable_s=0.5, settle_within_s=10,
+)
+def test_of_an_experiment(trial):
+    assert trial.victims == ("model-1",)
+'''
+FREE = """
+@pytest.mark.llmchaos_wire("model-2")
+def test_of_its_own_load(lab):
+    assert set(lab.runtime._control.inspect_agents()) == {"fault-agent-model-1", "fault-agent-model-2"}
+    with lab.load(LOAD, remediator=False, wire=["model-2"]):
+        lab.hold_steady(1)
+        with lab.inject(faults.flaky("model-2", share=1.0)) as injected:
+            lab.hold(0.5)
+    assert [act.victim for act, _ in injected.proven] == ["model-2"]
+"""
+PLAIN = """
+def test_without_faults_on_the_wire(lab):
+    runtime = lab.runtime
+    assert runtime._control.inspect_agents() == {}
+    assert runtime._reserve_addresses()._own == {}
+    assert "fault_agent" not in (runtime._work / "supervisord.conf").read_text()
+"""
+LOCAL = ("--chaos-runtime=local", "--chaos-backend=sim", "--chaos-seed=7")
+
+
+def commands(project):
+    """Command lines of a run's processes."""
+    return [
+        Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode() for pid in cleanup.processes_of(project)
+    ]
+
+
+def test_a_session_has_agents_for_the_services_of_its_faults_and_marks(tmp_path):
+    file = tmp_path / "test_scenario.py"
+    file.write_text(SCENARIO + FREE)
+    reports = tmp_path / "reports"
+
+    code, out = sessions.run(reports, str(file), *LOCAL)
+
+    assert code == 0, out[-4000:]
+    assert "2 passed" in out
+    witnesses = [line["witness"] for line in sessions.of_kind(reports, "proof")]
+    assert [witness for witness in witnesses if "flaky" in witness] == witnesses
+    assert [line["ok"] for line in sessions.of_kind(reports, "undone")] == [True, True]
+    assert commands(sessions.of_kind(reports, "stack")[0]["project"]) == []
+    assert (reports / "latest" / "logs" / f"{AGENT}.txt").stat().st_size > 0
+
+
+def test_a_session_without_faults_on_the_wire_has_no_agent(tmp_path):
+    file = tmp_path / "test_plain.py"
+    file.write_text(PLAIN)
+
+    code, out = sessions.run(tmp_path / "reports", str(file), *LOCAL)
+
+    assert code == 0, out[-4000:]
+
+
+def test_no_agent_outlives_pytest(tmp_path):
+    file = tmp_path / "test_doomed.py"
+    file.write_text(SCENARIO)
+    reports = tmp_path / "reports"
+    child = sessions.start(reports, str(file), *LOCAL)
+    try:
+        until(lambda: sessions.of_kind(reports, "proof"), "the proof", 90, seen=lambda: sessions.said(reports))
+        project = sessions.of_kind(reports, "stack")[0]["project"]
+        assert [line for line in commands(project) if "fault_agent" in line]
+    finally:
+        child.kill()
+        child.wait()
+    killed_s = time.monotonic()
+
+    seconds_until_gone(lambda: commands(project), killed_s)

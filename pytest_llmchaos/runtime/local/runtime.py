@@ -336,7 +336,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
                 name = (dead or sick)[0]
                 raise NotReady(
                     f"{', '.join(dead or sick)} did not become healthy within {deadline_s:g} s; {name} "
-                    f"{_in_words(states.get(name))} and its log ends:\n{self._log_end(name)}"
+                    f"{_in_words(states.get(name))} and its log ends:\n{self._log_end(name)}{self._agent_log_end(name)}"
                 )
             time.sleep(_LOOK_EVERY_S)
 
@@ -347,6 +347,11 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
         if self._set is None:
             raise NotReady("the local runtime is not prepared: call prepare() first")
         return self._set.wired([service])[service]
+
+    def _agent_log_end(self, service: str) -> str:
+        """End of the log of the agent in a service's way, empty without one."""
+        name = agent_name(service)
+        return f"\n{name}'s log ends:\n{self._log_end(name)}" if service in self._wired else ""
 
     def _log_end(self, service: str) -> str:
         log = self._work / "logs" / f"{service}.txt"
