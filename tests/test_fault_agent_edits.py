@@ -95,6 +95,8 @@ EDITS = {
     "slow_drip": {"every_s": 0.01, "bytes_per_piece": 7},
     "wrong_model": {"model": 'ot"her'},
     "empty_answer": {},
+    "hold": {},
+    "hold, answered": {"event": "answered"},
 }
 COUNTING = [name for name, given in EDITS.items() if "after_tokens" in given]
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from fault_agent.faults.base import AnswerFault, RequestFault, StreamFault
 from fault_agent.faults.decide import is_chosen
+from fault_agent.faults.hold import Hold
 
 if TYPE_CHECKING:
-    from fault_agent.faults.base import Editor, Substitute
+    from fault_agent.faults.editors import Editor
+    from fault_agent.faults.substitute import Substitute
     from fault_agent.leases import Lease
     from fault_agent.messages import AnswerHead, RequestHead
 
@@ -28,6 +30,7 @@ class Exchange:
         substitute: the answer that the agent gives itself.
         held: bytes of a request whose model must be known before it is passed on.
         begun: True once the substitute's delay runs.
+        hold: the fault that holds a message of this request.
     """
 
     head: RequestHead
@@ -38,10 +41,16 @@ class Exchange:
     held: list[bytes] | None = None
     begun: bool = False
     is_read: bool = False
+    hold: tuple[Lease, Hold] | None = field(default=None, init=False)
     _body: bytearray | None = field(default=None, init=False)
     _body_size: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        for lease in self.leases:
+            if isinstance(lease.fault, Hold) and lease.fault.match.matches(self.head, b""):
+                lease.meet()
+                if lease.counters["met"] == lease.fault.number:
+                    self.hold = (lease, lease.fault)
         if any(isinstance(one.fault, RequestFault) and one.fault.match.needs_body for one in self.leases):
             self._body = bytearray()
 
@@ -81,11 +90,16 @@ class Exchange:
         found: list[tuple[Editor, Lease]] = []
         for lease in self.leases:
             fault = lease.fault
-            if isinstance(fault, StreamFault) and self._is_hit(lease, fault):
+            if isinstance(fault, StreamFault) and self._is_edited(lease, fault):
                 editor = fault.editor(answer, lease.hit)
                 if editor is not None:
                     found.append((editor, lease))
         return found
+
+    def _is_edited(self, lease: Lease, fault: StreamFault) -> bool:
+        if isinstance(fault, Hold):
+            return self.hold == (lease, fault) and lease.active and fault.event != "received"
+        return self._is_hit(lease, fault)
 
     def _is_hit(self, lease: Lease, fault: RequestFault) -> bool:
         if not lease.active or not fault.match.matches(self.head, bytes(self._body or b"")):

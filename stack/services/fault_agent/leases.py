@@ -32,6 +32,7 @@ class Lease:
         counters: `met` requests or connections that it may hit, and `hit` ones.
         at_end: called once when the fault ends.
         acted: set at the first hit, and at the end.
+        hit_unix_s: Unix time of the first hit, in seconds.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Lease:
     ended_by: str | None = None
     counters: Counter[str] = field(default_factory=lambda: Counter(met=0, hit=0))
     at_end: set[Callable[[], None]] = field(default_factory=set)
+    hit_unix_s: float | None = None
     acted: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -54,7 +56,9 @@ class Lease:
 
     def hit(self) -> None:
         self.counters["hit"] += 1
-        self.acted.set()
+        if self.hit_unix_s is None:
+            self.hit_unix_s = time.time()
+            self.acted.set()
 
     def described(self) -> dict[str, object]:
         left_s = self.started_s + self.lease_s - time.monotonic()
@@ -66,6 +70,7 @@ class Lease:
             "lease_s": self.lease_s,
             "left_s": round(max(0.0, left_s), 3) if self.active else 0.0,
             "started_unix_s": self.started_unix_s,
+            "hit_unix_s": self.hit_unix_s,
             "options": asdict(self.fault),
             "counters": dict(self.counters),
         }

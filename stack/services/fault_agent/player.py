@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 from fault_agent.acts import Act, Finish, Pause, Send
 
 if TYPE_CHECKING:
-    from fault_agent.faults.base import Editor
+    from fault_agent.faults.editors import Editor
     from fault_agent.leases import Lease
 
 # Bytes that may wait for a pause before the service is read no further.
 FULL_BYTES: Final = 64 << 10
-_KEEP_ALIVE: Final = b": keep-alive\n\n"
 
 
 class Stage(Protocol):
@@ -32,12 +31,10 @@ class Stage(Protocol):
 class Player:
     """One answer that is edited."""
 
-    def __init__(
-        self, stage: Stage, editors: list[tuple[Editor, Lease]], *, chunked: bool, is_event_stream: bool
-    ) -> None:
+    def __init__(self, stage: Stage, editors: list[tuple[Editor, Lease]], *, chunked: bool, keep_alive: bytes) -> None:
         self._stage, self._editors = stage, editors
         self._chunked = chunked
-        self._comment = _KEEP_ALIVE if is_event_stream else b""
+        self._comment = keep_alive
         self._queue: deque[tuple[Act, Lease | None]] = deque()
         self._held = 0
         self._pause: tuple[Pause, Lease] | None = None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 from fault_agent import framing, sockets
 from fault_agent.exchange import Exchange
 from fault_agent.faults.decide import is_chosen
+from fault_agent.faults.events import keep_alive_of
 from fault_agent.faults.network import BlackHole, Latency, Reject, Reset
 from fault_agent.lane import Lane
 from fault_agent.link import Delays
@@ -64,6 +65,10 @@ class Side(asyncio.Protocol):
         if self._is_eof_kept:
             self._is_eof_kept = False
             self.eof_received()
+
+    def keep(self, data: bytes) -> None:
+        """Take bytes back that came before a hold. They come again after it."""
+        self._kept = data + self._kept
 
     def _is_open(self) -> bool:
         return self.transport is not None and not self.is_lost and not self.transport.is_closing()
@@ -270,6 +275,16 @@ class Conversation:
             return rest
         exchange = self._agent.exchange(head)
         self._exchanges.append(exchange)
+        if exchange.hold is not None and exchange.hold[1].event == "received":
+            self._hold_request(exchange, exchange.hold[0], raw)
+            self.client.keep(rest)
+            return b""
+        self._take_request(exchange, raw)
+        return rest
+
+    def _take_request(self, exchange: Exchange, raw: bytes) -> None:
+        """Decide about a request whose head is known, and pass the head on."""
+        assert self._request_body is not None  # noqa: S101 - set with the head
         if exchange.leases:
             if exchange.waits_for_body and not self._request_body.done:
                 exchange.held = []
@@ -278,7 +293,17 @@ class Conversation:
         self._pass_request(exchange, raw)
         if self._request_body.done:
             self._request_read(exchange)
-        return rest
+
+    def _hold_request(self, exchange: Exchange, lease: Lease, raw: bytes) -> None:
+        """Keep a request, and all that follows it, until the fault ends."""
+        self.client.hold("message")
+
+        def go_on() -> None:
+            self._take_request(exchange, raw)
+            self.client.release("message")
+
+        lease.at_end.add(go_on)
+        lease.hit()
 
     def _read_body(self, data: bytes) -> bytes:
         body, exchange = self._request_body, self._exchanges[-1]
@@ -449,9 +474,7 @@ class Conversation:
             self._say(raw)
             return
         chunked = exchange.head.version != "1.0"
-        self._player = Player(
-            self, editors, chunked=chunked, is_event_stream="event-stream" in head.header("content-type")
-        )
+        self._player = Player(self, editors, chunked=chunked, keep_alive=keep_alive_of(head))
         self._say(_edited_head(raw, chunked=chunked))
 
     def _read_answer_body(self, data: bytes) -> bytes:

@@ -12,6 +12,7 @@ from fault_agent.faults import (  # noqa: F401 - each of them registers its kind
     duplicate,
     empty_answer,
     flaky,
+    hold,
     inband_error,
     late_first_token,
     malformed,

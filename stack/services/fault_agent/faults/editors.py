@@ -264,6 +264,24 @@ class PauseFirst:
         return []
 
 
+class PauseLast:
+    """Waits after the last byte of a body, before its end."""
+
+    __slots__ = ("_hit",)
+
+    def __init__(self, hit: Callable[[], None]) -> None:
+        self._hit = hit
+
+    def feed(self, piece: bytes) -> list[Act]:
+        """Acts for the next bytes of the body."""
+        return _send(piece)
+
+    def end(self) -> list[Act]:
+        """Acts at the end of the body."""
+        self._hit()
+        return [Pause(None)]
+
+
 class Drip:
     """Sends a few bytes at a time, with a pause between two pieces."""
 

@@ -1,0 +1,61 @@
+"""A message that waits, so that something else can happen at that moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from fault_agent.acts import Act, Pause, Send
+from fault_agent.faults.base import StreamFault, register
+from fault_agent.faults.dialects import END, FINISH, TOKEN
+from fault_agent.faults.editors import AtMoment, Editor, Moment, PauseFirst, PauseLast
+from lab_common.values import InvalidValueError, require_one_of, require_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fault_agent.faults.events import Stream
+
+EVENTS: Final = ("received", "first_token", "answered")
+MOST_REQUESTS: Final = 1_000_000
+_UNTIL_THE_END: Final = Pause(None)
+
+
+@register
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hold(StreamFault):
+    """One message of one request waits until the fault ends.
+
+    It changes no byte. The load generator sees a late answer.
+
+    Attributes:
+        event: the message: the request itself (`received`), the first token of its
+            answer (`first_token`), or the last event of its answer (`answered`).
+        number: number of the request among those that match, counted from 1 since the
+            start of the fault, in the order of their heads.
+    """
+
+    kind: ClassVar[str] = "hold"
+    event: str = "first_token"
+    number: int = 1
+
+    def check(self) -> None:
+        """Check the options. Raises InvalidValueError."""
+        require_one_of("event", self.event, EVENTS)
+        require_whole("number", self.number, at_least=1, at_most=MOST_REQUESTS)
+        if self.share != 1:
+            raise InvalidValueError(f"share must be 1, because number selects the request, got {self.share!r}")
+        if self.match.needs_body:
+            raise InvalidValueError("match of hold must not name model or streaming: it counts requests by their heads")
+
+    def edit_stream(self, stream: Stream, hit: Callable[[], None]) -> Editor:
+        """An editor for a stream."""
+        wanted = END if self.event == "answered" else TOKEN | FINISH | END
+        return AtMoment(stream, self._act, hit, wanted=wanted)
+
+    def edit_whole(self, hit: Callable[[], None]) -> Editor:
+        """An editor for a JSON body."""
+        return PauseLast(hit) if self.event == "answered" else PauseFirst(_UNTIL_THE_END, hit)
+
+    def _act(self, moment: Moment) -> list[Act]:
+        return [_UNTIL_THE_END, Send(moment.raw)]
