@@ -52,7 +52,7 @@ def test_each_kind_is_parsed_with_its_defaults(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_options_are_parsed_again_from_their_own_json(kind):
-    made = fault(kind, share=0.5).fault
+    made = fault(kind, share=1.0 if kind == "hold" else 0.5).fault
 
     assert fault(kind, **options(made)).fault == made
 
@@ -125,6 +125,10 @@ WRONG = [
         {"kind": "empty_answer", "lease_s": 9, "after_tokens": 1},
         "^empty_answer has no option 'after_tokens'; it takes s",
     ),
+    ({"kind": "hold", "lease_s": 9, "event": "sent"}, "^event must be one of received, first_token, answered, got 'se"),
+    ({"kind": "hold", "lease_s": 9, "number": 0}, "^number must be at least 1, got 0"),
+    ({"kind": "hold", "lease_s": 9, "share": 0.5}, "^share must be 1, because number selects the request, got 0.5"),
+    ({"kind": "hold", "lease_s": 9, "match": {"model": "m"}}, "^match of hold must not name model or streaming"),
     ({"kind": "reset", "lease_s": 9, "after_bytes": -1}, "^after_bytes must be at least 0, got -1"),
 ]
 

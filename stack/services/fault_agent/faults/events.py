@@ -97,7 +97,7 @@ class EventStream:
 
     def data_of(self, raw: bytes) -> bytes:
         """The data of an event, its lines joined by LF."""
-        if raw.startswith(b"data:") and raw.endswith(b"\n\n") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+        if raw.startswith(b"data:") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
             return raw[6:-2] if raw.startswith(b" ", 5) else raw[5:-2]
         return b"\n".join(_DATA.findall(raw))
 
