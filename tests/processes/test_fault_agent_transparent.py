@@ -1,4 +1,4 @@
-"""The fault agent without a fault passes bytes, ends and pressure on unchanged.
+"""Bytes, ends and pressure through an agent without a fault.
 
 Scripted peers on raw sockets stand on both sides of the process. They share no code
 with the agent.
@@ -77,9 +77,10 @@ def slow_agent(service: Service, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def idle_agent(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agent]:
-    """An agent with a fault that meets each request and hits one in a billion."""
+    """An agent with faults that meet each message and hit one in a billion."""
     one = Agent(service.port, tmp_path_factory.mktemp("idle"))
-    one.start("flaky", share=1e-9, match={"method": "*"})
+    for kind, options in (("flaky", {}), ("late_first_token", {"delay_s": 1})):
+        one.start(kind, share=1e-9, match={"method": "*"}, **options)
     yield one
     assert one.stop() == 0, one.log.read_text()
 
@@ -114,12 +115,13 @@ class TestBytes:
 
     @settings(max_examples=60, phases=GENERATE)
     @given(conversation=st.one_of(conversations.conversations(), conversations.plain_tcp()))
-    def test_a_fault_that_hits_nothing_meets_each_request_and_changes_no_byte(self, idle_agent, service, conversation):
-        before = idle_agent.met()
+    def test_a_fault_that_hits_nothing_meets_each_message_and_changes_no_byte(self, idle_agent, service, conversation):
+        requests, bodies = (idle_agent.met(kind) for kind in ("flaky", "late_first_token"))
 
         talk(idle_agent.port, service, conversation.flights)
 
-        assert idle_agent.met() - before == conversation.requests
+        assert idle_agent.met("flaky") - requests == conversation.requests
+        assert idle_agent.met("late_first_token") - bodies == conversation.bodies
 
     @settings(max_examples=60, phases=GENERATE)
     @given(conversation=conversations.plain_tcp())

@@ -69,10 +69,10 @@ class Agent:
     def end(self, fault: str) -> None:
         self.ask({"do": "end", "id": fault})
 
-    def met(self) -> int:
-        """Requests, or connections, that its only fault has met."""
-        (fault,) = self.ask({"do": "list"})["faults"]
-        return int(fault["counters"]["met"])
+    def met(self, kind: str) -> int:
+        """Requests, answers or connections that the active fault has met."""
+        faults = self.ask({"do": "list"})["faults"]
+        return sum(int(one["counters"]["met"]) for one in faults if one["kind"] == kind and one["state"] == "active")
 
     def rss_bytes(self) -> int:
         pages = int(Path(f"/proc/{self.popen.pid}/statm").read_text(encoding="ascii").split()[1])

@@ -1,4 +1,4 @@
-"""Drawn conversations: HTTP/1 of every framing, tunnels and plain TCP.
+"""Drawn conversations of HTTP/1, tunnels and plain TCP.
 
 Strategies of hypothesis. A message is drawn as units: a head with its CRLFs, a part of
 a body, a chunk, a last chunk with its trailers. A proxy may hold an incomplete unit and
@@ -43,6 +43,7 @@ class Exchange:
     answer: tuple[bytes, ...]
     raw: tuple[tuple[str, bytes], ...] = ()  # both ways after a tunnel has opened
     last: bool = False  # the service ends the connection with this answer
+    has_body: bool = False  # the answer has one by its head, even if it is empty
 
 
 def _of(letters: bytes, drawn: bytes) -> bytes:
@@ -131,8 +132,8 @@ INTERIM = st.sampled_from(
 REASONS = st.sampled_from([b" OK", b" ", b"", b" R\xe9ason: with\ttab", b" Not Found"])
 
 
-def answers(draw: st.DrawFn, method: bytes, *, old: bool) -> tuple[tuple[bytes, ...], bool]:
-    """Units of an answer, and whether the connection ends with it."""
+def answers(draw: st.DrawFn, method: bytes, *, old: bool) -> tuple[tuple[bytes, ...], bool, bool]:
+    """Units of an answer, `last` and `has_body` of its exchange."""
     interim = () if old else draw(INTERIM)
     version = draw(st.sampled_from([b"HTTP/1.0", b"HTTP/1.1"])) if old else b"HTTP/1.1"
     shape = draw(st.sampled_from(["framed", "framed", "framed", "204", "304", "close", "error"]))
@@ -140,16 +141,16 @@ def answers(draw: st.DrawFn, method: bytes, *, old: bool) -> tuple[tuple[bytes, 
         status = shape.encode() if shape in {"204", "304"} else b"200"
         lies = [[], [b"Content-Length: 1234"], [b"Transfer-Encoding: chunked"]] if status != b"204" else [[]]
         first = version + b" " + status + draw(REASONS)
-        return (*interim, head(draw, first, *draw(st.sampled_from(lies)))), False
+        return (*interim, head(draw, first, *draw(st.sampled_from(lies)))), False, False
     if shape == "close":
         line = draw(st.sampled_from([b"Connection: close", b"Content-Type: text/event-stream"]))
         body = parts(draw, draw(BODIES))
-        return (*interim, head(draw, version + b" 200" + draw(REASONS), line), *body), True
+        return (*interim, head(draw, version + b" 200" + draw(REASONS), line), *body), True, True
     lines, units = framed(draw)
     if not lines or (old and not lines[0].lower().startswith(b"content-length")):
         lines, units = [b"Content-Length: 2"], (b"ok",)
     status = b"500" if shape == "error" else draw(st.sampled_from([b"200", b"206", b"404", b"200"]))
-    return (*interim, head(draw, version + b" " + status + draw(REASONS), *lines), *units), False
+    return (*interim, head(draw, version + b" " + status + draw(REASONS), *lines), *units), False, bool(units)
 
 
 @st.composite
@@ -166,9 +167,9 @@ def exchanges(draw: st.DrawFn) -> Exchange:
     request = head(draw, first, b"Host: x", *lines, *expected)
     if draw(st.integers(0, 9)) == 0:
         request = b"\r\n" + request  # RFC 9112, 2.2: a server ignores an empty line before a request
-    answer, last = answers(draw, method, old=old)
+    answer, last, has_body = answers(draw, method, old=old)
     continued = (b"HTTP/1.1 100 Continue\r\n\r\n",) if waits else ()
-    return Exchange(request=(request,), continued=continued, body=body, answer=answer, last=last)
+    return Exchange(request=(request,), continued=continued, body=body, answer=answer, last=last, has_body=has_body)
 
 
 @st.composite
@@ -187,21 +188,22 @@ def tunnels(draw: st.DrawFn) -> Exchange:
     if accepted:
         return Exchange(request=(request,), answer=(opened,), raw=raw, last=True)
     refused = head(draw, b"HTTP/1.1 403 Forbidden", b"Content-Length: 4")
-    return Exchange(request=(request,), answer=(refused, b"nope"))
+    return Exchange(request=(request,), answer=(refused, b"nope"), has_body=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """Flights, and the number of requests among them."""
+    """Flights, with the numbers of requests and of answers with a body."""
 
     flights: list[Flight]
-    requests: int
+    requests: int = 0
+    bodies: int = 0
 
 
 @st.composite
 def conversations(draw: st.DrawFn) -> Conversation:
     """Exchanges on one connection: in turn or pipelined, with an end of any side."""
-    requests = 0
+    requests = bodies = 0
     units: list[tuple[str, bytes]] = []
     for _ in range(draw(st.integers(1, 3))):
         piped = [draw(exchanges()) for _ in range(draw(st.sampled_from([1, 1, 2, 3])))]
@@ -212,10 +214,11 @@ def conversations(draw: st.DrawFn) -> Conversation:
             piped.append(draw(tunnels()))
         units += _in_order(piped)
         requests += len(piped)
+        bodies += sum(one.has_body for one in piped)
         if piped[-1].last:
             break
     flights = _flights(draw, units, SERVICE if piped[-1].last and not piped[-1].raw else None)
-    return Conversation(flights=flights, requests=requests)
+    return Conversation(flights=flights, requests=requests, bodies=bodies)
 
 
 def _in_order(piped: list[Exchange]) -> list[tuple[str, bytes]]:
@@ -254,7 +257,7 @@ def plain_tcp(draw: st.DrawFn) -> Conversation:
     """Bytes that are not HTTP, both ways, with either side first."""
     first = [(SERVICE, draw(SOME_BYTES))] if draw(st.booleans()) else []
     rest = draw(st.lists(st.tuples(st.sampled_from([CLIENT, SERVICE]), SOME_BYTES), max_size=5))
-    return Conversation(flights=_flights(draw, [*first, (CLIENT, draw(FIRST_BYTES)), *rest], None), requests=0)
+    return Conversation(flights=_flights(draw, [*first, (CLIENT, draw(FIRST_BYTES)), *rest], None))
 
 
 def _flights(draw: st.DrawFn, units: list[tuple[str, bytes]], ending: str | None) -> list[Flight]:

@@ -1,4 +1,4 @@
-"""Two scripted peers on raw sockets, one on each side of a proxy.
+"""Two scripted peers on raw sockets around a proxy.
 
 A conversation is a list of flights. The next flight begins when the bytes of the last
 one have arrived, so a proxy that holds bytes is found out too. One thread drives both

@@ -208,12 +208,12 @@ def body_of_request(head: RequestHead) -> Body:
 
 
 def body_of_answer(head: AnswerHead) -> Body:
-    """The body that follows the head of an answer, without one for 1xx, 204 and 304.
+    """The body after the head of an answer, none for 1xx, 204, 304 and tunnels.
 
     Raises:
         NotHttpError: its length is ambiguous.
     """
-    if head.request.method == "HEAD" or head.status < 200 or head.status in (204, 304):
+    if head.request.method == "HEAD" or head.status < 200 or head.status in (204, 304) or is_tunnel(head):
         return Body()
     if any(name == "transfer-encoding" for name, _ in head.headers):
         return Body(chunked=True) if _is_chunked(head.headers, final=False) else Body(length=None)
