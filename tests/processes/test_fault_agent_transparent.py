@@ -334,6 +334,20 @@ class TestPressure:
         until(lambda: client.read() or len(client.got) >= sent, "all bytes", seen=lambda: len(client.got))
         assert bytes(client.got) == (STREAM + _pattern(sent))[:sent]
 
+    def test_a_body_too_long_to_be_read_for_a_decision_is_not_held(self, agent, service):
+        client, peer = pair(agent, service)
+        before = agent.rss_bytes()
+        fault = agent.start("flaky", match={"model": "x"})
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (200 * MB)
+
+        sent = _fill(client, head)
+
+        assert sent < self.BUFFERED_BYTES
+        assert agent.rss_bytes() - before < 3 * self.GROWS_BYTES  # 4 MiB twice, and on their way
+        until(lambda: peer.read() or len(peer.got) >= sent, "all bytes", seen=lambda: len(peer.got))
+        assert bytes(peer.got) == (head + _pattern(sent))[:sent]
+        agent.end(fault)
+
     def test_other_connections_go_on_while_one_is_blocked(self, agent, service):
         client, peer = pair(agent, service)
         client.send(GET)

@@ -317,6 +317,8 @@ class Conversation:
             return data
         if decoded is not None:
             exchange.take_body(decoded)
+            if exchange.held is not None and not exchange.wants_body:  # it is too long to be held
+                self._decide(exchange)
         self._pass_request(exchange, data if end == len(data) else data[:end])
         if body.done:
             self._request_read(exchange)
@@ -336,11 +338,16 @@ class Conversation:
         self._request_body = None
         exchange.is_read = True
         if exchange.held is not None:
-            exchange.choose_substitute()
-            if exchange.substitute is None:
-                self._flush_held(exchange)
+            self._decide(exchange)
         if exchange.substitute is not None:
             self._substitute()
+
+    def _decide(self, exchange: Exchange) -> None:
+        """Answer a held request, or pass it on."""
+        exchange.choose_substitute()
+        if exchange.substitute is None:
+            self._flush_held(exchange)
+        exchange.held = None
 
     def _flush_held(self, exchange: Exchange) -> None:
         held, exchange.held = exchange.held or [], None
