@@ -108,12 +108,12 @@ def flights(*sides: bytes) -> list[Flight]:
 
 
 class TestBytes:
-    @settings(max_examples=120, phases=GENERATE)
+    @settings(max_examples=100, phases=GENERATE)
     @given(conversation=conversations.conversations())
     def test_http_passes_byte_for_byte(self, agent, service, conversation):
         talk(agent.port, service, conversation.flights)
 
-    @settings(max_examples=60, phases=GENERATE)
+    @settings(max_examples=50, phases=GENERATE)
     @given(conversation=st.one_of(conversations.conversations(), conversations.plain_tcp()))
     def test_a_fault_that_hits_nothing_meets_each_message_and_changes_no_byte(self, idle_agent, service, conversation):
         requests, bodies = (idle_agent.met(kind) for kind in ("flaky", "late_first_token"))
