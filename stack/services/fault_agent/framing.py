@@ -179,6 +179,11 @@ class Body:
             self._line = b""
             at = newline + 1
             self._end_line(line.rstrip(b"\r"))
+            if self._state == "data" and data.startswith(b"\r\n", at + self._left):  # most often, all of it is here
+                if decoded is not None:
+                    decoded.append(data[at : at + self._left])
+                at += self._left + 2
+                self._state = "size"
         return at
 
     def _end_line(self, line: bytes) -> None:
