@@ -6,6 +6,7 @@ Values are frozen and checked when made.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal, Protocol, get_args, runtime_checkable
@@ -233,6 +234,8 @@ class LeasedFaultState:
         active: True while it is in force.
         started_unix_s: Unix time of its start, in seconds.
         counters: Counts of what the fault has done so far.
+        hit_unix_s: Unix time of the first hit in seconds, by the agent's clock. None
+            before it, and from the engine.
     """
 
     id: str
@@ -240,6 +243,7 @@ class LeasedFaultState:
     active: bool
     started_unix_s: float
     counters: Mapping[str, float] = field(default_factory=dict)
+    hit_unix_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -482,6 +486,22 @@ class CanProxy(Protocol):
         """Return the faults that the agent lists, or None if it does not answer.
 
         Without an agent the list is empty.
+        """
+        ...
+
+    def wire_wait(self, service: str, id_: str, deadline_s: float) -> LeasedFaultState | None:
+        """Wait until a fault has hit its first request, and return its state.
+
+        Args:
+            service: Name of the service.
+            id_: The fault's id in the agent.
+            deadline_s: Seconds to wait. The state then shows no hit.
+
+        Returns:
+            The state, or None without an agent.
+
+        Raises:
+            NotReady: The agent does not answer, or has no such fault.
         """
         ...
 
@@ -836,6 +856,34 @@ class CountsRequests(Protocol):
 
     def counted(self, runtime: AbleRuntime, victim: str) -> str:
         """Return in words how many requests it met and hit, for an error."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """A moment at which a fault begins.
+
+    Attributes:
+        at: The moment, in words.
+        unix_s: Unix time of it, in seconds.
+    """
+
+    at: str
+    unix_s: float
+
+
+@runtime_checkable
+class BeginsAtMoment(Protocol):
+    """A fault that begins at a moment of the running load.
+
+    Attributes:
+        on: Service whose fault agent has the moment, "" for the victim.
+    """
+
+    @property
+    def on(self) -> str: ...
+    def moment(self, runtime: AbleRuntime, victim: str) -> AbstractContextManager[Moment]:
+        """Wait for the moment. It lasts as long as the block."""
         ...
 
 

@@ -38,7 +38,7 @@ VARIANTS: dict[str, Variants] = {
         ('engine="survives"', lambda: faults.xid("model-1", engine="survives")),
     ),
 }
-COMPOSITIONS = ("together", "sequence", "random")
+COMPOSITIONS = ("together", "sequence", "random", "timed")
 LOADS = ("open_loop", "poisson", "ramp", "burst", "sine", "trace")
 FAULTS_INTRO = """\
 Every fault takes a `target`: a service's name, a name with `*` at its end (one service of that

@@ -53,6 +53,7 @@ from pytest_llmchaos.faults.stream_edits import (
 from pytest_llmchaos.faults.stream_ends import EmptyAnswer, InbandError, Truncate, empty_answer, inband_error, truncate
 from pytest_llmchaos.faults.stream_timing import LateFirstToken, SlowDrip, Stall, late_first_token, slow_drip, stall
 from pytest_llmchaos.faults.thermal_throttling import ThermalThrottling, thermal_throttling
+from pytest_llmchaos.faults.timed import timed
 from pytest_llmchaos.faults.wire_match import match
 from pytest_llmchaos.faults.xid import XidReported, xid
 from pytest_llmchaos.model import Fault
@@ -95,6 +96,7 @@ __all__ = [
     "stall",
     "stop",
     "thermal_throttling",
+    "timed",
     "together",
     "truncate",
     "wrong_model",

@@ -185,6 +185,11 @@ class OnTarget:
         return self.primitive.expects
 
     @property
+    def wire_targets(self) -> tuple[str, ...]:
+        """Targets whose requests must pass a fault agent."""
+        return (self.target,) if "proxy" in self.needs else ()
+
+    @property
     def blast_radius(self) -> int:
         return 1
 

@@ -94,7 +94,8 @@ def wired_services(faults: Iterable[Fault], services: Sequence[str]) -> tuple[st
         if isinstance(fault, _Composition):
             found.update(wired_services(fault.members, services))
         else:
-            found.update(*(victims_of(target, services) for target in fault.target.split(",")))
+            targets = fault.wire_targets if isinstance(fault, OnTarget) else fault.target.split(",")
+            found.update(*(victims_of(target, services) for target in targets))
     return tuple(sorted(found))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import FaultNotObserved, HealFailed, NoVictim
-from pytest_llmchaos.model import REPLICA, CountsRequests, MayEndEarly, replica_name
+from pytest_llmchaos.model import REPLICA, BeginsAtMoment, CountsRequests, MayEndEarly, replica_name
 from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.undo import is_over, prove_reverted, revert_until_done
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmchaos.evidence.trial_record import Record
-    from pytest_llmchaos.model import Injection, Runtime, RuntimeEvent, Undo
+    from pytest_llmchaos.model import AbleRuntime, Injection, Runtime, RuntimeEvent, Undo
     from pytest_llmchaos.prometheus.annotations import Signals
 
 PROOF_DEADLINE_S = 5.0
@@ -136,7 +136,7 @@ class Injector:
         intent = record.intent(act.fault.kind, name, undo_of(act))
         injected.acts.append(act)
         self._intents.append((intent, act))
-        with injected.acting(act.victim):
+        with self._moment(able, act), injected.acting(act.victim):
             act.fault.inject(able, act.victim)
         proof = None
         deadline = time.monotonic() + within_s
@@ -159,6 +159,17 @@ class Injector:
             injected.start_unix_s = proof.at_unix_s
         injected.last_unix_s = proof.at_unix_s
         injected.proven.append((act, proof.at_unix_s))
+
+    @contextmanager
+    def _moment(self, able: AbleRuntime, act: Injection) -> Iterator[None]:
+        """Wait for the fault's moment if it has one, and record how exact it was."""
+        if not isinstance(act.fault, BeginsAtMoment):
+            yield
+            return
+        with act.fault.moment(able, act.victim) as moment:
+            late_ms = 1000 * max(0.0, time.time() - moment.unix_s)
+            yield
+        self._record.event("instrument", f"{act.fault.kind} {name_of(act)} began {late_ms:.1f} ms {moment.at}")
 
     def require_lasted(self) -> None:
         """Raises FaultNotObserved for a proven fault that ended before its revert."""

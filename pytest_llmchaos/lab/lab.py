@@ -36,7 +36,7 @@ from pytest_llmchaos.lab.live_load import RunningLoad
 from pytest_llmchaos.lab.overload import ProcessFlood
 from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, WARM_UP_TAIL_S, Reasons
 from pytest_llmchaos.lab.views import RemediatorView, ServiceView
-from pytest_llmchaos.model import Injection, replica_name
+from pytest_llmchaos.model import BeginsAtMoment, Injection, replica_name
 from pytest_llmchaos.plan.experiment import LEASE_MARGIN_S, check_abort_if, check_blast_radius, check_seconds
 from pytest_llmchaos.plan.schedule import most_at_once, numbers_of, require_blast_radius
 from pytest_llmchaos.prometheus.annotations import Signals
@@ -686,7 +686,7 @@ class Lab:
             raise InvalidExperiment(
                 f"{', '.join(strangers)} may not be hit; targets are {', '.join(self.subject.may_hit)}"
             )
-        unwired = sorted({act.victim for act in acts if "proxy" in act.fault.needs} - self._wired)
+        unwired = sorted({_wire_of(act) for act in acts if "proxy" in act.fault.needs} - self._wired)
         if unwired:
             raise InvalidExperiment(
                 f"{_shown(fault)} needs a fault agent in the way of {', '.join(unwired)} before the load starts: "
@@ -703,6 +703,12 @@ class _Requests:
     arrivals: Sequence[Arrival] | None
     longest_s: float
     wire: tuple[str, ...]
+
+
+def _wire_of(act: Injection) -> str:
+    """The service whose fault agent an act needs."""
+    on = act.fault.on if isinstance(act.fault, BeginsAtMoment) else ""
+    return on or act.victim
 
 
 def _leaves_evidence(error: BaseException) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from pytest_llmchaos.errors import HealFailed, NotReady
-from pytest_llmchaos.runtime.leased_faults import ListedFault, read_faults
+from pytest_llmchaos.runtime.leased_faults import ListedFault, read_fault, read_faults
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import LeasedFaults, Undo, UndoOp
+    from pytest_llmchaos.model import LeasedFaults, LeasedFaultState, Undo, UndoOp
 
 
 class AgentFaults(TypedDict):
@@ -23,7 +23,7 @@ class AgentFaults(TypedDict):
 class AgentAnswer(TypedDict, total=False):
     """One line of the agent's control socket.
 
-    `ok` is a fault's state after `start` and `end`, and all faults after `list`.
+    `ok` is all faults after `list`, and one fault's state after other calls.
     """
 
     ok: ListedFault | AgentFaults
@@ -31,7 +31,13 @@ class AgentAnswer(TypedDict, total=False):
 
 
 class AgentAbility:
-    """Mixin for runtimes, which supply the way to the agents and to their controls."""
+    """Mixin for runtimes, which supply the way to the agents and to their controls.
+
+    Attributes:
+        longest_wait_s: Seconds for which one call may wait for an answer.
+    """
+
+    longest_wait_s = 2.0
 
     def _ask_agent(self, service: str, asked: Mapping[str, object]) -> AgentAnswer | None:
         """Send one line to the agent of a service and return its answer as it came.
@@ -80,6 +86,21 @@ class AgentAbility:
     def wire_end(self, service: str, id_: str) -> None:
         """End one fault. Does nothing if it has ended."""
         self._answer(service, {"do": "end", "id": id_})
+
+    def wire_wait(self, service: str, id_: str, deadline_s: float) -> LeasedFaultState | None:
+        """Wait until a fault has hit its first request, and return its state.
+
+        At the deadline the state shows no hit. None without an agent.
+        """
+        deadline = time.monotonic() + deadline_s
+        while True:
+            left_s = min(self.longest_wait_s, deadline - time.monotonic())
+            told = self._answer(service, {"do": "wait", "id": id_, "deadline_s": max(0.01, left_s)})
+            if told is None:
+                return None
+            state = read_fault(cast("ListedFault", told), time.time())
+            if state.hit_unix_s is not None or not state.active or time.monotonic() > deadline:
+                return state
 
     def undo_wire(self, undo: Undo) -> None:
         """End all active faults of one kind.

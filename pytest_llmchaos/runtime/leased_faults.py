@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from pytest_llmchaos.model import LeasedFaults, LeasedFaultState
 
@@ -17,6 +17,7 @@ class ListedFault(TypedDict):
     lease_s: float
     left_s: float
     counters: Mapping[str, float]
+    hit_unix_s: NotRequired[float | None]
 
 
 def read_faults(listed: Sequence[ListedFault], now_unix_s: float) -> LeasedFaults:
@@ -28,10 +29,16 @@ def read_faults(listed: Sequence[ListedFault], now_unix_s: float) -> LeasedFault
         listed: Faults as the other process lists them.
         now_unix_s: Unix time of the list in seconds, by our clock.
     """
-    return LeasedFaults(at_unix_s=now_unix_s, faults=tuple(_state(one, now_unix_s) for one in listed))
+    return LeasedFaults(at_unix_s=now_unix_s, faults=tuple(read_fault(one, now_unix_s) for one in listed))
 
 
-def _state(listed: ListedFault, now_unix_s: float) -> LeasedFaultState:
+def read_fault(listed: ListedFault, now_unix_s: float) -> LeasedFaultState:
+    """Return one fault of a list as a value.
+
+    Args:
+        listed: The fault as the other process lists it.
+        now_unix_s: Unix time of the list in seconds, by our clock.
+    """
     active = listed["state"] == "active"
     age_s = float(listed["lease_s"]) - float(listed["left_s"]) if active else 0.0
     return LeasedFaultState(
@@ -40,4 +47,5 @@ def _state(listed: ListedFault, now_unix_s: float) -> LeasedFaultState:
         active=active,
         started_unix_s=now_unix_s - age_s,
         counters={str(name): float(count) for name, count in listed["counters"].items()},
+        hit_unix_s=listed.get("hit_unix_s"),
     )

@@ -223,7 +223,7 @@ class World:
         return Client(self.port)
 
     def knock(self) -> str:
-        """The end of one GET on a new connection, `refused` if there is none."""
+        """The end of one GET on a new connection, or `refused`."""
         try:
             with self.client() as client:
                 return client.get().end

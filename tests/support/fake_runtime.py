@@ -211,6 +211,11 @@ class FakeRuntime(UndoRegistry):
         found = tuple(fault for (name, _), fault in self._wire_faults.items() if name == service)
         return LeasedFaults(at_unix_s=self.now(), faults=found)
 
+    def wire_wait(self, service: str, id_: str, deadline_s: float) -> LeasedFaultState | None:
+        """The third request comes at once, unless the fake is deaf."""
+        found = next(fault for (name, _), fault in self._wire_faults.items() if name == service and fault.id == id_)
+        return found if self.deaf else replace(found, hit_unix_s=self.now())
+
     def wire_end(self, service: str, id_: str) -> None:
         for key, fault in self._wire_faults.items():
             if key[0] == service and fault.id == id_:

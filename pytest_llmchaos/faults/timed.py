@@ -1,0 +1,181 @@
+"""A fault at a message: it begins while a fault agent holds that message."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from pytest_llmchaos.errors import BadScenario, FaultNotObserved, NotReady
+from pytest_llmchaos.faults.base import OnTarget, check_seconds, check_target, options_of
+from pytest_llmchaos.model import AbleRuntime, CanProxy, Fault, Fidelity, Lifetime, Moment, Primitive, Proof, Undo
+
+# The message is let go soon after the deadline, whatever happens to pytest.
+LEASE_MARGIN_S = 5.0
+_AT = re.compile(r"after:([a-z]+)#([1-9][0-9]{0,5})\.([a-z_]+)")
+# Paths of requests, by the names that `at` uses.
+PATHS: Mapping[str, str] = {
+    "request": "*",
+    "chat": "*/chat*",
+    "completion": "*/completions",
+    "generate": "*/generate*",
+}
+EVENTS = ("received", "first_token", "answered")
+# These act at once. All others last, so that the moment of their start matters little.
+_AT_ONCE = ("kill", "crash", "stop", "restart", "pause")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtMessage:
+    """A primitive that begins at a message.
+
+    Attributes:
+        primitive: The fault.
+        at: The message, such as `after:chat#3.first_token`.
+        on: Service whose messages count, "" for the victim.
+        within_s: Seconds within which the message must come.
+    """
+
+    primitive: Primitive
+    at: str
+    on: str
+    within_s: float
+
+    @property
+    def kind(self) -> str:
+        return self.primitive.kind
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.primitive.needs | {"proxy"}
+
+    @property
+    def lifetime(self) -> Lifetime:
+        return self.primitive.lifetime
+
+    @property
+    def fidelity(self) -> Fidelity:
+        return self.primitive.fidelity
+
+    @property
+    def expects(self) -> str:
+        return self.primitive.expects
+
+    @property
+    def strength(self) -> Mapping[str, object]:
+        return {"at": self.at, **({"on": self.on} if self.on else {}), **options_of(self.primitive)}
+
+    def with_lease(self, for_s: float, name: str) -> AtMessage:  # noqa: ARG002 - the protocol's
+        return self
+
+    @contextmanager
+    def moment(self, runtime: CanProxy, victim: str) -> Iterator[Moment]:
+        """Wait for the message, and hold it inside the block.
+
+        Raises:
+            FaultNotObserved: It did not come in time.
+            NotReady: The service has no fault agent, or it does not answer.
+        """
+        service = self.on or victim
+        kind, number, event = _parts(self.at)
+        id_ = runtime.wire_start(
+            service,
+            "hold",
+            lease_s=self.within_s + LEASE_MARGIN_S,
+            seed=0,
+            event=event,
+            number=number,
+            match={"path": PATHS[kind]},
+        )
+        try:
+            held = runtime.wire_wait(service, id_, self.within_s)
+            if held is None or held.hit_unix_s is None:
+                met = held.counters.get("met", 0) if held is not None else 0
+                raise FaultNotObserved(
+                    f"{self.kind} {victim} was to begin {self.at}, and within {self.within_s:g} s {service} got {met:g} "
+                    f"requests of that kind: raise the rate or within_s, or name an earlier request"
+                )
+            yield Moment(at=f"{self.at} on {service}", unix_s=held.hit_unix_s)
+        finally:
+            with suppress(NotReady):  # an agent that went with its service holds nothing
+                runtime.wire_end(service, id_)
+
+    def inject(self, runtime: AbleRuntime, victim: str) -> None:
+        self.primitive.inject(runtime, victim)
+
+    def undo(self, victim: str) -> Undo:
+        return self.primitive.undo(victim)
+
+    def observed(self, runtime: AbleRuntime, victim: str, since_unix_s: float) -> Proof | None:
+        return self.primitive.observed(runtime, victim, since_unix_s)
+
+    def healed(self, runtime: AbleRuntime, victim: str, since_unix_s: float) -> Proof | None:
+        return self.primitive.healed(runtime, victim, since_unix_s)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(OnTarget):
+    """A fault on its target that begins at a message."""
+
+    primitive: AtMessage
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} {self.primitive.at}{f' on {self.primitive.on}' if self.primitive.on else ''}"
+
+    @property
+    def wire_targets(self) -> tuple[str, ...]:
+        return (self.primitive.on or self.target,)
+
+
+def timed(fault: Fault, *, at: str, on: str | None = None, within_s: float = 30.0) -> Fault:
+    """Begin a fault at a message of a conversation.
+
+    A fault agent holds that message. The fault is injected, then the message goes on.
+
+    - Ends: as `fault` does.
+    - Fidelity: that of `fault`. The moment is the agent's.
+    - Expected signal: that of `fault`.
+
+    Args:
+        fault: `faults.kill`, `crash`, `stop`, `restart` or `pause` of one target.
+        at: The message, `after:KIND#NUMBER.EVENT`. KIND is `chat` (paths with
+            `/chat`), `completion`, `generate` or `request` (every POST). NUMBER counts
+            such requests from the start of the fault phase. EVENT is `received` (the
+            service does not have the request yet), `first_token` or `answered` (the
+            client lacks the last event).
+        on: Service whose messages count. Default: the victim.
+        within_s: Seconds within which the message must come, above 0, below 86400.
+
+    Returns:
+        A fault for `experiment(fault=...)` and `lab.inject`.
+
+    Raises:
+        BadScenario: `fault` is another fault or has several targets, or an argument is
+            not as described.
+    """
+    if not isinstance(fault, OnTarget) or fault.primitive.kind not in _AT_ONCE:
+        names = ", ".join(f"faults.{one}" for one in _AT_ONCE)
+        raise BadScenario(f"faults.timed(fault) must be one of {names} on one target, got {fault}")
+    if isinstance(fault, Timed):
+        raise BadScenario(f"faults.timed(fault) must be a fault without a message, got {fault}")
+    if not isinstance(at, str):
+        raise BadScenario(f"faults.timed(at=...) must be text such as 'after:chat#3.first_token', got {at!r}")
+    _parts(at)
+    service = "" if on is None else check_target("timed(on)", on)
+    if service.endswith("*") or "#" in service:
+        raise BadScenario(f"faults.timed(on=...) must be the name of one service, got {on!r}")
+    limit_s = check_seconds("faults.timed(within_s=...)", within_s)
+    primitive = AtMessage(primitive=fault.primitive, at=at, on=service, within_s=limit_s)
+    return Timed(primitive=primitive, target=fault.target, shown=fault.shown)
+
+
+def _parts(at: str) -> tuple[str, int, str]:
+    """Return kind, number and event of a message. Raises BadScenario."""
+    found = _AT.fullmatch(at)
+    if found is None or found[1] not in PATHS or found[3] not in EVENTS:
+        raise BadScenario(
+            f"faults.timed(at=...) must be 'after:KIND#NUMBER.EVENT' with KIND one of {', '.join(PATHS)} and EVENT one of "
+            f"{', '.join(EVENTS)}, such as 'after:chat#3.first_token', got {at!r}"
+        )
+    return found[1], int(found[2]), found[3]

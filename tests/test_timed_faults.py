@@ -1,0 +1,126 @@
+"""Faults that begin at a message of a conversation."""
+
+import functools
+from random import Random
+
+import pytest
+from support.clock import Clock
+from support.fake_lab import fake_lab
+from support.wired_lab import Clients, Wired
+
+from pytest_llmchaos import faults, loads
+from pytest_llmchaos.errors import BadScenario, FaultNotObserved, InvalidExperiment
+from pytest_llmchaos.evidence.journal import read
+from pytest_llmchaos.faults.compositions import wired_services
+from pytest_llmchaos.host import measurement_lock
+from pytest_llmchaos.lab import gates, injector
+from pytest_llmchaos.model import BeginsAtMoment
+from pytest_llmchaos.runtime import undo
+
+LOAD = loads.open_loop(rate_rps=2)
+THIRD = "after:chat#3.first_token"
+KILL = faults.timed(faults.kill("model-1"), at=THIRD)
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    clock, log = Clock(), []
+    runtime = Wired(clock)
+    runtime.log = log
+    monkeypatch.setattr("pytest_llmchaos.lab.lab.RunningLoad", lambda *_, **__: Clients(log))
+    monkeypatch.setattr(gates, "require_clean", lambda _: None)
+    monkeypatch.setattr(measurement_lock, "slot_file", lambda name: tmp_path / f"{name}.lock")
+    monkeypatch.setattr(injector, "time", clock)
+    monkeypatch.setattr(injector, "revert_until_done", functools.partial(undo.revert_until_done, deadline_s=0.0))
+    judge = lambda _lab, record, *_: record.seen()  # noqa: E731 - one line of a fake
+    with fake_lab(tmp_path, clock, runtime, judge=judge) as made:
+        yield made
+
+
+def test_a_timed_fault_is_the_fault_with_its_message():
+    assert str(KILL) == f"kill model-1 {THIRD}"
+    assert str(faults.timed(faults.kill("model-1"), at=THIRD, on="api")) == f"kill model-1 {THIRD} on api"
+    assert KILL.needs == faults.kill("model-1").needs | {"proxy"}
+    assert (KILL.lifetime, KILL.fidelity, KILL.target) == ("lasting", "real", "model-1")
+    assert KILL.strength == {"at": THIRD}
+    stop = faults.timed(faults.stop("api", grace_s=2), at="after:request#1.received", on="model-1")
+    assert stop.strength == {"at": "after:request#1.received", "on": "model-1", "grace_s": 2}
+    (act,) = KILL.plan(Random(1), ["api", "model-1"])
+    assert (act.victim, act.fault.kind) == ("model-1", "kill")
+    assert isinstance(act.fault, BeginsAtMoment)
+
+
+def test_the_agent_stands_where_the_messages_are():
+    services = ["api", "model-1", "model-2"]
+    assert wired_services([KILL], services) == ("model-1",)
+    assert wired_services([faults.timed(faults.kill("model-*"), at=THIRD)], services) == ("model-1", "model-2")
+    assert wired_services([faults.timed(faults.kill("model-*"), at=THIRD, on="api")], services) == ("api",)
+    assert wired_services([faults.together(KILL, faults.kill("api"))], services) == ("model-1",)
+
+
+def test_the_fault_begins_while_the_message_is_held(lab, monkeypatch):
+    kill = lab.runtime.kill
+
+    def watched(service):
+        lab.runtime.log.append(f"kill {service}")
+        lab.runtime.log += [one.kind for one in lab.runtime.wire_faults("model-1").faults if one.active]
+        kill(service)
+
+    monkeypatch.setattr(lab.runtime, "kill", watched)
+    with lab.load(LOAD, wire=["model-1"]), lab.inject(KILL):
+        assert not any(one.active for one in lab.runtime.wire_faults("model-1").faults)
+
+    mine = [one for one in lab.runtime.log if one in ("hold model-1", "kill model-1", "hold")]
+    assert mine == ["hold model-1", "kill model-1", "hold"]
+    events = [line["what"] for line in read(lab.journal.path) if line["kind"] == "event"]
+    assert f"kill model-1 began 0.0 ms {THIRD} on model-1" in events
+
+
+def test_a_message_that_does_not_come_is_not_observed(lab):
+    lab.runtime.deaf = True
+
+    with (
+        pytest.raises(FaultNotObserved, match=r"was to begin after:chat#3\.first_token, and within 30 s model-1 got 2"),
+        lab.load(LOAD, wire=["model-1"]),
+        lab.inject(KILL),
+    ):
+        pytest.fail("the block must not be entered")
+
+    assert lab.runtime.state("model-1").running
+    assert not any(one.active for one in lab.runtime._wire_faults.values())
+
+
+def test_a_timed_fault_without_an_agent_is_refused(lab):
+    fault = faults.timed(faults.kill("model-1"), at=THIRD, on="api")
+
+    with (
+        pytest.raises(InvalidExperiment, match="needs a fault agent in the way of api before"),
+        lab.load(LOAD, wire=["model-1"]),
+        lab.inject(fault),
+    ):
+        pytest.fail("the block must not be entered")
+
+
+@pytest.mark.parametrize(
+    "at", ["", "chat#3.first_token", "after:chat.first_token", "after:chat#0.answered", "after:call#1.answered", 3]
+)
+def test_another_message_is_refused(at):
+    with pytest.raises(BadScenario, match=r"faults\.timed\(at=\.\.\.\) must be .*after:chat#3\.first_token.*got"):
+        faults.timed(faults.kill("model-1"), at=at)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [faults.none(), faults.flaky("api"), faults.kill(["model-1", "model-2"]), KILL, "kill"],
+    ids=str,
+)
+def test_other_faults_are_refused(fault):
+    with pytest.raises(BadScenario, match=r"faults\.timed\(fault\) must be"):
+        faults.timed(fault, at=THIRD)
+
+
+def test_messages_count_on_one_named_service_and_within_seconds():
+    with pytest.raises(BadScenario, match="name of one service"):
+        faults.timed(faults.kill("model-1"), at=THIRD, on="model-*")
+    with pytest.raises(BadScenario, match=r"within_s=\.\.\.\) must be a number of seconds"):
+        faults.timed(faults.kill("model-1"), at=THIRD, within_s=0)
