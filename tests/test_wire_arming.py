@@ -130,6 +130,16 @@ def test_a_load_without_wire_faults_has_no_agent(lab):
     assert lab.runtime.log == ["launch", "clean", "start", "stop"]
 
 
+def test_the_mark_of_a_test_names_the_services_unless_the_load_does(lab):
+    lab.test.wire = ("model-1",)
+
+    with lab.load(LOAD), lab.inject(FLAKY):
+        assert lab.runtime.armed == {"model-1"}
+    assert lab.runtime.log == WHOLE
+    with lab.load(LOAD, wire=[]):
+        assert lab.runtime.armed == set()
+
+
 def test_a_wire_fault_without_an_agent_is_refused_before_anything_is_touched(lab):
     why = r"flaky model-1 needs a fault agent in the way of model-1 before .* lab\.load\(\.\.\., wire=\['model-1'\]\)"
 

@@ -1,4 +1,4 @@
-"""Services that wire faults may hit, as a session finds them before its start."""
+"""Services of a session that wire faults may hit."""
 
 import pytest
 from support.plugin_double import put_double
@@ -102,6 +102,16 @@ def test_a_mark_without_a_known_service_ends_the_session(chaos, mark, said):
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     assert said in done.stderr.str()
     assert found is None
+
+
+def test_the_loads_of_a_test_get_the_services_of_its_mark(chaos, monkeypatch):
+    monkeypatch.setattr(Run, "lab", lambda run: run.test)
+    others = "def test_plain(lab):\n    assert lab.wire == ()\n"
+    marked = FREE.format(targets="'model-*'").replace("pass", "assert lab.wire == ('model-1', 'model-2')")
+
+    done, _ = chaos(others, marked, others.replace("plain", "last"))
+
+    done.assert_outcomes(passed=3)
 
 
 def test_the_mark_is_listed(pytester):

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from pytest_llmchaos.trial.trial import Trial
 
 
+WIRE = pytest.StashKey[frozenset[str]]()
+
+
 class ChaosSession:
     """The hooks of a session in which a test uses `trial` or `lab`.
 
@@ -69,7 +72,9 @@ class ChaosSession:
             self._take(items)
             for item in (*items, *with_lab):
                 with self._naming_file(item):
-                    self.campaign.expect_wire(wire_of(item, self.campaign.services))
+                    found = wire_of(item, self.campaign.services)
+                self.campaign.expect_wire(found)
+                item.stash[WIRE] = found
             if may_run and not self.only_plans and not self.config.option.collectonly:
                 self._print_where()
                 self.campaign.preflight()
@@ -140,6 +145,7 @@ class ChaosSession:
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Begin a test, or the same one again, as plugins do that run it again."""
         self.campaign.test.begin(item.nodeid, hypothesis_of(getattr(item, "obj", None).__doc__))
+        self.campaign.test.wire = tuple(sorted(item.stash.get(WIRE, ())))
         item.user_properties[:] = [one for one in item.user_properties if not one[0].startswith("llmchaos_")]
 
     @pytest.hookimpl(tryfirst=True)

@@ -29,6 +29,8 @@ class CurrentTest:
         self._own: dict[str, TrialResult | None] = {}
         self.name = "lab"
         self.hypothesis = ""
+        self.wire: tuple[str, ...] = ()
+        """Services of its mark `llmchaos_wire`, behind a fault agent in its loads."""
         self.waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
         """Entered while another process measures, so that its time limit is paused."""
 

@@ -251,7 +251,7 @@ class Lab:
         arrivals: Sequence[Arrival] | None = None,
         longest_s: float = 300.0,
         remediator: bool = True,
-        wire: Sequence[str] = (),
+        wire: Sequence[str] | None = None,
     ) -> Iterator[RunningLoad]:
         """Send requests to the stack while the `with` block runs.
 
@@ -266,7 +266,8 @@ class Lab:
             remediator: False stops the remediator for this load.
             wire: names or patterns of the services that faults on the wire may hit. A
                 fault agent stands in their way from before the first request until
-                after the last. A trial does this by itself.
+                after the last. Default: those of the test's mark `llmchaos_wire`, which
+                the local runtime needs. A trial does this by itself.
 
         Yields:
             The running load.
@@ -286,7 +287,7 @@ class Lab:
             raise InvalidExperiment(
                 "a load is running already, and two would write into one folder: use one load with both parts"
             )
-        wired = self._services_to_wire(wire)
+        wired = self._services_to_wire(self.test.wire if wire is None else wire)
         requests = _Requests(load=load, arrivals=arrivals, longest_s=longest_s, wire=wired)
         if self.record is None:
             with self._judged_by_its_test(requests, remediator) as running:
@@ -690,7 +691,7 @@ class Lab:
         if unwired:
             raise InvalidExperiment(
                 f"{_shown(fault)} needs a fault agent in the way of {', '.join(unwired)} before the load starts: "
-                f"write lab.load(..., wire={unwired})"
+                f"add `@pytest.mark.llmchaos_wire({', '.join(map(repr, unwired))})` to the test, or write lab.load(..., wire={unwired})"
             )
         return acts
 

@@ -1,4 +1,4 @@
-"""Fault agents in the way of services of the local runtime.
+"""Fault agents of the local runtime.
 
 Needs no Docker.
 """
@@ -205,7 +205,7 @@ FREE = """
 @pytest.mark.llmchaos_wire("model-2")
 def test_of_its_own_load(lab):
     assert set(lab.runtime._control.inspect_agents()) == {"fault-agent-model-1", "fault-agent-model-2"}
-    with lab.load(LOAD, remediator=False, wire=["model-2"]):
+    with lab.load(LOAD, remediator=False):
         lab.hold_steady(1)
         with lab.inject(faults.flaky("model-2", share=1.0)) as injected:
             lab.hold(0.5)
