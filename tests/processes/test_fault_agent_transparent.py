@@ -334,6 +334,25 @@ class TestPressure:
         until(lambda: client.read() or len(client.got) >= sent, "all bytes", seen=lambda: len(client.got))
         assert bytes(client.got) == (STREAM + _pattern(sent))[:sent]
 
+    def test_a_stalled_stream_blocks_the_service(self, agent, service):
+        client, peer = pair(agent, service)
+        request = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+        before = agent.rss_bytes()
+        fault = agent.start("stall", after_tokens=3)
+        client.send(request)
+        peer.sees(request)
+
+        sent = _fill(peer, STREAM, TOKEN * 1_000_000)
+
+        client.read()
+        assert _content(client) == EVENT * 3
+        assert sent < self.BUFFERED_BYTES
+        assert agent.rss_bytes() - before < self.GROWS_BYTES
+        agent.end(fault)
+        events = (sent - len(STREAM)) // len(TOKEN)
+        wanted = EVENT * events
+        until(lambda: client.read() or _content(client).startswith(wanted), "all events", every_s=0.2)
+
     def test_a_body_too_long_to_be_read_for_a_decision_is_not_held(self, agent, service):
         client, peer = pair(agent, service)
         before = agent.rss_bytes()
@@ -376,9 +395,22 @@ def _pattern(size: int) -> bytes:
     return block * (size // len(block) + 1)
 
 
-def _fill(peer: Peer, head: bytes) -> int:
+def _content(peer: Peer) -> bytes:
+    """The content of the whole chunks after a head."""
+    rest, found = bytes(peer.got).partition(b"\r\n\r\n")[2], []
+    at = 0
+    while (line_end := rest.find(b"\r\n", at)) >= 0:
+        begin, size = line_end + 2, int(rest[at:line_end], 16)
+        if len(rest) < begin + size + 2:
+            break
+        found.append(rest[begin : begin + size])
+        at = begin + size + 2
+    return b"".join(found)
+
+
+def _fill(peer: Peer, head: bytes, rest: bytes = b"") -> int:
     """Write until nothing more is taken for 0.3 s. Returns the bytes taken."""
-    data = memoryview(head + _pattern(64 * MB))
+    data = memoryview(head + (rest or _pattern(64 * MB)))
     sent, last_s = 0, time.monotonic()
     while time.monotonic() - last_s < 0.3:
         size = peer.send(data[sent:])
