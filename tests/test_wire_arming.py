@@ -1,4 +1,4 @@
-"""Fault agents stand in the way from a load's first request to its last."""
+"""Fault agents enter before a load and leave after it."""
 
 import functools
 from dataclasses import replace

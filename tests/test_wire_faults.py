@@ -1,4 +1,4 @@
-"""Faults on the wire: options, seeds, proof and revert, and the ability `proxy`."""
+"""Faults on the wire: options, seeds, proof and revert."""
 
 import random
 from dataclasses import replace
@@ -7,9 +7,11 @@ import pytest
 from support.fake_runtime import FakeRuntime
 from support.primitives import ON_WIRE
 
+from fault_agent import faults as agent_faults
 from pytest_llmchaos import experiment, faults, loads
 from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady, NoVictim
 from pytest_llmchaos.faults.compositions import wired_services
+from pytest_llmchaos.faults.leases import LONGEST_LEASE_S
 from pytest_llmchaos.faults.wire_match import Match
 from pytest_llmchaos.model import LeasedFaults, LeasedFaultState, Undo
 from pytest_llmchaos.plan.schedule import plan_trial, schedule, schedule_bytes
@@ -288,6 +290,55 @@ def test_agents_stand_in_the_way_of_all_services_that_a_wire_fault_may_hit(made,
 def test_a_target_without_a_service_has_no_agent():
     with pytest.raises(NoVictim, match="'worker-9' matches no service"):
         wired_services([faults.stall("worker-9")], SERVICES)
+
+
+# Against the agent's own reader
+
+
+@pytest.mark.parametrize("fault", ON_WIRE + PARTITIONS, ids=str)
+def test_the_agent_takes_the_options_of_each_fault(fault):
+    runtime, one = Scripted(), primitive(fault)
+
+    one.inject(runtime, "model-1")
+
+    ((_, kind, about),) = runtime.started
+    parsed = agent_faults.parse({"kind": kind, **about})
+    assert (parsed.fault.kind, parsed.lease_s, parsed.seed) == (one.agent_kind, one.lease_s, one.seed)
+    assert dict(one.options).items() <= agent_faults.options(parsed.fault).items()
+
+
+def test_each_kind_of_the_agent_is_a_fault_of_its_name():
+    assert {one.primitive.kind for one in ON_WIRE} == set(agent_faults.KINDS)
+    assert LONGEST_LEASE_S == agent_faults.LONGEST_LEASE_S
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.latency("api", delay_s=600, jitter_s=600, distribution="normal"),
+        faults.bandwidth("api", bytes_per_s=2**40),
+        faults.reset("api", after_bytes=2**40, share=0.001),
+        faults.late_first_token("api", delay_s=3600),
+        faults.stall("api", after_tokens=1_000_000, for_s=3600, keep_alive_s=3600),
+        faults.slow_drip("api", every_s=60, bytes_per_piece=2**20),
+        faults.slow_drip("api", every_s=0.001),
+        faults.truncate("api", after_tokens=1_000_000, how="mid_event"),
+        faults.truncate("api", how="false_stop"),
+        faults.flaky("api", status=599, retry_after_s=86400),
+        faults.flaky("api", status=400, retry_after_s=0),
+        faults.slow_error("api", delay_s=3600, status=400),
+        faults.stall("api", match=faults.match(path="*", method="*", model="q*", header="x-a: *", streaming=True)),
+        faults.stall("api", match=faults.match(header=" x-a :", streaming=False)),
+    ],
+    ids=lambda fault: f"{fault} {dict(fault.strength)}",
+)
+def test_the_agent_takes_the_bounds_of_options(fault):
+    runtime = Scripted()
+
+    primitive(fault).inject(runtime, "api")
+
+    ((_, kind, about),) = runtime.started
+    agent_faults.parse({"kind": kind, **about})
 
 
 # The ability

@@ -38,14 +38,14 @@ def check_choice(where: str, value: object, choices: tuple[str, ...]) -> str:
     return value
 
 
-def check_span(where: str, value: object, *, most: float) -> float:
-    """Return the value if it is a number from 0 to `most`.
+def check_span(where: str, value: object, *, least: float = 0.0, most: float) -> float:
+    """Return the value if it is a number from `least` to `most`.
 
     Raises:
         BadScenario: It is not.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise BadScenario(f"faults.{where} must be a number from 0 to {most:g}, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise BadScenario(f"faults.{where} must be a number from {least:g} to {most:g}, got {value!r}")
     return float(value)
 
 

@@ -17,18 +17,17 @@ class Malformed(WireFault):
     """Answers with an event that is not JSON."""
 
     kind: ClassVar[str] = "malformed"
-    expects: ClassVar[str] = "clients that parse every event fail, others lose a token; every status is 200"
+    expects: ClassVar[str] = "clients count corrupted answers, every status is 200"
 
 
 def malformed(target: Target, *, after_tokens: int = 3, share: float = 1.0, match: Match | None = None) -> Fault:
     """Break the JSON of one event of each answer.
 
-    The rest of the answer is unchanged.
+    The rest of the answer is unchanged. A shorter stream is not hit.
 
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `proxy`.
-    - Expected signal: clients that parse every event fail, others lose a token. Every
-      status is 200.
+    - Expected signal: clients count `corrupted` answers, and every status is 200.
 
     Args:
         target: Service name, `model-*` for one service drawn by the seed, or a list of
@@ -54,17 +53,18 @@ class Duplicate(WireFault):
     """Answers with an event that comes twice."""
 
     kind: ClassVar[str] = "duplicate"
-    expects: ClassVar[str] = "one token too many; only clients that check what they got see it"
+    expects: ClassVar[str] = "one token too many; clients that check answers count corrupted ones"
 
 
 def duplicate(target: Target, *, after_tokens: int = 3, share: float = 1.0, match: Match | None = None) -> Fault:
     """Send one event of each answer twice.
 
-    The rest of the answer is unchanged.
+    The rest of the answer is unchanged. A shorter stream is not hit.
 
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `proxy`.
-    - Expected signal: one token too many. Only clients that check answers detect it.
+    - Expected signal: one token too many. Clients that check answers count
+      `corrupted` ones.
 
     Args:
         target: Service name, `model-*` for one service drawn by the seed, or a list of
@@ -90,18 +90,18 @@ class Reorder(WireFault):
     """Answers with two events in the wrong order."""
 
     kind: ClassVar[str] = "reorder"
-    expects: ClassVar[str] = "two tokens are swapped; only clients that check what they got see it"
+    expects: ClassVar[str] = "two tokens are swapped; clients that check answers count corrupted ones"
 
 
 def reorder(target: Target, *, after_tokens: int = 3, share: float = 1.0, match: Match | None = None) -> Fault:
     """Swap two successive events of each answer.
 
-    The rest of the answer is unchanged.
+    The rest of the answer is unchanged. A shorter stream is not hit.
 
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `proxy`.
-    - Expected signal: two tokens are swapped. Only clients that check answers detect
-      it.
+    - Expected signal: two tokens are swapped. Clients that check answers count
+      `corrupted` ones.
 
     Args:
         target: Service name, `model-*` for one service drawn by the seed, or a list of
@@ -127,7 +127,7 @@ class WrongModel(WireFault):
     """Answers that name another model."""
 
     kind: ClassVar[str] = "wrong_model"
-    expects: ClassVar[str] = "answers name another model; only clients that compare it with their request see it"
+    expects: ClassVar[str] = "answers name another model; clients that check answers count corrupted ones"
 
 
 def wrong_model(
@@ -135,12 +135,13 @@ def wrong_model(
 ) -> Fault:
     """Name another model in answers.
 
-    As after a wrong rollout or a fallback. The tokens are unchanged.
+    As after a wrong rollout or a fallback. The tokens are unchanged. Streams of TGI
+    name no model and are not hit.
 
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `proxy`.
-    - Expected signal: answers name another model. Only clients that compare it with
-      their request detect it.
+    - Expected signal: answers name another model. Clients that check answers count
+      `corrupted` ones.
 
     Args:
         target: Service name, `model-*` for one service drawn by the seed, or a list of

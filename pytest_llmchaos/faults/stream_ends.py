@@ -26,7 +26,7 @@ def truncate(
     """End answers too early, without an error.
 
     `false_stop` looks like a whole answer. Only a client that expects a length detects
-    it.
+    it. A shorter answer is not hit.
 
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `proxy`.
@@ -68,7 +68,8 @@ class InbandError(WireFault):
 def inband_error(target: Target, *, after_tokens: int = 3, share: float = 1.0, match: Match | None = None) -> Fault:
     """Send an error inside the stream and end it.
 
-    It has the form of the stream's dialect. The status is 200.
+    It has the form of the stream's dialect. The status is 200. A shorter stream is not
+    hit.
 
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `proxy`.
@@ -99,7 +100,9 @@ class EmptyAnswer(WireFault):
     """Answers without a token."""
 
     kind: ClassVar[str] = "empty_answer"
-    expects: ClassVar[str] = "answers end properly without any token; every status is 200"
+    expects: ClassVar[str] = (
+        "answers end properly without any token; clients that check answers count truncated ones, every status is 200"
+    )
 
 
 def empty_answer(target: Target, *, share: float = 1.0, match: Match | None = None) -> Fault:
@@ -109,7 +112,8 @@ def empty_answer(target: Target, *, share: float = 1.0, match: Match | None = No
 
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `proxy`.
-    - Expected signal: answers end properly without a token, and every status is 200.
+    - Expected signal: answers end properly without a token. Clients that check answers
+      count `truncated` ones, and every status is 200.
 
     Args:
         target: Service name, `model-*` for one service drawn by the seed, or a list of

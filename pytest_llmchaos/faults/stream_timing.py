@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.faults.compositions import Target, on_targets
-from pytest_llmchaos.faults.option_checks import check_number, check_whole
+from pytest_llmchaos.faults.option_checks import check_number, check_span, check_whole
 from pytest_llmchaos.faults.wire_faults import LONGEST_S, MOST_TOKENS, WireFault, given, selection
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class LateFirstToken(WireFault):
 def late_first_token(target: Target, *, delay_s: float, share: float = 1.0, match: Match | None = None) -> Fault:
     """Delay the first token of answers.
 
-    Status and headers come on time. The later tokens keep their distances.
+    Status and headers come on time. An answer without streaming waits as a whole.
 
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `proxy`.
@@ -67,7 +67,7 @@ def stall(
 ) -> Fault:
     """Stop streams in the middle, without an end.
 
-    The end of the fault lets them go on.
+    The end of the fault lets them go on. A shorter stream is not hit.
 
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `proxy`.
@@ -116,7 +116,7 @@ def slow_drip(
 ) -> Fault:
     """Send answers in tiny pieces with a pause after each.
 
-    Events are torn at any byte.
+    Events are torn at any byte. It acts on the body of any answer with status 200.
 
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `proxy`.
@@ -126,8 +126,8 @@ def slow_drip(
     Args:
         target: Service name, `model-*` for one service drawn by the seed, or a list of
             these. All services of a list are hit at once.
-        every_s: Seconds between two pieces, above 0, at most 3600.
-        bytes_per_piece: Size of a piece in bytes, 1 to 65536.
+        every_s: Seconds between two pieces, 0.001 to 60.
+        bytes_per_piece: Size of a piece in bytes, 1 to 1,048,576.
         share: Share of the matching requests that is hit, above 0, at most 1.
         match: The requests that may be hit, from `faults.match`. None for every POST.
 
@@ -139,7 +139,7 @@ def slow_drip(
             `bytes_per_piece`, `share` or `match` is out of bounds.
     """
     options = given(
-        every_s=check_number("slow_drip(every_s=...)", every_s, above=0, at_most=LONGEST_S),
-        bytes_per_piece=check_whole("slow_drip(bytes_per_piece=...)", bytes_per_piece, at_least=1, at_most=65536),
+        every_s=check_span("slow_drip(every_s=...)", every_s, least=0.001, most=60),
+        bytes_per_piece=check_whole("slow_drip(bytes_per_piece=...)", bytes_per_piece, at_least=1, at_most=2**20),
     )
     return on_targets(SlowDrip(options=(*options, *selection("slow_drip", share, match))), target)
