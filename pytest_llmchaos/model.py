@@ -844,6 +844,18 @@ class MayEndEarly(Protocol):
 
 
 @runtime_checkable
+class ForgesAnswers(Protocol):
+    """A fault that may make short answers look whole, so that no service counts them.
+
+    Attributes:
+        looks_whole: True if its answers end as whole ones do.
+    """
+
+    @property
+    def looks_whole(self) -> bool: ...
+
+
+@runtime_checkable
 class CountsRequests(Protocol):
     """A fault that shows only once a request meets it.
 

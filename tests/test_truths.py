@@ -16,12 +16,12 @@ from pytest_llmchaos.model import Injection, RuntimeEvent, Sample
 from pytest_llmchaos.prometheus.queries import Series
 from pytest_llmchaos.slo.arithmetic import Slo, restarts_query
 from pytest_llmchaos.slo.recorded import error_ratio_expression
-from pytest_llmchaos.stats.columns import columns_of
+from pytest_llmchaos.stats.columns import CODES, columns_of
 from pytest_llmchaos.subject.lab import LatencyShare
 from pytest_llmchaos.trial import comparison
 from pytest_llmchaos.trial.comparison import Comparison
 from pytest_llmchaos.trial.recorded_rules import require_recorded, strays
-from pytest_llmchaos.trial.truths import Seen, Sight, measure_of, miscount, oddity, seen_by_clients
+from pytest_llmchaos.trial.truths import UNSEEN, Seen, Sight, measure_of, miscount, oddity, seen_by_clients
 
 
 def as_read(word: str) -> str:
@@ -270,6 +270,10 @@ def test_an_slo_may_name_its_measure_of_clients(
     assert measure_of(slo) == measure
 
 
+def _ended(outcome: Any) -> Sample:
+    return Sample(1.0, 1.0, 1.1, 1.5, 0.1, 3, outcome, "", "r")
+
+
 class TestBlindness:
     """Dead time of a service, by the runtime's events or else by its fault."""
 
@@ -325,6 +329,39 @@ class TestBlindness:
         hit = faults.partition("api")
 
         assert self.spells(hit=hit, reverted_s=reverted_s) == [(3.8, until_s)]
+
+    @pytest.mark.parametrize(
+        ("hit", "is_unseen"),
+        [
+            (faults.truncate("api", how="false_stop"), True),
+            (faults.empty_answer("api"), True),
+            (faults.truncate("api", how="clean"), False),
+            (faults.stall("api"), False),
+            (faults.kill("api"), False),
+        ],
+        ids=lambda value: str(value) + str(getattr(value, "strength", {}).get("how", "")) if value else "",
+    )
+    def test_a_short_answer_that_looks_whole_is_unseen_by_the_service(self, hit: Any, is_unseen: bool) -> None:
+        injected = Injected()
+        injected.proven = [(Injection(after_s=0.0, fault=hit.primitive, victim="model-1"), 1005.0)]
+        comparison = Comparison(
+            lab=None,  # type: ignore[arg-type]
+            record=None,  # type: ignore[arg-type]
+            samples=SimpleNamespace(columns=SimpleNamespace(due_s=[])),  # type: ignore[arg-type]
+            injected=injected,
+            events=[],
+            counted_unix_s=1030.0,
+        )
+
+        sight = comparison._sight({"api"}, counts_failures=True)
+
+        assert sight.unseen - UNSEEN == ({CODES["truncated"]} if is_unseen else set())
+
+    def test_an_unseen_outcome_explains_what_a_service_counts_as_good(self) -> None:
+        columns = columns_of([_ended("ok")] * 7 + [_ended("truncated")] * 3)
+        for unseen, explains in ((UNSEEN, False), (UNSEEN | {CODES["truncated"]}, True)):
+            seen = seen_by_clients(columns, "availability", None, Sight(unseen=unseen))
+            assert seen.explains(1.0, 1.0) is explains
 
     def test_blindness_excludes_a_flooded_service_and_one_that_was_not_hit(self) -> None:
         assert self.spells(hit=faults.overload("api", times=2), reverted_s=9.0) == []

@@ -19,6 +19,10 @@ class Truncate(WireFault):
     kind: ClassVar[str] = "truncate"
     expects: ClassVar[str] = "answers are too short, with status 200; clients that check the end count truncated ones"
 
+    @property
+    def looks_whole(self) -> bool:
+        return dict(self.options)["how"] == "false_stop"
+
 
 def truncate(
     target: Target, *, after_tokens: int = 3, how: str = "clean", share: float = 1.0, match: Match | None = None
@@ -103,6 +107,8 @@ class EmptyAnswer(WireFault):
     expects: ClassVar[str] = (
         "answers end properly without any token; clients that check answers count truncated ones, every status is 200"
     )
+
+    looks_whole: ClassVar[bool] = True
 
 
 def empty_answer(target: Target, *, share: float = 1.0, match: Match | None = None) -> Fault:

@@ -60,6 +60,11 @@ class WireFault:
         return PROOF_WITHIN_S
 
     @property
+    def looks_whole(self) -> bool:
+        """True if its short answers end as whole ones do."""
+        return False
+
+    @property
     def strength(self) -> Mapping[str, object]:
         return {name: _shown(value) for name, value in self.options}
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, TruthsDisagree
+from pytest_llmchaos.model import ForgesAnswers
 from pytest_llmchaos.prometheus.queries import SCRAPE_S
 from pytest_llmchaos.slo.arithmetic import restarts_query
-from pytest_llmchaos.stats.columns import CANCELLED, LEFT
+from pytest_llmchaos.stats.columns import CANCELLED, CODES, LEFT
 from pytest_llmchaos.trial.recorded_rules import require_recorded
-from pytest_llmchaos.trial.truths import Sight, Spell, measure_of, miscount, oddity, seen_by_clients
+from pytest_llmchaos.trial.truths import UNSEEN, Sight, Spell, measure_of, miscount, oddity, seen_by_clients
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -120,7 +121,19 @@ class Comparison:
         if self._floods:  # requests that ended after the last scrape were not counted yet
             blind.append((until_s - BLIND_EDGE_S, until_s))
         known_s = max(self.samples.columns.due_s, default=0.0)
-        return Sight(blind=blind, until_s=until_s, known_s=known_s, counts_failures=counts_failures)
+        return Sight(
+            blind=blind,
+            until_s=until_s,
+            known_s=known_s,
+            counts_failures=counts_failures,
+            unseen=UNSEEN | {CODES["truncated"]} if self._forged else UNSEEN,
+        )
+
+    @property
+    def _forged(self) -> bool:
+        """True if a fault made short answers look whole."""
+        acts = (act.fault for act, _ in self.injected.proven)
+        return any(isinstance(one, ForgesAnswers) and one.looks_whole for one in acts)
 
     def _blind_spells(self, service: str) -> list[Spell]:
         """Return when the service could not count, or its counts were lost.

@@ -92,12 +92,14 @@ class Sight:
         known_s: When the last request was due, in seconds from the load's start.
         counts_failures: True if a failed request is in the histogram of latencies as
             one that is not good.
+        unseen: Codes of outcomes that the service cannot count as its failure.
     """
 
     blind: Sequence[Spell] = ()
     until_s: float = float("inf")
     known_s: float = float("inf")
     counts_failures: bool = True
+    unseen: frozenset[int] = UNSEEN
 
 
 def seen_by_clients(columns: Columns, measure: Measure, bound_s: float | None, sight: Sight | None) -> Seen:
@@ -123,7 +125,7 @@ def seen_by_clients(columns: Columns, measure: Measure, bound_s: float | None, s
         if sight is None:
             continue
         is_unsure = (
-            code in UNSEEN
+            code in sight.unseen
             or any(due_s <= to_s and from_s <= end_s for from_s, to_s in sight.blind)
             # A request cancelled at the load's end is one whose client left. For the
             # service, a first token in time is good even if the answer then fails.
