@@ -2,6 +2,9 @@
 
 import json
 import math
+import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +15,7 @@ from fault_agent.faults import KINDS, InvalidValueError, Match, options, parse
 from fault_agent.faults.decide import is_chosen
 from fault_agent.messages import RequestHead
 
+README = Path(faults.__file__).parent / "README.md"
 NEEDED = {
     "latency": {"delay_s": 0.1},
     "bandwidth": {"bytes_per_s": 1000},
@@ -137,6 +141,14 @@ WRONG = [
 def test_bad_input_is_one_clear_error(data, message):
     with pytest.raises(InvalidValueError, match=message):
         parse(data)
+
+
+def test_the_readme_lists_each_kind_with_its_options():
+    common = {"share", "match"}
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", README.read_text(), re.MULTILINE)
+    listed = {kind: set(re.findall(r"`(\w+)(?:=[^`]*)?`", cell)) for kind, cell in rows}
+
+    assert listed == {kind: {field.name for field in fields(made)} - common for kind, made in KINDS.items()}
 
 
 # Selection

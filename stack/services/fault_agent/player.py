@@ -40,11 +40,12 @@ class Player:
         self._pause: tuple[Pause, Lease] | None = None
         self._timers: list[asyncio.TimerHandle] = []
         self._service_done = False
+        self._ended = False  # the answer's end waits in the queue, or was sent
         self.over = False
 
     def feed(self, piece: bytes) -> None:
         """Take bytes of the service's answer."""
-        if not self.over:
+        if not self.over and not self._ended:
             self._through(0, [Send(piece)], None)
             self._play()
 
@@ -53,11 +54,9 @@ class Player:
         if self._service_done:
             return
         self._service_done = True
-        if self.over:
+        if self.over or self._ended:
             return
-        for at, (editor, lease) in enumerate(self._editors):
-            self._through(at + 1, editor.end(), lease)
-        self._add(Finish(), None)
+        self._end_from(0)
         self._play()
 
     def stop(self) -> None:
@@ -72,8 +71,22 @@ class Player:
             if isinstance(act, Send) and at < len(self._editors):
                 editor, own = self._editors[at]
                 self._through(at + 1, editor.feed(act.data), own)
+            elif isinstance(act, Finish):
+                self._end_from(at)
+                return
             else:
                 self._add(act, lease)
+
+    def _end_from(self, at: int) -> None:
+        """End the editors from number `at` on, then the answer. They may hold bytes."""
+        if at < len(self._editors):
+            editor, own = self._editors[at]
+            self._through(at + 1, editor.end(), own)
+            if not self._ended:
+                self._end_from(at + 1)
+        elif not self._ended:
+            self._ended = True
+            self._add(Finish(), None)
 
     def _add(self, act: Act, lease: Lease | None) -> None:
         self._queue.append((act, lease))
