@@ -43,6 +43,8 @@ class Agent:
                 return {"error": "no such fault"}
             self.faults[asked["id"]] |= {"state": "ended", "left_s": 0.0}
             return {"ok": dict(self.faults[asked["id"]])}
+        if asked["do"] == "wait":
+            return {"ok": dict(self.faults[asked["id"]])}
         return {"ok": {"at_unix_s": time.time(), "faults": [dict(one) for one in self.faults.values()]}}
 
     def hit(self, id_, times):
@@ -146,6 +148,23 @@ def test_a_fault_that_an_agent_refused_counts_as_ended():
 
     assert memory.ask(agent, {"do": "end", "id": id_})["ok"]["state"] == "ended"
     assert agent.asked == []
+
+
+def test_a_wait_is_for_the_agents_own_id_and_a_held_message_is_never_held_again():
+    memory, first, second = Memory(), Agent(), Agent()
+    hold = {"do": "start", "fault": {**START["fault"], "kind": "hold"}}
+    memory.ask(first, START)
+    memory.put_back(second)
+    id_ = memory.ask(second, hold)["ok"]["id"]
+
+    assert memory.ask(second, {"do": "wait", "id": id_, "deadline_s": 2})["ok"]["id"] == id_
+    assert second.asked[-1] == {"do": "wait", "id": "f2", "deadline_s": 2}
+
+    third = Agent()
+    assert memory.put_back(third) == []
+    assert [one["kind"] for one in third.faults.values()] == ["flaky"]
+    assert memory.ask(third, {"do": "wait", "id": id_, "deadline_s": 2})["ok"]["state"] == "ended"
+    assert memory.without_agent({"do": "wait", "id": id_})["ok"]["state"] == "ended"
 
 
 @given(st.lists(st.sampled_from(["start", "end", "agent"]), max_size=12))

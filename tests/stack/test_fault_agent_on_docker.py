@@ -238,7 +238,7 @@ def test_agents_leave_with_proof(world, armed, desk):
 
     assert "llmchaos" not in world.rules(desk)
     assert world.agents_of(desk) == []
-    assert armed.wire_faults("desk") is None
+    assert armed.wire_faults("desk").faults == ()
     assert answers(address_of(desk))
 
 

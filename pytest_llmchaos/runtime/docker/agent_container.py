@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
+import subprocess
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime.docker import sdk
+from pytest_llmchaos.runtime.docker import docker_cli, sdk
 from pytest_llmchaos.runtime.docker.members import PROJECT
 from pytest_llmchaos.runtime.docker.sharing import AGENT
 
@@ -25,6 +28,8 @@ VICTIM = "llmchaos.agent.container"
 _FOLDER = "/run/llmchaos"
 _PROXY_USER = "65534:65534"
 _ENDS_WITHIN_S = 5
+_ANSWER_DEADLINE_S = 8.0  # more than the console itself waits for the agent
+_CONSOLE = ["python3", "-m", "fault_agent.console"]
 _LOG = {"type": "json-file", "config": {"max-size": "5m", "max-file": "2"}}
 _BROOM = ["python3", "-m", "fault_agent.parent", "removed"]
 
@@ -50,9 +55,11 @@ class Kind:
 
         Its first process redirects ports and may change users, and nothing else.
         """
+        name = f"{self.project}-agent-{target.replace('#', '-')}"
         return client.containers.create(
             self.image,
             command=command,
+            name=name if command is None else f"{name}-removal",
             labels={**self.labels, PROJECT: self.project, AGENT: target, VICTIM: str(victim.id)},
             environment={"LAB_TARGET": target, "LAB_CONTROL": f"{_FOLDER}/control", "LAB_PORTS": ""},
             network_mode=f"container:{victim.id}",
@@ -75,9 +82,8 @@ def ask(agent: Container, asked: Mapping[str, object]) -> AgentAnswer:
     Raises:
         NotReady: The agent does not answer.
     """
-    words = ["python3", "-m", "fault_agent.console", json.dumps(asked)]
     try:
-        done = agent.exec_run(words, user=_PROXY_USER, demux=True)
+        done = agent.exec_run([*_CONSOLE, json.dumps(asked)], user=_PROXY_USER, demux=True)
     except sdk.errors.APIError as error:
         raise NotReady(f"the fault agent {agent.name} does not run: {error.explanation or error}") from None
     out, complaint = (
@@ -90,6 +96,76 @@ def ask(agent: Container, asked: Mapping[str, object]) -> AgentAnswer:
             f"the fault agent {agent.name} did not answer (exit status {done.exit_code}): {complaint or out:.300}"
         ) from None
     return answer
+
+
+class Console:
+    """A command in an agent's container that passes questions on, one at a time.
+
+    It stays, because the start of a command takes a tenth of a second, and faults at a
+    message must not be that late.
+    """
+
+    def __init__(self, daemon: docker_cli.Daemon | None) -> None:
+        self._daemon = daemon
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, agent: Container, asked: Mapping[str, object]) -> AgentAnswer:
+        """Send one line and return the answer. Starts the command if it does not run.
+
+        Raises:
+            NotReady: The agent does not answer.
+        """
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self.close()
+                self._process = self._open(agent)
+            try:
+                said = self._pass_on(self._process, json.dumps(asked))
+                answer: AgentAnswer = json.loads(said)
+            except (OSError, ValueError) as error:
+                why = self._why() or error
+                raise NotReady(f"the fault agent {agent.name} did not answer `{asked.get('do')}`: {why}") from None
+            return answer
+
+    def _open(self, agent: Container) -> subprocess.Popen[str]:
+        command = ["docker", "exec", "--interactive", "--user", _PROXY_USER, str(agent.id), *_CONSOLE]
+        return subprocess.Popen(
+            command,
+            env=docker_cli.environment(of=self._daemon),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C is for pytest
+        )
+
+    @staticmethod
+    def _pass_on(process: subprocess.Popen[str], line: str) -> str:
+        if process.stdin is None or process.stdout is None:
+            raise OSError("it has no pipes")
+        process.stdin.write(f"{line}\n")
+        process.stdin.flush()
+        ready, _, _ = select.select([process.stdout], [], [], _ANSWER_DEADLINE_S)
+        if not ready:
+            raise OSError(f"no answer within {_ANSWER_DEADLINE_S:g} s")
+        said = process.stdout.readline()
+        if not said:
+            raise OSError("the command ended")
+        return said
+
+    def _why(self) -> str:
+        """End the command, and return the end of its complaint."""
+        process, self._process = self._process, None
+        if process is None:
+            return ""
+        process.kill()
+        _, complaint = process.communicate()
+        return complaint.strip()[-300:]
+
+    def close(self) -> None:
+        """End the command."""
+        self._why()
 
 
 def end(client: DockerClient, kind: Kind, agent: Container) -> None:

@@ -12,6 +12,8 @@ from pytest_llmchaos.runtime.leased_faults import ListedFault
 
 # Sends one line to the agent's control socket and returns the answer.
 Send = Callable[[Mapping[str, object]], AgentAnswer]
+# A message that is held belongs to one moment of one agent.
+_OF_ONE_AGENT = frozenset({"hold"})
 # A lease that is shorter is over before a fault is back.
 _SHORTEST_S = 0.05
 
@@ -53,17 +55,18 @@ class Memory:
         if asked.get("do") == "start":
             return self._start(send, asked)
         kept = self._kept.get(str(asked.get("id")))
-        if asked.get("do") == "end" and kept is not None:
+        if asked.get("do") in ("end", "wait") and kept is not None:
             if kept.state["state"] != "active":
                 return {"ok": kept.state}
-            return self._end(send, kept)
+            return self._end(send, kept) if asked["do"] == "end" else self._wait(send, kept, asked)
         answer = send(asked)
         return self._listed(cast("AgentFaults", answer["ok"])) if "ok" in answer else answer
 
     def without_agent(self, asked: Mapping[str, object]) -> AgentAnswer | None:
         """Return the answer while no agent is there. None if it needs one."""
-        if asked.get("do") == "end" and (kept := self._kept.get(str(asked.get("id")))) is not None:
-            return _ended(kept)
+        kept = self._kept.get(str(asked.get("id")))
+        if kept is not None and asked.get("do") in ("end", "wait"):
+            return _ended(kept) if asked["do"] == "end" else {"ok": kept.state}
         return self._listed({"at_unix_s": time.time(), "faults": []}) if asked.get("do") == "list" else None
 
     def put_back(self, send: Send) -> list[str]:
@@ -72,6 +75,9 @@ class Memory:
         for kept in self._kept.values():
             left_s = kept.left_s
             if left_s < _SHORTEST_S:
+                continue
+            if kept.state["kind"] in _OF_ONE_AGENT:
+                _ended(kept)
                 continue
             kept.before = dict(kept.state["counters"])
             answer = send({"do": "start", "fault": {**kept.fault, "lease_s": left_s}})
@@ -106,6 +112,10 @@ class Memory:
             one["id"] == kept.inner for one in cast("AgentFaults", listed["ok"])["faults"]
         )
         return answer if is_there else _ended(kept)
+
+    def _wait(self, send: Send, kept: _Kept, asked: Mapping[str, object]) -> AgentAnswer:
+        answer = send({**asked, "id": kept.inner})
+        return {"ok": self._take(kept, cast("ListedFault", answer["ok"]))} if "ok" in answer else answer
 
     def _listed(self, listed: AgentFaults) -> AgentAnswer:
         by_inner = {kept.inner: kept for kept in self._kept.values() if kept.state["state"] == "active"}

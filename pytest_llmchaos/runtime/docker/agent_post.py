@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime.docker import agent_container
+from pytest_llmchaos.runtime.docker import agent_container, docker_cli
 from pytest_llmchaos.runtime.docker.agent_memory import Memory
 
 if TYPE_CHECKING:
@@ -41,12 +41,13 @@ class Post:
         kind: agent_container.Kind,
         connect: Callable[[], DockerClient],
         find: Callable[[DockerClient], Container | None],
+        daemon: docker_cli.Daemon | None,
     ) -> None:
         self.target = target
         self.ports: dict[int, str] = {}
         self._kind, self._connect, self._find = kind, connect, find
         self._memory = Memory()
-        self._client = connect()
+        self._console, self._waiting = agent_container.Console(daemon), agent_container.Console(daemon)
         self._agent: Container | None = None
         self._armed = threading.Event()
         self._leaving = threading.Event()
@@ -80,7 +81,11 @@ class Post:
                 return answer
             if asked.get("do") == "start":
                 self._require_protocol(asked)
-            return self._memory.ask(self._send, asked)
+            if asked.get("do") != "wait":
+                return self._memory.ask(self._send, asked)
+            agent = self._agent
+        # Other threads end faults meanwhile.
+        return self._memory.ask(lambda sent: self._waiting.ask(agent, sent), asked)
 
     def _require_protocol(self, asked: Mapping[str, object]) -> None:
         fault = asked.get("fault")
@@ -100,7 +105,7 @@ class Post:
     def _send(self, asked: Mapping[str, object]) -> AgentAnswer:
         if self._agent is None:
             raise NotReady(f"{self.target} has no fault agent now")
-        return agent_container.ask(self._client.containers.get(str(self._agent.id)), asked)
+        return self._console.ask(self._agent, asked)
 
     def stand_down(self) -> None:
         """Start no further agent."""
@@ -112,7 +117,11 @@ class Post:
         """Wait for the thread, after its agent has ended."""
         if self._thread.ident is not None:
             self._thread.join(timeout=5)
-        self._client.close()
+        self._close_consoles()
+
+    def _close_consoles(self) -> None:
+        for one in (self._console, self._waiting):
+            one.close()
 
     def _stand(self) -> None:
         client = self._connect()
@@ -151,6 +160,7 @@ class Post:
                 self._report_for_duty()
             elif event in ("proxy_ended", "proxy_silent", "proxy_hangs"):
                 self._armed.clear()
+                self._close_consoles()
             elif event == "failed":
                 self._error = str(line.get("why"))
         if not self._leaving.is_set() and agent_container.running(client, str(agent.id)) is None:
@@ -167,6 +177,7 @@ class Post:
         """Forget an agent that ended. At the end of the run its container stays."""
         with self._lock:
             self._armed.clear()
+            self._close_consoles()
             if self._agent is not None and not self._leaving.is_set():
                 agent_container.remove(self._agent)
                 self._agent = None

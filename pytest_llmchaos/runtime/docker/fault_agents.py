@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.host.ports import bracketed
-from pytest_llmchaos.runtime.docker import agent_container, agent_image, sdk, sharing
+from pytest_llmchaos.runtime.docker import agent_container, agent_image, docker_cli, sdk, sharing
 from pytest_llmchaos.runtime.docker.agent_post import Post
 from pytest_llmchaos.runtime.docker.events import NUMBER, number_of
 from pytest_llmchaos.runtime.docker.startup import named
@@ -40,6 +40,7 @@ class DockerAgents(AgentAbility):
     project: str
     _labels: dict[str, str]
     _posts: dict[str, Post]
+    _daemon: docker_cli.Daemon | None
     _container: Callable[[str], Container | None]
     _new_client: Callable[[], DockerClient]
 
@@ -89,7 +90,7 @@ class DockerAgents(AgentAbility):
         for target, container in new.items():
             number = number_of(container.labels.get(NUMBER, ""))
             find = functools.partial(self._armable, target.partition("#")[0], number)
-            self._posts[target] = Post(target, kind, self._new_client, find)
+            self._posts[target] = Post(target, kind, self._new_client, find, self._daemon)
             self._posts[target].start()
         deadline = time.monotonic() + ARMED_WITHIN_S
         try:
