@@ -25,7 +25,6 @@ from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.local.process_groups import MIB, group_members, limit_data, own_data_limit
 
 _PR_SET_PDEATHSIG = 1
-_STEADY_S = 1.0  # an agent that ends sooner waits for supervisord's next tick, or it would fill a core
 _FROZEN_DEADLINE_S = 5.0  # a process stops when it is next scheduled, which takes time on a busy machine
 
 
@@ -119,7 +118,7 @@ class Control:
         code = 127 if status is None else os.waitstatus_to_exitcode(status)
         self._exit_code[process.config.name] = code = 128 - code if code < 0 else code
         self._note(process.config.name, "die", exitCode=str(code))
-        if _is_agent(process) and time.time() - process.laststart >= _STEADY_S:
+        if _is_agent(process):
             with contextlib.suppress(BlockingIOError):
                 os.write(self._wake_fd, b"\0")  # supervisord would restart it at its next tick, up to 1 s later
 

@@ -18,7 +18,8 @@ from pytest_llmchaos.runtime.local.control import SOCKET
 EVENTS = "events.jsonl"
 CONFIG = "supervisord.conf"
 _BACKGROUND_NICENESS = 10
-_AGENT_RETRIES = 100  # of a start that the system refuses, each 1 s later than the one before
+# An agent that ends within a second waits for its next start, each time 1 s longer.
+_AGENT_STEADY_S, _AGENT_RETRIES = 1, 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Process:
                 f"directory = {_escape(str(work))}",
                 "autostart = false",
                 f"autorestart = {str(self.restarts).lower()}",  # only the remediator repairs services
-                "startsecs = 0",
+                f"startsecs = {_AGENT_STEADY_S if self.restarts else 0}",
                 f"startretries = {_AGENT_RETRIES if self.restarts else 0}",
                 "redirect_stderr = true",
                 f"stdout_logfile = {_escape(str(work / 'logs' / f'{self.service}.txt'))}",
