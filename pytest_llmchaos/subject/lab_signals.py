@@ -80,6 +80,13 @@ _ON_ANSWERS = (
     "flaky",
     "slow_error",
 )
+# Those that the gateway sees in its own traffic, if most answers have them.
+_EJECTED = {
+    "stall": "RequestStuck",
+    "truncate": "ReplicaEjected",
+    "inband_error": "ReplicaEjected",
+    "flaky": "ReplicaEjected",
+}
 _BY_STRENGTH = "it depends on the options: health checks pass, retries may hide it"
 
 EXPECTED = (
@@ -135,5 +142,7 @@ EXPECTED = (
         for fault, options in _UNREACHABLE
         for on, rule in (("api", "api-unresponsive"), ("model-*", "replica-unresponsive"))
     ),
-    *(Expected(fault=fault, on="*", why=_BY_STRENGTH) for fault in _ON_ANSWERS),
+    *(Expected(fault=fault, on="*", why=_BY_STRENGTH) for fault in _ON_ANSWERS if fault not in _EJECTED),
+    *(Expected(fault=fault, on="api", why=_BY_STRENGTH) for fault in _EJECTED),
+    *(Expected(fault=fault, on="model-*", alerts=(alert,), why=_BY_STRENGTH) for fault, alert in _EJECTED.items()),
 )

@@ -350,4 +350,92 @@ _COUNTS = (
     ),
 )
 
-GATEWAY: tuple[SubjectDefect, ...] = (*_ANSWERS, *_RETRIES, *_HEALTH, *_ADMISSION, *_COUNTS)
+# Those that show only on the wire between the gateway and a replica.
+_WIRE = (
+    _defect(
+        "clean-end-is-a-whole-answer",
+        "a stream that ends without a finish reason is ended with [DONE]",
+        "truncated_streams",
+        "test_no_client_takes_half_an_answer_for_a_whole_one",
+        (
+            "relay.py",
+            "                    if not chunk:\n                        raise failure_of(scanner, name)\n",
+            "                    if not chunk:\n                        return await client.end(DONE)\n",
+        ),
+        only="no_client_takes_half",
+    ),
+    _defect(
+        "comments-are-progress",
+        "a stalled stream lives for as long as comments come",
+        "stalled_streams",
+        "test_no_client_is_left_hanging",
+        (
+            "relay.py",
+            "                    chunk = await readany()\n",
+            "                    chunk = await readany()\n                    watch.touched_s = time.monotonic()\n",
+        ),
+        only="left_hanging",
+    ),
+    _defect(
+        "inband-error-not-retried",
+        "an error inside a stream is passed on, even if no token was sent",
+        "inband_errors",
+        "test_errors_before_the_first_token_are_retried",
+        (
+            "outcomes.py",
+            "(REPLICA_FAILURES - {Outcome.STALL_TIMEOUT})",
+            "(REPLICA_FAILURES - {Outcome.STALL_TIMEOUT, Outcome.INBAND_ERROR})",
+        ),
+        only="first_token_are_retried",
+    ),
+    _defect(
+        "5xx-not-retried",
+        "a replica's 503 is passed on to the client",
+        "flaky_model",
+        "test_clients_see_no_failure",
+        (
+            "outcomes.py",
+            "(REPLICA_FAILURES - {Outcome.STALL_TIMEOUT})",
+            "(REPLICA_FAILURES - {Outcome.STALL_TIMEOUT, Outcome.UPSTREAM_5XX})",
+        ),
+        only="see_no_failure",
+    ),
+    _defect(
+        "replicas-take-turns",
+        "requests go to the replicas in turn, however many each has in flight",
+        "slow_model",
+        "test_most_clients_notice_nothing",
+        ("pool.py", "key=lambda one: (one.in_flight, one.turn)", "key=lambda one: one.turn"),
+        only="notice_nothing",
+    ),
+    _defect(
+        "probe-in-a-hurry",
+        "a health probe that takes 0.3 s is a bad one",
+        "latency_model",
+        "test_a_distant_replica_is_left_alone",
+        ("settings.py", '"LAB_PROBE_TIMEOUT_S", 1.0', '"LAB_PROBE_TIMEOUT_S", 0.3'),
+        only="left_alone",
+    ),
+    _defect(
+        "no-patience-for-a-first-token",
+        "an attempt without a first token is given up after 2 s, and sent again",
+        "late_first_token",
+        "test_clients_wait_and_get_whole_answers",
+        ("settings.py", '"LAB_TTFT_TIMEOUT_S", 10.0', '"LAB_TTFT_TIMEOUT_S", 2.0'),
+        only="get_whole_answers",
+    ),
+    _defect(
+        "silent-probe-is-a-good-one",
+        "a health probe without an answer is a good one",
+        "partition_model",
+        "test_a_partition_is_detected",
+        (
+            "probe.py",
+            '            return Probed.BAD, f"{self._path} did not',
+            '            return Probed.GOOD, f"{self._path} did not',
+        ),
+        only="partition_is_detected",
+    ),
+)
+
+GATEWAY: tuple[SubjectDefect, ...] = (*_ANSWERS, *_RETRIES, *_HEALTH, *_ADMISSION, *_COUNTS, *_WIRE)
