@@ -21,7 +21,7 @@ control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engin
 
 
 def test_a_partition_is_detected(trial):
-    assert trial.alert("ServiceDown", "model-1").after_s <= 6
+    assert trial.alert("ServiceDown", "model-1").after_s <= 8
 
 
 def test_the_other_replica_serves(trial):
