@@ -61,6 +61,17 @@ ONLY_BUSY = [
 BY_ITSELF = [("retry_storm", "test_it_comes_back_by_itself")]
 # Nothing may be repaired without Prometheus.
 BLIND = [("prometheus_down", "test_a_blind_remediator_does_not_guess")]
+# Faults on the wire between the gateway and a replica.
+ON_THE_WIRE = [
+    ("slow_model", "test_every_answer_is_whole"),
+    ("flaky_model", "test_clients_see_no_failure"),
+    ("truncated_streams", "test_no_client_takes_half_an_answer_for_a_whole_one"),
+    ("stalled_streams", "test_no_client_is_left_hanging"),
+    ("inband_errors", "test_clients_get_each_error_as_an_error"),
+    ("late_first_token", "test_clients_wait_and_get_whole_answers"),
+    ("latency_model", "test_no_answer_is_lost"),
+    ("partition_model", "test_the_other_replica_serves"),
+]
 
 
 def test_every_fault_of_the_engine_is_performed_here_or_in_a_scenario():
@@ -136,7 +147,7 @@ def a_rash_operator(stack_lab, monkeypatch):
 
 
 @pytest.mark.sampled
-@pytest.mark.parametrize(("file", "claim"), REPAIRED + ONLY_BUSY + BY_ITSELF + BLIND)
+@pytest.mark.parametrize(("file", "claim"), REPAIRED + ONLY_BUSY + BY_ITSELF + BLIND + ON_THE_WIRE)
 def test_it_holds_where_what_is_broken_is_repaired_and_what_is_busy_left_alone(verdicts, file, claim):
     assert verdicts(file, claim) == {}
 

@@ -13,11 +13,11 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 file="pytest_llmchaos/lab/injector.py",
                 old=(
                     "        self._intents.append((intent, act))\n"
-                    "        with injected.acting(act.victim):\n"
+                    "        with self._moment(able, act), injected.acting(act.victim):\n"
                     "            act.fault.inject(able, act.victim)\n"
                 ),
                 new=(
-                    "        with injected.acting(act.victim):\n"
+                    "        with self._moment(able, act), injected.acting(act.victim):\n"
                     "            act.fault.inject(able, act.victim)\n"
                     "        self._intents.append((intent, act))\n"
                 ),
@@ -37,12 +37,12 @@ FAULTS: tuple[InstrumentDefect, ...] = (
             Patch(
                 file="pytest_llmchaos/lab/injector.py",
                 old=(
-                    "        with injected.acting(act.victim):\n"
+                    "        with self._moment(able, act), injected.acting(act.victim):\n"
                     "            act.fault.inject(able, act.victim)\n"
                     "        proof = None\n"
                 ),
                 new=(
-                    "        with injected.acting(act.victim):\n"
+                    "        with self._moment(able, act), injected.acting(act.victim):\n"
                     "            act.fault.inject(able, act.victim)\n"
                     "        intent = record.intent(act.fault.kind, name, undo_of(act))\n"
                     "        self._intents.append((intent, act))\n"
