@@ -210,7 +210,7 @@ def _sweep(client: DockerClient, kind: Kind, agent: Container) -> None:
     if status != 0:
         raise NotReady(
             f"the redirect of the fault agent at {victim.name} may still be there (status {status}): {said[-300:]}; "
-            f"it is gone after `docker restart {victim.name}`"
+            f"remove it with `docker restart {victim.name}`"
         )
 
 

@@ -104,7 +104,7 @@ class Post:
 
     def _send(self, asked: Mapping[str, object]) -> AgentAnswer:
         if self._agent is None:
-            raise NotReady(f"{self.target} has no fault agent now")
+            raise NotReady(f"{self.target} has no fault agent now: wait until its container runs again")
         return self._console.ask(self._agent, asked)
 
     def stand_down(self) -> None:

@@ -66,7 +66,9 @@ class AttachedRuntime(ComposeRuntime):
 
     def _require_allowed(self, service: str, containers: Sequence[Container]) -> None:
         if problems := attach_preflight.not_allowed(containers):
-            raise NotReady(f"service {service!r} {'; '.join(problems)}; no fault agent entered its way")
+            raise NotReady(
+                f"service {service!r} {'; '.join(problems)}; no fault agent entered its way: label it, or choose another target"
+            )
 
     def _is_mine(self, container: Container) -> bool:  # noqa: ARG002 - observing is harmless, and `_act` checks the label
         return True
