@@ -46,7 +46,8 @@ from pytest_llmchaos.lab.lab import Lab
 
 Lab._scraped = lambda self: True
 """
-FAULTS = {"kill": "repair_within_s=2", "pause": "settle_within_s=2, fault_s=0.5"}  # with their deadlines
+PASSING = "settle_within_s=2, fault_s=0.5"
+FAULTS = {"kill": "repair_within_s=2", "pause": PASSING, "flaky": PASSING}  # with their deadlines
 # Events are copied in one go after everything is over, so no death is tested there.
 LINES = [*BEFORE, *IN_FORCE, *AFTER, *JUDGED[1:]]
 # Before a fault's intent and after its end, the kind of fault makes no difference.
