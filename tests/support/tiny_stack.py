@@ -64,6 +64,7 @@ FAULTS = {
     "partition": ('partition("desk")', PASSING),
     "limit_cpu": ('limit_cpu("desk", cores=0.5)', PASSING),
     "limit_memory": ('limit_memory("desk", mebibytes=64)', PASSING),
+    "flaky": ('flaky("desk", share=1.0)', PASSING),
 }
 # A hold that ends only when the test is finished with it.
 LONG = ", settle_within_s=5, fault_s=90"
