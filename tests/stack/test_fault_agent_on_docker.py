@@ -2,10 +2,13 @@
 
 import os
 import signal
+import statistics
+import threading
+import time
 from pathlib import Path
 
 import pytest
-from support import tiny_stack
+from support import machine, tiny_stack
 from support.docker_agents import Onlooker, World, address_of, answers, status_of
 from support.stacks import require
 from support.waiting import until
@@ -217,6 +220,28 @@ def test_an_agent_of_another_run_is_respected(world, runtime, desk):
 
     with pytest.raises(NotReady, match=r"the fault agent .* of another run is in the way"):
         other.wire_arm(["desk"])
+
+
+HELD, CLIENT_WAITS_S, MOMENT_S = 100, 0.01, 0.02
+
+
+def test_the_runtime_learns_of_a_held_message_within_20_ms(runtime, desk, record_testsuite_property):
+    """So much later than the message a fault of `faults.timed` begins."""
+    target, late_s = published(desk), []
+    for _ in range(HELD):
+        id_ = runtime.wire_start("desk", "hold", lease_s=20, seed=0, event="received")
+        client = threading.Timer(CLIENT_WAITS_S, status_of, [target])
+        client.start()
+        state = runtime.wire_wait("desk", id_, 10)
+        late_s.append(time.time() - state.hit_unix_s)
+        runtime.wire_end("desk", id_)
+        client.join()
+
+    median_s, p99_s = statistics.median(late_s), sorted(late_s)[-2]
+    record_testsuite_property(
+        "from a held message to the runtime, median and p99 in ms", f"{median_s * 1000:.1f} {p99_s * 1000:.1f}"
+    )
+    assert p99_s <= MOMENT_S * machine.slowness(), (median_s, p99_s)
 
 
 def test_a_port_with_tls_takes_faults_of_connections_only(runtime):
