@@ -11,7 +11,7 @@ pytestmark = experiment(
     load=LOAD,
     fault=faults.stall("model-1", after_tokens=3, keep_alive_s=1),
     steady_s=4,
-    fault_s=18,
+    fault_s=24,
     settle_within_s=30,
     simulated_engine=True,
 )
