@@ -15,7 +15,7 @@ from support.waiting import until
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.host.ports import loopback
-from pytest_llmchaos.runtime.docker import agent_image, docker_cli, judge_project, removal
+from pytest_llmchaos.runtime.docker import agent_image, docker_cli, judge_project, removal, restrictions
 from pytest_llmchaos.runtime.docker.attach_preflight import ALLOW
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
@@ -61,9 +61,21 @@ def armed(world, desk):
 def runtime(armed):
     """The same, without a fault before and after the test."""
     yield armed
-    until(lambda: armed.wire_faults("desk") is not None, "the agent answers", AGAIN_S)
-    for one in armed.wire_faults("desk").faults:
-        armed.wire_end("desk", one.id)
+    until(lambda: all_end(armed), "the faults end", AGAIN_S)
+
+
+def all_end(runtime):
+    """End all faults. False while the agent does not answer."""
+    faults = runtime.wire_faults("desk")
+    return faults is not None and all(ends(runtime, one.id) for one in faults.faults)
+
+
+def ends(runtime, id_):
+    try:
+        runtime.wire_end("desk", id_)
+    except NotReady:  # the agent dies with its service
+        return False
+    return True
 
 
 def seen(runtime):
@@ -141,6 +153,8 @@ def test_after_a_death_the_service_answers_within_two_seconds_and_the_fault_retu
         else:
             os.kill(proxy if death == "proxy" else parent, signal.SIGKILL)
 
+        pid = proxy if death == "proxy" else parent
+        until(lambda: not Path(f"/proc/{pid}").exists(), "the agent's process ended", AGAIN_S)
         until(lambda: status_of_or_none(desk) == 503, "the fault is back", AGAIN_S)
         assert onlooker.longest_gap_s() < REACHABLE_S
 
@@ -166,12 +180,27 @@ def test_a_restart_of_the_victim_gets_a_new_agent_with_the_rest_of_the_lease(run
     assert state.started_unix_s == pytest.approx(before.started_unix_s, abs=1)
 
 
+def test_an_agent_stays_while_its_service_is_cut_off_from_its_networks(world, runtime, desk):
+    desk.reload()
+    runtime._found = {"desk": restrictions.as_found(desk)}
+    (agent,) = world.agents_of(desk)
+    runtime.wire_start("desk", "flaky", **FLAKY)
+
+    runtime.partition("desk")
+    until(lambda: not runtime.released("partition", "desk"), "the desk is cut off")
+    assert any(one.active for one in runtime.wire_faults("desk").faults)
+    runtime.release("partition", "desk")
+
+    until(lambda: status_of_or_none(desk) == 503, "the fault is in force again")
+    assert [one.id for one in world.agents_of(desk)] == [agent.id]
+
+
 def test_a_fault_that_ends_while_the_victim_is_down_stays_ended(runtime, desk):
     id_ = runtime.wire_start("desk", "flaky", **FLAKY)
     runtime.kill("desk")
     until(lambda: not runtime.state("desk").running, "the desk is down")
 
-    until(lambda: _ends(runtime, id_), "the fault is ended", AGAIN_S)
+    until(lambda: ends(runtime, id_), "the fault is ended", AGAIN_S)
     runtime.start("desk")
 
     until(lambda: answers(address_of(desk)), "the desk answers")
@@ -179,14 +208,6 @@ def test_a_fault_that_ends_while_the_victim_is_down_stays_ended(runtime, desk):
         lambda: "requests" in (runtime._ask_agent("desk", {"do": "list"}) or {})["ok"].get("seen", {}), "armed", AGAIN_S
     )
     assert status_of(address_of(desk)) == 200
-
-
-def _ends(runtime, id_):
-    try:
-        runtime.wire_end("desk", id_)
-    except NotReady:  # the agent dies with its service
-        return False
-    return True
 
 
 def test_every_container_of_a_scaled_service_has_an_agent(world):

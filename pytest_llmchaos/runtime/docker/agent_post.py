@@ -53,6 +53,7 @@ class Post:
         self._leaving = threading.Event()
         self._lock = threading.RLock()
         self._error = ""
+        self._is_down = False
         self._thread = threading.Thread(target=self._stand, name=f"llmchaos-agent-{target}", daemon=True)
 
     def start(self) -> None:
@@ -71,7 +72,7 @@ class Post:
         Raises:
             NotReady: The agent does not answer, or a fault cannot work here.
         """
-        if self._agent is not None:
+        if not self._is_down:
             self._armed.wait(_ARMED_AGAIN_S)
         with self._lock:
             if self._agent is None or not self._armed.is_set():
@@ -139,6 +140,7 @@ class Post:
     def _enter(self, client: DockerClient) -> Container | None:
         """Start an agent. None while the container does not run."""
         victim = self._find(client)
+        self._is_down = victim is None
         if victim is None:
             return None
         with self._lock:
