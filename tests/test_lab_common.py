@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import fault_agent.settings
 import lab_api.settings
 import lab_engine.settings
 import lab_llamacpp.settings
@@ -83,6 +84,7 @@ def test_a_refused_start_is_one_line_for_each_problem_and_status_2(capsys: pytes
 @pytest.mark.parametrize(
     "settings",
     [
+        fault_agent.settings.Settings,
         lab_api.settings.Settings,
         lab_engine.settings.Environment,
         lab_llamacpp.settings.Settings,
@@ -92,7 +94,15 @@ def test_a_refused_start_is_one_line_for_each_problem_and_status_2(capsys: pytes
     ids=lambda settings: settings.__module__.split(".")[0],
 )
 def test_each_variable_of_a_service_is_named_when_its_value_cannot_be(settings: type[Section]):
-    names = {"LAB_HOST", "LAB_MODEL", "LAB_HOLD_FILE", "LAB_RULES_FILE", "LAB_AUDIT_FILE", "LAB_SUPERVISOR_SOCKET"}
+    names = {
+        "LAB_HOST",
+        "LAB_MODEL",
+        "LAB_HOLD_FILE",
+        "LAB_RULES_FILE",
+        "LAB_AUDIT_FILE",
+        "LAB_SUPERVISOR_SOCKET",
+        "LAB_CANARY",
+    }
     with pytest.raises(SettingsError) as caught:
         settings.from_env(dict.fromkeys(settings.variables(), " \x7f "))
     named = {re.match("LAB_[A-Z_]+", line)[0] for line in str(caught.value).splitlines()}

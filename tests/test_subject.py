@@ -18,11 +18,11 @@ def test_every_file_of_a_backend_s_stack_is_there(backend):
     assert ("LLMCHAOS_BACKEND", backend) in lab.extra_env
 
 
-def test_the_remediator_may_be_hit_by_name_and_is_no_target_that_trials_wait_for():
+def test_monitoring_may_be_hit_by_name_and_is_no_target_that_trials_wait_for():
     lab = lab_subject("sim")
 
     assert lab.targets == ("api", "model-1", "model-2")
-    assert lab.may_hit == ("api", "model-1", "model-2", "remediator")
+    assert lab.may_hit == ("api", "model-1", "model-2", "remediator", "prometheus")
 
 
 def test_an_unknown_backend_names_those_there_are():

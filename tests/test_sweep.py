@@ -480,6 +480,7 @@ class Shop:
             return ServiceState(service=service, running=service not in self.lost, identity="c1")
 
         monkeypatch.setattr(attached.AttachedRuntime, "_new_client", lambda _: None)
+        monkeypatch.setattr(attached.AttachedRuntime, "wire_disarm", lambda _: None)
         monkeypatch.setattr(attached.AttachedRuntime, "state", state)
         monkeypatch.setattr(attached.AttachedRuntime, "start", act("start"))
         monkeypatch.setattr(

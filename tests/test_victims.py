@@ -19,6 +19,7 @@ from pytest_llmchaos.plan.schedule import entry_of, plan_trial
 from pytest_llmchaos.runtime.docker import attached, notes, restrictions
 from pytest_llmchaos.runtime.docker.compose import ComposeRuntime
 from pytest_llmchaos.runtime.docker.replicas import Replicas
+from pytest_llmchaos.runtime.docker.sharing import AGENT
 from pytest_llmchaos.subject.lab import lab_subject
 
 THREE = {"api": (1, 2, 3)}
@@ -222,10 +223,15 @@ class TestRevert:
         for number, undo in enumerate(undos):
             intend(with_journal, number, undo)
         with_journal.close()
+
+        def found(*, filters, **_):
+            """No box is a fault agent."""
+            return [] if AGENT in filters.get("label", ()) else list(boxes)
+
         monkeypatch.setattr(
             attached.AttachedRuntime,
             "_new_client",
-            lambda _: SimpleNamespace(containers=SimpleNamespace(list=lambda **_: list(boxes)), close=lambda: None),
+            lambda _: SimpleNamespace(containers=SimpleNamespace(list=found), close=lambda: None),
         )
         return manifest
 

@@ -16,8 +16,8 @@ WORKFLOW = ".github/workflows/chaos.yml"
 _ALL = "all"
 _DEFAULT_SCENARIO = "kill_api"
 # A scenario has up to four trials of about a minute.
-_MINUTES_PER_SCENARIO = 5
-_MINUTES_OF_SETUP = 15
+_MINUTES_PER_SCENARIO = 3
+_MINUTES_OF_SETUP = 20
 _BACKEND_OF_RUNTIME = {"compose": "ollama", "local": "llamacpp"}
 
 

@@ -15,7 +15,7 @@ from lab_common.packages import refuse_without
 try:
     import uvloop
 except ImportError as error:
-    sys.exit(refuse_without("fault-agent", error))
+    sys.exit(refuse_without("fault_agent", error))
 
 from fault_agent.agent import Agent
 from fault_agent.control import serve_control
@@ -24,7 +24,7 @@ from lab_common.log import Log
 from lab_common.settings import SettingsError, refuse
 from lab_common.signals import exit_at_once
 
-SERVICE = "fault-agent"
+SERVICE = "fault_agent"
 # A collection every 700 objects, the default, costs milliseconds under load.
 OBJECTS_PER_COLLECTION = 20_000
 
