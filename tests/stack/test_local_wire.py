@@ -244,6 +244,7 @@ def test_a_session_has_agents_for_the_services_of_its_faults_and_marks(tmp_path)
     assert (reports / "latest" / "logs" / f"{AGENT}.txt").stat().st_size > 0
 
 
+@pytest.mark.nightly("test_local_plan: no agent without services behind agents")
 def test_a_session_without_faults_on_the_wire_has_no_agent(tmp_path):
     file = tmp_path / "test_plain.py"
     file.write_text(PLAIN)
@@ -253,6 +254,7 @@ def test_a_session_without_faults_on_the_wire_has_no_agent(tmp_path):
     assert code == 0, out[-4000:]
 
 
+@pytest.mark.nightly("test_local_boundaries kills pytest with a fault of an agent in force")
 def test_no_agent_outlives_pytest(tmp_path):
     file = tmp_path / "test_doomed.py"
     file.write_text(SCENARIO)
