@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 import pytest
 
-from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.errors import BadScenario, NoVictim
 from pytest_llmchaos.faults.base import victims_of
 from pytest_llmchaos.plan import experiment as plan
 from pytest_llmchaos.plan.experiment import Experiment
@@ -81,7 +81,10 @@ def wire_of(node: pytest.Item, services: Sequence[str]) -> frozenset[str]:
                 f'write `@pytest.mark.{WIRE_MARK}("model-1")`'
             )
         for target in mark.args:
-            found.update(victims_of(target, services))
+            try:
+                found.update(victims_of(target, services))
+            except NoVictim as error:
+                raise NoVictim(f"pytest.mark.{WIRE_MARK}: {error}") from None
     return frozenset(found)
 
 

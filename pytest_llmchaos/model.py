@@ -889,9 +889,12 @@ class BeginsAtMoment(Protocol):
     """A fault that begins at a moment of the running load.
 
     Attributes:
+        at: The moment.
         on: Service whose fault agent has the moment, "" for the victim.
     """
 
+    @property
+    def at(self) -> str: ...
     @property
     def on(self) -> str: ...
     def moment(self, runtime: AbleRuntime, victim: str) -> AbstractContextManager[Moment]:
@@ -916,7 +919,10 @@ class Injection:
     replica: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.fault.kind} {replica_name(self.victim, self.replica)} at +{self.after_s:g} s"
+        what = f"{self.fault.kind} {replica_name(self.victim, self.replica)} at +{self.after_s:g} s"
+        if not isinstance(self.fault, BeginsAtMoment):
+            return what
+        return f"{what}, begins {self.fault.at}{f' on {self.fault.on}' if self.fault.on else ''}"
 
 
 @runtime_checkable

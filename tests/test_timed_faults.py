@@ -48,6 +48,9 @@ def test_a_timed_fault_is_the_fault_with_its_message():
     (act,) = KILL.plan(Random(1), ["api", "model-1"])
     assert (act.victim, act.fault.kind) == ("model-1", "kill")
     assert isinstance(act.fault, BeginsAtMoment)
+    assert str(act) == f"kill model-1 at +0 s, begins {THIRD}"
+    (act,) = stop.plan(Random(1), ["api", "model-1"])
+    assert str(act) == "stop api at +0 s, begins after:request#1.received on model-1"
 
 
 def test_the_agent_stands_where_the_messages_are():
@@ -73,7 +76,7 @@ def test_the_fault_begins_while_the_message_is_held(lab, monkeypatch):
     mine = [one for one in lab.runtime.log if one in ("hold model-1", "kill model-1", "hold")]
     assert mine == ["hold model-1", "kill model-1", "hold"]
     events = [line["what"] for line in read(lab.journal.path) if line["kind"] == "event"]
-    assert f"kill model-1 began 0.0 ms {THIRD} on model-1" in events
+    assert "kill model-1 began 0.0 ms after chat#3.first_token on model-1" in events
 
 
 def test_a_message_that_does_not_come_is_not_observed(lab):

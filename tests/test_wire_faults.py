@@ -82,10 +82,10 @@ def test_a_fault_on_the_wire_is_as_real_as_a_proxy(fault):
         ),
         (faults.match, r"faults\.match\(\) is empty: give a condition"),
         (lambda: faults.match(path=""), r"match\(path=\.\.\.\) must be a text, got ''"),
-        (lambda: faults.match(path="v1/chat"), r"match\(path=.* must begin with a slash or a wildcard, got 'v1/chat'"),
+        (lambda: faults.match(path="v1/chat"), r"match\(path=.* must begin with a slash or a wildcard, .*got 'v1/chat'"),
         (lambda: faults.match(method=7), r"match\(method=\.\.\.\) must be a text, got 7"),
-        (lambda: faults.match(header="x-tenant"), r"match\(header=.*a name, a colon and a glob, got 'x-tenant'"),
-        (lambda: faults.match(header=": a"), r"match\(header=.*a name, a colon and a glob, got ': a'"),
+        (lambda: faults.match(header="x-tenant"), r"match\(header=.*a name, a colon and a glob, .*got 'x-tenant'"),
+        (lambda: faults.match(header=": a"), r"match\(header=.*a name, a colon and a glob, .*got ': a'"),
         (lambda: faults.match(streaming=1), r"match\(streaming=\.\.\.\) must be True, False or None, got 1"),
     ],
 )

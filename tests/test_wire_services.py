@@ -58,10 +58,10 @@ def chaos(pytester, monkeypatch):
     monkeypatch.setattr(Campaign, "preflight", lambda self: seen.append(self.wire()))
     monkeypatch.setattr(Run, "lab", lambda self: None)
 
-    def run(*parts):
+    def run(*parts, option=()):
         pytester.makepyfile(test_it=HEAD + "".join(parts))
         common = ("-p", "pytest_llmchaos.plugin", "-p", "no:cacheprovider", "-o", "llmchaos_runtime=local")
-        done = pytester.runpytest_inprocess(*common, "--strict-markers")
+        done = pytester.runpytest_inprocess(*common, "--strict-markers", *option)
         return done, (seen[-1] if seen else None)
 
     return run
@@ -90,7 +90,10 @@ def test_the_services_of_faults_and_marks_are_known_before_the_start(chaos, part
 @pytest.mark.parametrize(
     ("mark", "said"),
     [
-        ("'db'", "test_it.py: target 'db' matches no service that may be hit; available: api, model-1, model-2"),
+        (
+            "'db'",
+            "test_it.py: pytest.mark.llmchaos_wire: target 'db' matches no service that may be hit; available: api, model-1, model-2",
+        ),
         ("", "pytest.mark.llmchaos_wire takes names of services, got ()"),
         ("['api']", "pytest.mark.llmchaos_wire takes names of services, got (['api'],)"),
         ("service='api'", "pytest.mark.llmchaos_wire takes names of services, got {'service': 'api'}"),
@@ -101,6 +104,17 @@ def test_a_mark_without_a_known_service_ends_the_session(chaos, mark, said):
 
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     assert said in done.stderr.str()
+    assert found is None
+
+
+@pytest.mark.parametrize("option", [(), ("--chaos-plan",)], ids=["run", "plan"])
+def test_messages_of_an_unknown_service_end_the_session(chaos, option):
+    timed = 'faults.timed(faults.kill("api"), at="after:chat#1.received", on="db")'
+
+    done, found = chaos(KILL.replace('faults.kill("api")', timed), option=option)
+
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert "test_it.py: target 'db' matches no service that may be hit; available: api" in done.stderr.str()
     assert found is None
 
 

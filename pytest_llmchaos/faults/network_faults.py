@@ -52,7 +52,7 @@ def latency(
     """
     options = given(
         delay_s=check_number("latency(delay_s=...)", delay_s, above=0, at_most=600),
-        jitter_s=check_span("latency(jitter_s=...)", jitter_s, most=delay_s),
+        jitter_s=check_span("latency(jitter_s=...)", jitter_s, most=delay_s, named="delay_s"),
         distribution=check_choice("latency(distribution=...)", distribution, ("uniform", "normal")),
     )
     return on_targets(Latency(options=(*options, *selection("latency", share))), target)

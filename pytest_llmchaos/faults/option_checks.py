@@ -38,14 +38,22 @@ def check_choice(where: str, value: object, choices: tuple[str, ...]) -> str:
     return value
 
 
-def check_span(where: str, value: object, *, least: float = 0.0, most: float) -> float:
+def check_span(where: str, value: object, *, least: float = 0.0, most: float, named: str = "") -> float:
     """Return the value if it is a number from `least` to `most`.
+
+    Args:
+        where: Name of the option, for the error.
+        value: Its value.
+        least: Lower bound.
+        most: Upper bound.
+        named: Name of the option that is the upper bound.
 
     Raises:
         BadScenario: It is not.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise BadScenario(f"faults.{where} must be a number from {least:g} to {most:g}, got {value!r}")
+        bound = f"{named} = {most:g}" if named else f"{most:g}"
+        raise BadScenario(f"faults.{where} must be a number from {least:g} to {bound}, got {value!r}")
     return float(value)
 
 

@@ -96,7 +96,7 @@ class AtMessage:
                     f"{self.kind} {victim} was to begin {self.at}, and within {self.within_s:g} s {service} got {met:g} "
                     f"requests of that kind: raise the rate or within_s, or name an earlier request"
                 )
-            yield Moment(at=f"{self.at} on {service}", unix_s=held.hit_unix_s)
+            yield Moment(at=f"{self.at.replace(':', ' ')} on {service}", unix_s=held.hit_unix_s)
         finally:
             with suppress(NotReady):  # an agent that went with its service holds nothing
                 runtime.wire_end(service, id_)
@@ -175,7 +175,7 @@ def _parts(at: str) -> tuple[str, int, str]:
     found = _AT.fullmatch(at)
     if found is None or found[1] not in PATHS or found[3] not in EVENTS:
         raise BadScenario(
-            f"faults.timed(at=...) must be 'after:KIND#NUMBER.EVENT' with KIND one of {', '.join(PATHS)} and EVENT one of "
-            f"{', '.join(EVENTS)}, such as 'after:chat#3.first_token', got {at!r}"
+            f"faults.timed(at=...) must be 'after:KIND#NUMBER.EVENT' with KIND one of {', '.join(PATHS)}, NUMBER from 1 "
+            f"and EVENT one of {', '.join(EVENTS)}, such as 'after:chat#3.first_token', got {at!r}"
         )
     return found[1], int(found[2]), found[3]

@@ -58,9 +58,13 @@ def match(
         if value is not None:
             check_text(f"match({name}=...)", value)
     if path is not None and not path.startswith(("/", "*", "?", "[")):
-        raise BadScenario(f"faults.match(path=...) must begin with a slash or a wildcard, got {path!r}")
+        raise BadScenario(
+            f"faults.match(path=...) must begin with a slash or a wildcard, such as '/v1/*', got {path!r}"
+        )
     if header is not None and not _HEADER.fullmatch(header):
-        raise BadScenario(f"faults.match(header=...) must be a name, a colon and a glob, got {header!r}")
+        raise BadScenario(
+            f"faults.match(header=...) must be a name, a colon and a glob, such as 'x-tenant: a*', got {header!r}"
+        )
     if streaming is not None and not isinstance(streaming, bool):
         raise BadScenario(f"faults.match(streaming=...) must be True, False or None, got {streaming!r}")
     given = {name: value for name, value in {**texts, "streaming": streaming}.items() if value is not None}
