@@ -94,7 +94,7 @@ class AtMessage:
                 met = held.counters.get("met", 0) if held is not None else 0
                 raise FaultNotObserved(
                     f"{self.kind} {victim} was to begin {self.at}, and within {self.within_s:g} s {service} got {met:g} "
-                    f"requests of that kind: raise the rate or within_s, or name an earlier request"
+                    f"POST requests for {PATHS[kind]}: raise the rate or within_s, or name an earlier request or another kind"
                 )
             yield Moment(at=f"{self.at.replace(':', ' ')} on {service}", unix_s=held.hit_unix_s)
         finally:

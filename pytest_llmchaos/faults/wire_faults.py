@@ -98,9 +98,12 @@ class WireFault:
         if fault is None:
             return f"the fault agent lists no {self.agent_kind} in force"
         met = fault.counters.get("met", 0)
-        way = (
-            "raise the rate, or check match and the fault's options" if self.counts == "requests" else "raise the rate"
-        )
+        if self.counts == "requests" and not met:
+            way = f"raise the rate, or check match and that {victim} gets HTTP/1.1 without TLS"
+        elif self.counts == "requests":
+            way = "raise the rate, or check match and the fault's options"
+        else:
+            way = "raise the rate"
         return f"{met:g} {self.counts} met it, and it hit {_done(fault):g} of them ({way})"
 
     def ended_early(self, runtime: CanProxy, victim: str) -> bool:
