@@ -42,6 +42,7 @@ def test_a_timed_fault_is_the_fault_with_its_message():
     assert str(faults.timed(faults.kill("model-1"), at=THIRD, on="api")) == f"kill model-1 {THIRD} on api"
     assert KILL.needs == faults.kill("model-1").needs | {"proxy"}
     assert (KILL.lifetime, KILL.fidelity, KILL.target) == ("lasting", "real", "model-1")
+    assert KILL.expects == faults.kill("model-1").expects
     assert KILL.strength == {"at": THIRD}
     stop = faults.timed(faults.stop("api", grace_s=2), at="after:request#1.received", on="model-1")
     assert stop.strength == {"at": "after:request#1.received", "on": "model-1", "grace_s": 2}
