@@ -41,6 +41,14 @@ def test_without_a_fault_all_passes(world: World) -> None:
     assert [one.head.split(b" ")[0] for one in world.service.requests] == [b"GET", b"POST"]
 
 
+def test_an_answer_before_the_end_of_its_request_keeps_the_connection(world: World) -> None:
+    world.service.is_early = True
+    with world.client() as client:
+        assert client.ask(b"GET / HTTP/1.1\r\nContent-Length: 4\r\n\r\n").body == b"hi"
+        assert client.ask(b"rest" + b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").body == b"hi"
+    assert len(world.service.requests) == 2
+
+
 def test_latency_delays_answers_and_not_requests(world: World) -> None:
     with world.client() as pooled:
         assert pooled.get().took_s < 0.25
@@ -91,6 +99,22 @@ def test_a_black_hole_swallows_open_and_new_connections_until_it_ends(world: Wor
         fresh.socket.close()
 
 
+def test_requests_abandoned_in_a_black_hole_never_reach_the_service(world: World) -> None:
+    with world.fault("black_hole") as hole:
+        for _ in range(3):
+            with world.client() as gone:
+                gone.socket.sendall(b"GET /abandoned HTTP/1.1\r\nHost: a\r\n\r\n")
+        hole.wait_for_hit(3)
+        with world.client() as patient:
+            patient.socket.sendall(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
+            hole.end()
+            assert patient.get().body == b"hi"
+    with world.client() as after:
+        assert is_good(after.get())
+    assert world.service.requests[0].head.startswith(b"GET /late ")
+    assert all(b"/abandoned" not in one.head for one in world.service.requests)
+
+
 @pytest.mark.parametrize("kind", ["reset", "reject"])
 def test_open_connections_are_reset(world: World, kind: str) -> None:
     with world.client() as pooled:
@@ -119,6 +143,18 @@ def test_a_reset_after_bytes_lets_exactly_these_through(world: World) -> None:
                 one.recv(1)
         assert b"".join(got) == whole[:500]
         assert fault.count() == 1
+
+
+def test_clients_that_leave_at_a_reset_after_bytes_disturb_nobody(world: World) -> None:
+    with world.fault("reset", after_bytes=300), world.fault("latency", delay_s=0.5) as slow:
+        for _ in range(4):
+            with world.client() as client:
+                client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                client.post(patience_s=0.2)
+        slow.end()
+    with world.client() as after:
+        assert is_good(after.post())
+    assert "Traceback" not in world.said()
 
 
 def test_a_share_of_connections_is_hit_and_the_same_ones_for_a_seed(world: World) -> None:
@@ -382,6 +418,18 @@ def test_a_truncated_stream_ends_cleanly(world: World, how: str) -> None:
         assert fault.count() == 1
     with world.client() as client:
         assert is_good(client.post())
+
+
+def test_an_answer_that_arrives_at_once_is_truncated_alike(world: World) -> None:
+    world.service.gap_s = 0
+    with world.fault("truncate", after_tokens=2, how="clean") as fault:
+        for _ in range(20):
+            with world.client() as client:
+                answer = client.post()
+                assert (answer.texts, answer.end) == (list(WORDS[:2]), "complete")
+                assert client.socket.recv(1) == b""  # closed, and not reset
+        assert fault.count() == 20
+    assert "Traceback" not in world.said()
 
 
 def test_an_inband_error_ends_the_stream_with_status_200(world: World) -> None:

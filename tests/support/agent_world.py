@@ -52,6 +52,7 @@ class Service:
         self.ends: list[str] = []  # "eof" or "reset", for each connection that ended
         self.gap_s = 0.01
         self.body = b"hi"
+        self.is_early = False  # it answers before it reads the body
         self._socket = socket.create_server(("127.0.0.1", port))
         self.port: int = self._socket.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -72,10 +73,12 @@ class Service:
         with peer, peer.makefile("rb") as lines:
             try:
                 while head := read_head(lines):
-                    lines.read(length_of(head))
+                    size = length_of(head)
+                    lines.read(0 if self.is_early else size)
                     seen = Seen(head, time.monotonic())
                     self.requests.append(seen)
                     self._answer(peer, seen)
+                    lines.read(size if self.is_early else 0)
             except OSError:
                 self.ends.append("reset")
             else:
@@ -89,6 +92,9 @@ class Service:
         peer.sendall(
             b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\nX-Odd: as it is\r\n\r\n"
         )
+        if self.gap_s == 0:
+            peer.sendall(b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in EVENTS) + b"0\r\n\r\n")
+            return
         for one in EVENTS:
             seen.sent_s.append(time.monotonic())
             peer.sendall(b"%x\r\n%b\r\n" % (len(one), one))
@@ -202,6 +208,7 @@ class World:
                 [sys.executable, "-m", "fault_agent"],
                 env={**os.environ, "PYTHONPATH": str(SERVICES), **self._settings()},
                 stdout=log,
+                stderr=log,
             )
         until(lambda: "listening" in self._log.read_text(), "the agent listens")
 
@@ -218,6 +225,10 @@ class World:
         self.process.kill()
         self.process.wait()
         self.service.close()
+
+    def said(self) -> str:
+        """Return what the agent has logged."""
+        return self._log.read_text()
 
     def client(self) -> Client:
         return Client(self.port)

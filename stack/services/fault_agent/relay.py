@@ -113,6 +113,7 @@ class Conversation:
         "_agent",
         "_answer_body",
         "_answer_reader",
+        "_asked",
         "_chosen",
         "_connecting",
         "_exchanges",
@@ -143,6 +144,8 @@ class Conversation:
         self._request_body: framing.Body | None = None
         self._answer_body: framing.Body | None = None
         self._exchanges: deque[Exchange] = deque()
+        # The request whose body is read. Its answer may come, and end, before that.
+        self._asked: Exchange | None = None
         self._player: Player | None = None
         self._rest = b""  # bytes of the service for which it is too early
         self._service_ended = False
@@ -275,6 +278,7 @@ class Conversation:
             return rest
         exchange = self._agent.exchange(head)
         self._exchanges.append(exchange)
+        self._asked = exchange
         if exchange.hold is not None and exchange.hold[1].event == "received":
             self._hold_request(exchange, exchange.hold[0], raw)
             self.client.keep(rest)
@@ -306,8 +310,9 @@ class Conversation:
         lease.hit()
 
     def _read_body(self, data: bytes) -> bytes:
-        body, exchange = self._request_body, self._exchanges[-1]
+        body, exchange = self._request_body, self._asked
         assert body is not None  # noqa: S101 - checked by the caller
+        assert exchange is not None  # noqa: S101 - set with the body
         decoded: list[bytes] | None = [] if exchange.wants_body else None
         try:
             end = body.advance(data, 0, decoded)
@@ -335,7 +340,7 @@ class Conversation:
             self._ask(data)
 
     def _request_read(self, exchange: Exchange) -> None:
-        self._request_body = None
+        self._request_body = self._asked = None
         exchange.is_read = True
         if exchange.held is not None:
             self._decide(exchange)
@@ -487,21 +492,24 @@ class Conversation:
     def _read_answer_body(self, data: bytes) -> bytes:
         body = self._answer_body
         assert body is not None  # noqa: S101 - checked by the caller
-        decoded: list[bytes] | None = [] if self._player is not None else None
+        player = self._player
+        decoded: list[bytes] | None = [] if player is not None else None
         try:
             end = body.advance(data, 0, decoded)
         except framing.NotHttpError:
-            if self._player is not None:
+            if player is not None:
                 self.cut()
                 return b""
             self._answer_body = None
             self._go_raw()
             return data
-        if self._player is None:
+        if player is None:
             self._say(data if end == len(data) else data[:end])
-        elif decoded is not None:
-            for piece in decoded:
-                self._player.feed(piece)
+        else:
+            for piece in decoded or ():
+                player.feed(piece)
+            if self._player is not player:  # an editor ended the answer, and with it the connection
+                return b""
         if body.done:
             self._answer_read()
         return data[end:]
@@ -559,7 +567,10 @@ class Conversation:
         else:
             self.client.release("black hole")
             self.service.release("black hole")
-            if self.client.transport is not None and not self.client.is_lost:
+            if self._connecting is None and self.client.transport is not None and not self.client.is_lost:
+                if sockets.has_left(self.client.transport):  # in a black hole, its connection was never made
+                    self.reset()
+                    return
                 self._connect()
         self._shape()
 

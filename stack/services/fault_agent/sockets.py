@@ -11,6 +11,7 @@ import termios
 from typing import Final, Protocol, cast
 
 _SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h
+_ESTABLISHED: Final = 1  # linux/tcp.h, the first byte of TCP_INFO
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
@@ -24,17 +25,25 @@ class _Socket(Protocol):
 
 def reset(transport: asyncio.Transport) -> None:
     """End a connection so that its peer gets an RST."""
-    with contextlib.suppress(OSError):  # it has ended already
-        _socket_of(transport).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    if is_open(transport):
+        with contextlib.suppress(OSError):  # it has ended already
+            _socket_of(transport).setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
     transport.abort()
 
 
 def unsent_bytes(transport: asyncio.Transport) -> int:
     """Bytes that the peer has not acknowledged yet."""
-    if transport.is_closing():
+    if transport.is_closing() or not is_open(transport):
         return 0
     waiting = fcntl.ioctl(_socket_of(transport).fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
     return transport.get_write_buffer_size() + int.from_bytes(waiting, "little")
+
+
+def has_left(transport: asyncio.Transport) -> bool:
+    """True if the peer sends no more, whether or not all it sent was read."""
+    if not is_open(transport):
+        return True
+    return _socket_of(transport).getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _ESTABLISHED
 
 
 def original_destination(transport: asyncio.Transport) -> tuple[str, int]:
@@ -42,6 +51,12 @@ def original_destination(transport: asyncio.Transport) -> tuple[str, int]:
     told = _socket_of(transport).getsockopt(socket.SOL_IP, _SO_ORIGINAL_DST, 16)
     port, address = struct.unpack_from("!2xH4s", told)
     return socket.inet_ntoa(address), port
+
+
+def is_open(transport: asyncio.Transport) -> bool:
+    """False once the loop has closed the socket. It does so before it says so."""
+    found = transport.get_extra_info("socket")
+    return found is not None and found.fileno() >= 0
 
 
 def _socket_of(transport: asyncio.Transport) -> _Socket:
