@@ -1,5 +1,6 @@
 """The fault agent's faults, each seen from both sides by plain sockets."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,8 +15,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from support.agent_world import DONE, EVENTS, SERVICES, WORDS, Answer, Service, World
+from support.agent_world import DONE, EVENTS, SERVICES, WORDS, Answer, Service, World, free_port
 from support.waiting import until
+
+from fault_agent.agent import Agent
+from fault_agent.settings import Settings
+from lab_common.log import Log
 
 
 @pytest.fixture
@@ -145,7 +150,7 @@ def test_a_reset_after_bytes_lets_exactly_these_through(world: World) -> None:
         assert fault.count() == 1
 
 
-def test_clients_that_leave_at_a_reset_after_bytes_disturb_nobody(world: World) -> None:
+def test_clients_that_leave_at_a_reset_after_bytes_do_no_harm(world: World) -> None:
     with world.fault("reset", after_bytes=300), world.fault("latency", delay_s=0.5) as slow:
         for _ in range(4):
             with world.client() as client:
@@ -155,6 +160,24 @@ def test_clients_that_leave_at_a_reset_after_bytes_disturb_nobody(world: World) 
     with world.client() as after:
         assert is_good(after.post())
     assert "Traceback" not in world.said()
+
+
+def test_a_port_that_opens_while_a_reject_begins_is_closed(tmp_path: Path) -> None:
+    port = free_port()
+
+    async def both() -> None:
+        settings = Settings(
+            target="service", host="127.0.0.1", port=port, upstream=("127.0.0.1", 1), control=str(tmp_path / "control")
+        )
+        agent = Agent(settings, Log("fault-agent"))
+        opening = asyncio.create_task(agent.listen())
+        await asyncio.sleep(0)
+        await agent.start({"kind": "reject", "lease_s": 20, "seed": 7})
+        await opening
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+    asyncio.run(both())
 
 
 def test_a_share_of_connections_is_hit_and_the_same_ones_for_a_seed(world: World) -> None:

@@ -72,6 +72,8 @@ class Agent:
                 self._server = await asyncio.get_running_loop().create_server(
                     lambda: self._greet().client, self._settings.host, self._settings.port, backlog=BACKLOG
                 )
+                if self._is_closed():  # since a fault that began meanwhile
+                    self._close()
 
     def _is_closed(self) -> bool:
         reject = self.link.leases.get("reject")

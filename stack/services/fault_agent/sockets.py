@@ -54,7 +54,7 @@ def original_destination(transport: asyncio.Transport) -> tuple[str, int]:
 
 
 def is_open(transport: asyncio.Transport) -> bool:
-    """False once the loop has closed the socket. It does so before it says so."""
+    """False once the loop has closed the socket. It does so before it reports it."""
     found = transport.get_extra_info("socket")
     return found is not None and found.fileno() >= 0
 
