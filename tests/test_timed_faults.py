@@ -128,3 +128,5 @@ def test_messages_count_on_one_named_service_and_within_seconds():
         faults.timed(faults.kill("model-1"), at=THIRD, on="model-*")
     with pytest.raises(BadScenario, match=r"within_s=\.\.\.\) must be a number of seconds"):
         faults.timed(faults.kill("model-1"), at=THIRD, within_s=0)
+    with pytest.raises(BadScenario, match=r"within_s=\.\.\.\) must be at most 3595 seconds, got 3596"):
+        faults.timed(faults.kill("model-1"), at=THIRD, within_s=3596)

@@ -13,6 +13,7 @@ from pytest_llmchaos.model import AbleRuntime, CanProxy, Fault, Fidelity, Lifeti
 
 # The message is let go soon after the deadline, whatever happens to pytest.
 LEASE_MARGIN_S = 5.0
+LONGEST_WAIT_S = 3595.0  # with the margin, the longest lease of a fault agent
 _AT = re.compile(r"after:([a-z]+)#([1-9][0-9]{0,5})\.([a-z_]+)")
 # Paths of requests, by the names that `at` uses.
 PATHS: Mapping[str, str] = {
@@ -145,7 +146,7 @@ def timed(fault: Fault, *, at: str, on: str | None = None, within_s: float = 30.
             service does not have the request yet), `first_token` or `answered` (the
             client lacks the last event).
         on: Service whose messages count. Default: the victim.
-        within_s: Seconds within which the message must come, above 0, below 86400.
+        within_s: Seconds within which the message must come, above 0, at most 3595.
 
     Returns:
         A fault for `experiment(fault=...)` and `lab.inject`.
@@ -166,6 +167,8 @@ def timed(fault: Fault, *, at: str, on: str | None = None, within_s: float = 30.
     if service.endswith("*") or "#" in service:
         raise BadScenario(f"faults.timed(on=...) must be the name of one service, got {on!r}")
     limit_s = check_seconds("faults.timed(within_s=...)", within_s)
+    if limit_s > LONGEST_WAIT_S:
+        raise BadScenario(f"faults.timed(within_s=...) must be at most {LONGEST_WAIT_S:g} seconds, got {within_s!r}")
     primitive = AtMessage(primitive=fault.primitive, at=at, on=service, within_s=limit_s)
     return Timed(primitive=primitive, target=fault.target, shown=fault.shown)
 
