@@ -30,7 +30,7 @@ def test_retries_stay_within_their_budget(trial):
 
 
 def test_the_service_comes_back_when_the_trigger_is_gone(trial):
-    """From the end of both reverts, also while the gateway lets the replicas back in."""
+    """From the end of both reverts, before the gateway has let the replicas back in."""
     recovery = trial.phase("recovery")
     assert recovery.availability >= 0.98
     assert recovery.ttft_s.p95 <= 2

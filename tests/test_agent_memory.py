@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.docker import agent_image, agent_memory
 from pytest_llmchaos.runtime.docker.agent_memory import Memory
+from pytest_llmchaos.runtime.docker.agent_post import Post
 
 START = {"do": "start", "fault": {"kind": "flaky", "lease_s": 60, "seed": 1, "status": 503}}
 
@@ -100,6 +101,30 @@ def test_while_no_agent_is_there_faults_are_listed_and_ended_but_not_started():
 
     memory.put_back(second)
     assert second.asked == []
+
+
+def test_faults_that_no_agent_performed_for_too_long_have_ended():
+    memory, second = Memory(), Agent()
+    memory.ask(Agent(), START)
+
+    memory.end_all()
+
+    assert memory.without_agent({"do": "list"})["ok"]["faults"][0]["state"] == "ended"
+    assert memory.put_back(second) == []
+    assert second.asked == []
+
+
+@pytest.mark.parametrize(
+    ("away_s", "is_down", "started", "lost"),
+    [(6, False, "noon", True), (3, False, "noon", False), (6, True, "noon", False), (6, False, "one", False)],
+    ids=["too long", "a moment", "its container is down", "its container was restarted"],
+)
+def test_an_agent_is_lost_if_it_stays_away_from_a_container_that_runs(away_s, is_down, started, lost):
+    post = Post("web", None, lambda: None, lambda _: None, None)
+    post._is_down, post._armed_at, post._started = is_down, "noon", started
+    post._away_s = time.monotonic() - away_s
+
+    assert post._was_lost() is lost
 
 
 def test_an_end_is_idempotent_and_an_unknown_id_is_for_the_agent_to_refuse():

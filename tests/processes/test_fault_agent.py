@@ -500,3 +500,11 @@ def test_two_faults_hit_one_answer(world: World) -> None:
     with world.fault("duplicate", after_tokens=0), world.fault("truncate", after_tokens=3), world.client() as client:
         texts = client.post().texts
         assert texts in ([WORDS[0], WORDS[0], WORDS[1]], [WORDS[0], WORDS[0], WORDS[1], WORDS[2]])
+
+
+def test_a_connection_counts_as_hit_once_whatever_else_starts_and_ends(world: World) -> None:
+    with world.fault("latency", delay_s=0.01) as fault, world.client() as client:
+        for _ in range(3):
+            with world.fault("bandwidth", bytes_per_s=10**6):
+                assert is_good(client.get())
+        assert (fault.count("met"), fault.count()) == (1, 1)

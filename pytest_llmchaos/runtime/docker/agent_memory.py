@@ -69,6 +69,12 @@ class Memory:
             return _ended(kept) if asked["do"] == "end" else {"ok": kept.state}
         return self._listed({"at_unix_s": time.time(), "faults": []}) if asked.get("do") == "list" else None
 
+    def end_all(self) -> None:
+        """Take all faults for ended: for too long no agent performed them."""
+        for kept in self._kept.values():
+            if kept.left_s:
+                _ended(kept)
+
     def put_back(self, send: Send) -> list[str]:
         """Start faults whose lease goes on in a new agent. Return what it refused."""
         refused = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from pytest_llmchaos.runtime.fault_agent import AgentAnswer
 
 LOOK_S = 0.2
+# While the container runs, its agent may be away for so long. After that its faults
+# have ended early.
+LOST_S = 5.0
 _ARMED_AGAIN_S = 5.0
 # These break connections of any protocol. All others need HTTP/1.
 _OF_CONNECTIONS = frozenset({"latency", "bandwidth", "black_hole", "reset", "reject"})
@@ -54,6 +58,8 @@ class Post:
         self._lock = threading.RLock()
         self._error = ""
         self._is_down = False
+        self._started = self._armed_at = ""  # starts of the container: the last seen, and the agent's
+        self._away_s: float | None = None  # monotonic time since which no agent is there
         self._thread = threading.Thread(target=self._stand, name=f"llmchaos-agent-{target}", daemon=True)
 
     def start(self) -> None:
@@ -76,6 +82,8 @@ class Post:
             self._armed.wait(_ARMED_AGAIN_S)
         with self._lock:
             if self._agent is None or not self._armed.is_set():
+                if self._was_lost():
+                    self._memory.end_all()
                 answer = self._memory.without_agent(asked)
                 if answer is None:
                     raise NotReady(f"{self.target} has no fault agent now: it is down or starts; {self._error}")
@@ -107,6 +115,17 @@ class Post:
         if self._agent is None:
             raise NotReady(f"{self.target} has no fault agent now: wait until its container runs again")
         return self._console.ask(self._agent, asked)
+
+    def _was_lost(self) -> bool:
+        """True if the agent stays away from a container that runs."""
+        if self._away_s is None or self._is_down or self._started != self._armed_at:
+            return False
+        return time.monotonic() - self._away_s > LOST_S
+
+    def _leave(self) -> None:
+        self._armed.clear()
+        if self._away_s is None and self._armed_at:
+            self._away_s = time.monotonic()
 
     def stand_down(self) -> None:
         """Start no further agent."""
@@ -143,6 +162,7 @@ class Post:
         self._is_down = victim is None
         if victim is None:
             return None
+        self._started = str(victim.attrs["State"]["StartedAt"])
         with self._lock:
             if self._leaving.is_set():
                 return None
@@ -161,7 +181,7 @@ class Post:
             if event == "armed":
                 self._report_for_duty()
             elif event in ("proxy_ended", "proxy_silent", "proxy_hangs"):
-                self._armed.clear()
+                self._leave()
                 self._close_consoles()
             elif event == "failed":
                 self._error = str(line.get("why"))
@@ -170,6 +190,9 @@ class Post:
 
     def _report_for_duty(self) -> None:
         with self._lock:
+            if self._was_lost():
+                self._memory.end_all()
+            self._away_s, self._armed_at = None, self._started
             refused = self._memory.put_back(self._send)
             self._error = f"after its restart the agent refused {'; '.join(refused)}" if refused else ""
             if not self._leaving.is_set():
@@ -178,7 +201,7 @@ class Post:
     def _clear(self) -> None:
         """Forget an agent that ended. At the end of the run its container stays."""
         with self._lock:
-            self._armed.clear()
+            self._leave()
             self._close_consoles()
             if self._agent is not None and not self._leaving.is_set():
                 agent_container.remove(self._agent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
@@ -180,14 +181,18 @@ class Agent:
         if not lease.active:
             return lease
         self._ends.pop(id_).cancel()
-        self.leases.end(lease, by)
+        callbacks = self.leases.end(lease, by)
         self._of_requests = self._leases_of_requests()
         if self.link.leases.get(lease.fault.kind) is lease:
             self.link.remove(lease)
-            for talk in list(self._talks):
-                talk.relent(lease)
-            if isinstance(lease.fault, Reject):
-                await self.listen()
+            callbacks |= {functools.partial(talk.relent, lease) for talk in self._talks}
+        for act in callbacks:
+            try:
+                act()
+            except Exception as error:  # noqa: BLE001 - one connection must not keep the fault on all others
+                self._log("a connection did not end the fault", fault=id_, error=f"{type(error).__name__}: {error}")
+        if isinstance(lease.fault, Reject):
+            await self.listen()
         self._log("fault ended", fault=lease.described())
         return lease
 

@@ -47,7 +47,7 @@ class Exchange:
 
     def __post_init__(self) -> None:
         for lease in self.leases:
-            if isinstance(lease.fault, Hold) and lease.fault.match.matches(self.head, b""):
+            if lease.active and isinstance(lease.fault, Hold) and lease.fault.match.matches(self.head, b""):
                 lease.meet()
                 if lease.counters["met"] == lease.fault.number:
                     self.hold = (lease, lease.fault)

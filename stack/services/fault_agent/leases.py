@@ -100,8 +100,8 @@ class Leases:
         self.active[fault.kind] = lease
         return lease
 
-    def end(self, lease: Lease, by: str) -> None:
-        """End a fault in force."""
+    def end(self, lease: Lease, by: str) -> set[Callable[[], None]]:
+        """End a fault in force. Return what is to be called then."""
         lease.ended_by = by
         lease.acted.set()
         del self.active[lease.fault.kind]
@@ -109,8 +109,7 @@ class Leases:
         while len(self._ended) > MOST_REMEMBERED:
             del self._ended[next(iter(self._ended))]
         callbacks, lease.at_end = lease.at_end, set()
-        for act in callbacks:
-            act()
+        return callbacks
 
     def find(self, id_: str) -> Lease:
         for lease in self.all():

@@ -116,6 +116,7 @@ class Conversation:
         "_asked",
         "_chosen",
         "_connecting",
+        "_counted",
         "_exchanges",
         "_is_raw",
         "_number",
@@ -149,6 +150,7 @@ class Conversation:
         self._player: Player | None = None
         self._rest = b""  # bytes of the service for which it is too early
         self._service_ended = False
+        self._counted: set[str] = set()  # leases of which this connection has a hit
         self._chosen: dict[str, bool] = {}  # by lease, whether it hits this connection
 
     # Connections.
@@ -580,7 +582,7 @@ class Conversation:
         bandwidth = link.leases.get("bandwidth") if self._is_chosen_by("bandwidth") else None
         budgets = link.budgets if bandwidth is not None and link.budgets is not None else (None, None)
         fault = latency.fault if latency is not None and isinstance(latency.fault, Latency) else None
-        hit = _once_each([lease for lease in (latency, bandwidth) if lease is not None])
+        hit = self._once_each([lease for lease in (latency, bandwidth) if lease is not None])
         seed = latency.seed if latency is not None else 0
         if self._to_client is not None:
             draw = Random(f"{seed} {self._number}")  # noqa: S311 - a schedule, not a secret
@@ -589,6 +591,17 @@ class Conversation:
         if self._to_service is not None:
             draw = Random(f"{seed} {self._number} to service")  # noqa: S311 - as above
             self._to_service.shape(Delays(None, budgets[1], draw, hit) if budgets[1] is not None else None)
+
+    def _once_each(self, leases: list[Lease]) -> Callable[[], None]:
+        """A function that counts one hit of each fault on this connection."""
+
+        def hit() -> None:
+            for lease in leases:
+                if lease.id not in self._counted:
+                    self._counted.add(lease.id)
+                    lease.hit()
+
+        return hit
 
     def strike(self, lease: Lease) -> None:
         """Let a fault begin to act on this open connection."""
@@ -648,17 +661,6 @@ def _hold(side: Side, why: str, is_held: bool) -> None:
         side.hold(why)
     else:
         side.release(why)
-
-
-def _once_each(leases: list[Lease]) -> Callable[[], None]:
-    """A function that counts one hit of each fault, the first time it is called."""
-    left = list(leases)
-
-    def hit() -> None:
-        while left:
-            left.pop().hit()
-
-    return hit
 
 
 def _edited_head(raw: bytes, *, chunked: bool) -> bytes:
