@@ -871,6 +871,18 @@ class CountsRequests(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsRequests(Protocol):
+    """A fault on the wire that may have to read requests.
+
+    Attributes:
+        reads_http: True if they must be HTTP/1.1 without TLS.
+    """
+
+    @property
+    def reads_http(self) -> bool: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Moment:
     """A moment at which a fault begins.

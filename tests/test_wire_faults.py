@@ -224,6 +224,7 @@ def test_a_closed_port_is_proven_by_the_agents_own_connection():
     [
         (None, "the fault agent does not answer"),
         (listed("stall"), "the fault agent lists no flaky in force"),
+        (listed("flaky", unread=4.0), r"0 requests met it, and 4 connections carried no HTTP/1\.1: .*TLS or HTTP/2"),
         (listed("flaky", met=12.0), r"12 requests met it, and it hit 0 of them \(raise the rate, or check match"),
         (
             listed("flaky"),

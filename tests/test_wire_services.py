@@ -1,14 +1,20 @@
 """Services of a session that wire faults may hit."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 from support.plugin_double import put_double
 
+from pytest_llmchaos import faults
+from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.session import run as session_run
 from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings, make_runtime
 from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.subject.requests import Requests
 
 HEAD = """
 from dataclasses import dataclass
@@ -163,3 +169,26 @@ def test_only_the_local_runtime_needs_them(tmp_path):
 
         assert made.name == runtime
         assert getattr(made, "_wire", None) == (("model-1",) if runtime == "local" else None)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        faults.flaky("api"),
+        faults.stall(["api", "model-1"]),
+        faults.timed(faults.kill("model-1"), at="after:chat#1.received", on="api"),
+    ],
+    ids=str,
+)
+def test_a_fault_that_reads_requests_is_refused_where_clients_use_tls(tmp_path, fault):
+    settings = Settings(
+        run="r", seed=1, runtime="local", backend="sim", reports=tmp_path, repeat=1, worker="", replay_line=""
+    )
+    plain, subject = Campaign(settings, Progress), lab_subject("sim")
+    plain.require_readable([fault])
+    behind_tls = Campaign(SimpleNamespace(seed=1, subject=replace(subject, requests=Requests(tls="system"))), Progress)
+
+    with pytest.raises(BadScenario, match=r"has to read requests of api, and clients send them through TLS .*choose a"):
+        behind_tls.require_readable([faults.none(), fault])
+
+    behind_tls.require_readable([faults.flaky("model-1"), faults.latency("api", delay_s=1), faults.kill("api")])

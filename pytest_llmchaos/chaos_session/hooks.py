@@ -16,7 +16,6 @@ from pytest_llmchaos.chaos_session.terminal import progress_of, terminal_of, wri
 from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady, NoVictim, Unsupported
 from pytest_llmchaos.evidence.redaction import hide, redact
 from pytest_llmchaos.experiment_mark import experiment_of, wire_of
-from pytest_llmchaos.faults.compositions import wired_services
 from pytest_llmchaos.host.identity import new_run_name
 from pytest_llmchaos.plan.experiment import hypothesis_of
 from pytest_llmchaos.plan.schedule import plan_trial
@@ -91,7 +90,7 @@ class ChaosSession:
         for item in items:
             with self._naming_file(item):
                 item.stash[PLAN] = plan_of(item, self.campaign)
-                wired_services(item.stash[PLAN].experiment.faults, self.campaign.services)  # a service that it lacks
+                self.campaign.require_readable(item.stash[PLAN].experiment.faults)
         replay = options.given(self.config, "replay")
         recorded = read_replay(Path(replay)) if replay else None
         self.campaign.take({item.nodeid: item.stash[PLAN] for item in items}, recorded)

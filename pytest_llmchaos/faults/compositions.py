@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from pytest_llmchaos.errors import BadScenario, NoVictim
 from pytest_llmchaos.faults.base import OnTarget, check_seconds, check_target, victims_of
-from pytest_llmchaos.model import FIDELITIES, Fault, Fidelity, Injection, Lifetime
+from pytest_llmchaos.model import FIDELITIES, Fault, Fidelity, Injection, Lifetime, ReadsRequests
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Primitive
@@ -77,12 +77,13 @@ def _breadth(target: str) -> float:
     return -len(target) if "*" in target else -math.inf
 
 
-def wired_services(faults: Iterable[Fault], services: Sequence[str]) -> tuple[str, ...]:
+def wired_services(faults: Iterable[Fault], services: Sequence[str], *, reads_http: bool = False) -> tuple[str, ...]:
     """Return the services whose requests must pass a fault agent, sorted.
 
     Args:
         faults: The faults. Those without the need `proxy` add none.
         services: Services that faults may hit.
+        reads_http: True for those alone whose requests the agent must be able to read.
 
     Raises:
         NoVictim: A target matches no service.
@@ -92,11 +93,15 @@ def wired_services(faults: Iterable[Fault], services: Sequence[str]) -> tuple[st
         if "proxy" not in fault.needs:
             continue
         if isinstance(fault, _Composition):
-            found.update(wired_services(fault.members, services))
-        else:
+            found.update(wired_services(fault.members, services, reads_http=reads_http))
+        elif not reads_http or (isinstance(fault, OnTarget) and _reads_http(fault.primitive)):
             targets = fault.wire_targets if isinstance(fault, OnTarget) else fault.target.split(",")
             found.update(*(victims_of(target, services) for target in targets))
     return tuple(sorted(found))
+
+
+def _reads_http(primitive: Primitive) -> bool:
+    return isinstance(primitive, ReadsRequests) and primitive.reads_http
 
 
 class _Composition(ABC):

@@ -44,6 +44,10 @@ class AtMessage:
     within_s: float
 
     @property
+    def reads_http(self) -> bool:
+        return True
+
+    @property
     def kind(self) -> str:
         return self.primitive.kind
 

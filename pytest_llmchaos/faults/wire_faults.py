@@ -56,6 +56,10 @@ class WireFault:
         return self.kind
 
     @property
+    def reads_http(self) -> bool:
+        return self.counts == "requests"
+
+    @property
     def proof_within_s(self) -> float:
         return PROOF_WITHIN_S
 
@@ -98,6 +102,11 @@ class WireFault:
         if fault is None:
             return f"the fault agent lists no {self.agent_kind} in force"
         met = fault.counters.get("met", 0)
+        if unread := fault.counters.get("unread", 0):
+            return (
+                f"{met:g} {self.counts} met it, and {unread:g} connections carried no HTTP/1.1: the service expects TLS or "
+                "HTTP/2 there; choose a fault of connections"
+            )
         if self.counts == "requests" and not met:
             way = f"raise the rate, or check match and that {victim} gets HTTP/1.1 without TLS"
         elif self.counts == "requests":

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import InvalidExperiment, LlmchaosError, verdict_after
+from pytest_llmchaos.errors import BadScenario, InvalidExperiment, LlmchaosError, verdict_after
 from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.evidence.journal_lines import Claim
 from pytest_llmchaos.evidence.trial_result import ClaimOutcome
@@ -24,6 +24,7 @@ from pytest_llmchaos.session.settings import Settings, abilities_of
 from pytest_llmchaos.trial.slo_result import ledger_entry
 
 if TYPE_CHECKING:
+    from pytest_llmchaos.model import Fault
     from pytest_llmchaos.session.run import Run
     from pytest_llmchaos.trial.perform import Performed
 
@@ -67,6 +68,22 @@ class Campaign:
     def expect_wire(self, services: Iterable[str]) -> None:
         """Add services that tests without an experiment hit with wire faults."""
         self._wire |= set(services)
+
+    def require_readable(self, faults: Iterable[Fault]) -> None:
+        """Check that fault agents can read the requests that these faults hit.
+
+        Raises:
+            BadScenario: Clients reach the service through TLS.
+            NoVictim: A target matches no service.
+        """
+        subject = self.settings.subject
+        for fault in faults:
+            wired_services([fault], self.services)  # names a service that it lacks
+            if subject.requests.tls and subject.api in wired_services([fault], self.services, reads_http=True):
+                raise BadScenario(
+                    f"{fault} has to read requests of {subject.api}, and clients send them through TLS (llmchaos_tls): choose "
+                    "a fault of connections (latency, bandwidth, black_hole, reset, reject), or a service behind the end of TLS"
+                )
 
     def wire(self) -> frozenset[str]:
         """The services that wire faults of this session may hit.

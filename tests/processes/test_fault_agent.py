@@ -508,3 +508,17 @@ def test_a_connection_counts_as_hit_once_whatever_else_starts_and_ends(world: Wo
             with world.fault("bandwidth", bytes_per_s=10**6):
                 assert is_good(client.get())
         assert (fault.count("met"), fault.count()) == (1, 1)
+
+
+def test_connections_without_http_are_counted_for_faults_on_requests(world: World) -> None:
+    hello = b"\x16\x03\x01\x00\x05hello"
+    with world.client() as before, world.client() as after, world.client() as plain:
+        before.socket.sendall(hello)
+        until(lambda: world.control(do="list")["ok"]["seen"]["connections"] == 3, "three connections")
+        assert is_good(plain.get())
+        with world.fault("flaky") as fault, world.fault("latency", delay_s=0.01) as latency:
+            after.socket.sendall(hello)
+            until(lambda: fault.count("unread") == 2, "both are counted", 3)
+            assert plain.post().status == 503
+            assert (fault.count("met"), fault.count("unread")) == (1, 2)
+            assert latency.count("unread") == 0

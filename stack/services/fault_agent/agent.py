@@ -156,7 +156,14 @@ class Agent:
                 talk.strike(lease)
             if isinstance(lease.fault, Reject):
                 await self._count_refusal(lease)
+        elif unread := sum(talk.is_unread for talk in self._talks):
+            lease.counters["unread"] = unread
         return lease
+
+    def count_unread(self) -> None:
+        """Count a connection without HTTP/1, which no fault on requests can hit."""
+        for lease in self._of_requests:
+            lease.counters["unread"] += 1
 
     async def _count_refusal(self, lease: Lease) -> None:
         """Count a connection of the agent's own that its closed port refuses."""

@@ -118,6 +118,7 @@ class Conversation:
         "_connecting",
         "_counted",
         "_exchanges",
+        "_is_http",
         "_is_raw",
         "_number",
         "_player",
@@ -141,6 +142,7 @@ class Conversation:
         self._to_service: Lane | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._is_raw = False
+        self._is_http = False  # a request was read
         self._request_reader, self._answer_reader = framing.HeadReader(), framing.HeadReader()
         self._request_body: framing.Body | None = None
         self._answer_body: framing.Body | None = None
@@ -278,6 +280,7 @@ class Conversation:
             self._go_raw()
             self._ask(raw)
             return rest
+        self._is_http = True
         exchange = self._agent.exchange(head)
         self._exchanges.append(exchange)
         self._asked = exchange
@@ -382,7 +385,15 @@ class Conversation:
 
     def _go_raw(self) -> None:
         """Pass everything on unread from now on."""
-        self._is_raw = True
+        if not self._is_raw:
+            self._is_raw = True
+            if self.is_unread:
+                self._agent.count_unread()
+
+    @property
+    def is_unread(self) -> bool:
+        """True if the connection never carried an HTTP/1 request."""
+        return self._is_raw and not self._is_http
 
     # Answers of the agent itself.
 
