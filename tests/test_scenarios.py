@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "scenarios").glob("test_*.py"))
 # Also on Ollama: their loads fit a real model on two cores.
-REAL = {"kill_api", "kill_model", "forced_restart", "random", "request_saturation", "remediator_killed"}
+REAL = {
+    "kill_api",
+    "kill_model",
+    "forced_restart",
+    "late_first_token",
+    "partition_model",
+    "random",
+    "request_saturation",
+    "remediator_killed",
+}
 # Faults that end before a second evaluation sees them or whose victims the seed draws,
 # scenarios in which clients are the cause, faults that the gateway hides, and one
 # without a Prometheus to alert.
