@@ -302,6 +302,21 @@ def test_agents_stand_in_the_way_of_all_services_that_a_wire_fault_may_hit(made,
     assert wired_services(made, SERVICES) == wired
 
 
+def test_some_faults_have_to_read_requests_and_others_act_on_connections():
+    made = [
+        faults.flaky("api"),
+        faults.latency("model-1", delay_s=1),
+        faults.kill("model-1"),
+        faults.together(faults.stall("model-2"), faults.reset("model-1")),
+    ]
+    timed = faults.timed(faults.kill("model-1"), at="after:chat#1.received", on="api")
+    services = ["api", "model-1", "model-2"]
+
+    assert wired_services(made, services, reads_http=True) == ("api", "model-2")
+    assert wired_services([timed], services, reads_http=True) == ("api",)
+    assert wired_services(made[1:3], services, reads_http=True) == ()
+
+
 def test_a_target_without_a_service_has_no_agent():
     with pytest.raises(NoVictim, match="'worker-9' matches no service"):
         wired_services([faults.stall("worker-9")], SERVICES)
