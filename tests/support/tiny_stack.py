@@ -174,6 +174,14 @@ class Engine:
         found = sorted(self._client.containers.list(all=True, filters=chosen), key=lambda one: one.name)
         return [(one.id, one.status, _comparable(restrictions.as_found(one))) for one in found]
 
+    def agents(self, project: str) -> list[str]:
+        """Names of fault agents at containers of a compose project."""
+        chosen = {"label": f"com.docker.compose.project={project}"}
+        ids = [one["Id"] for one in self._client.api.containers(all=True, filters=chosen)]
+        labels = [f"llmchaos.agent.container={id_}" for id_ in ids]
+        found = [self._client.api.containers(all=True, filters={"label": label}) for label in labels]
+        return [one["Names"][0] for some in found for one in some]
+
     def acted_on(self, project: str, since_s: float) -> set[str]:
         """Names of a project's containers that a fault or a revert changed."""
         chosen = {"label": f"com.docker.compose.project={project}"}
