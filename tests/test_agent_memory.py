@@ -6,6 +6,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.waiting import until
 
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.runtime.docker import agent_image, agent_memory
@@ -140,7 +141,7 @@ def test_an_end_is_idempotent_and_an_unknown_id_is_for_the_agent_to_refuse():
 def test_a_lease_that_ran_out_is_not_put_back():
     memory, first, second = Memory(), Agent(), Agent()
     memory.ask(first, {**START, "fault": {**START["fault"], "lease_s": 0.01}})
-    time.sleep(0.02)
+    until(lambda: memory.without_agent({"do": "list"})["ok"]["faults"][0]["state"] == "ended", "the lease runs out")
 
     assert memory.put_back(second) == []
     assert second.asked == []

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.faults.compositions import Target, on_targets
-from pytest_llmchaos.faults.option_checks import check_text, check_whole
-from pytest_llmchaos.faults.wire_faults import MOST_TOKENS, WireFault, given, selection
+from pytest_llmchaos.faults.option_checks import check_text
+from pytest_llmchaos.faults.wire_faults import WireFault, check_tokens, given, selection
 
 if TYPE_CHECKING:
     from pytest_llmchaos.faults.wire_match import Match
@@ -43,9 +43,7 @@ def malformed(target: Target, *, after_tokens: int = 3, share: float = 1.0, matc
         BadScenario: `target` is not a service name or pattern, or `after_tokens`,
             `share` or `match` is out of bounds.
     """
-    options = given(
-        after_tokens=check_whole("malformed(after_tokens=...)", after_tokens, at_least=0, at_most=MOST_TOKENS)
-    )
+    options = given(after_tokens=check_tokens("malformed", after_tokens))
     return on_targets(Malformed(options=(*options, *selection("malformed", share, match))), target)
 
 
@@ -80,9 +78,7 @@ def duplicate(target: Target, *, after_tokens: int = 3, share: float = 1.0, matc
         BadScenario: `target` is not a service name or pattern, or `after_tokens`,
             `share` or `match` is out of bounds.
     """
-    options = given(
-        after_tokens=check_whole("duplicate(after_tokens=...)", after_tokens, at_least=0, at_most=MOST_TOKENS)
-    )
+    options = given(after_tokens=check_tokens("duplicate", after_tokens))
     return on_targets(Duplicate(options=(*options, *selection("duplicate", share, match))), target)
 
 
@@ -117,9 +113,7 @@ def reorder(target: Target, *, after_tokens: int = 3, share: float = 1.0, match:
         BadScenario: `target` is not a service name or pattern, or `after_tokens`,
             `share` or `match` is out of bounds.
     """
-    options = given(
-        after_tokens=check_whole("reorder(after_tokens=...)", after_tokens, at_least=0, at_most=MOST_TOKENS)
-    )
+    options = given(after_tokens=check_tokens("reorder", after_tokens))
     return on_targets(Reorder(options=(*options, *selection("reorder", share, match))), target)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.faults.compositions import Target, on_targets
-from pytest_llmchaos.faults.option_checks import check_choice, check_whole
-from pytest_llmchaos.faults.wire_faults import MOST_TOKENS, WireFault, given, selection
+from pytest_llmchaos.faults.option_checks import check_choice
+from pytest_llmchaos.faults.wire_faults import WireFault, check_tokens, given, selection
 
 if TYPE_CHECKING:
     from pytest_llmchaos.faults.wire_match import Match
@@ -54,7 +54,7 @@ def truncate(
             `how`, `share` or `match` is out of bounds.
     """
     options = given(
-        after_tokens=check_whole("truncate(after_tokens=...)", after_tokens, at_least=0, at_most=MOST_TOKENS),
+        after_tokens=check_tokens("truncate", after_tokens),
         how=check_choice("truncate(how=...)", how, ("clean", "false_stop", "mid_event")),
     )
     return on_targets(Truncate(options=(*options, *selection("truncate", share, match))), target)
@@ -94,9 +94,7 @@ def inband_error(target: Target, *, after_tokens: int = 3, share: float = 1.0, m
         BadScenario: `target` is not a service name or pattern, or `after_tokens`,
             `share` or `match` is out of bounds.
     """
-    options = given(
-        after_tokens=check_whole("inband_error(after_tokens=...)", after_tokens, at_least=0, at_most=MOST_TOKENS)
-    )
+    options = given(after_tokens=check_tokens("inband_error", after_tokens))
     return on_targets(InbandError(options=(*options, *selection("inband_error", share, match))), target)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.faults.compositions import Target, on_targets
 from pytest_llmchaos.faults.option_checks import check_number, check_span, check_whole
-from pytest_llmchaos.faults.wire_faults import LONGEST_S, MOST_TOKENS, WireFault, given, selection
+from pytest_llmchaos.faults.wire_faults import LONGEST_S, WireFault, check_tokens, given, selection
 
 if TYPE_CHECKING:
     from pytest_llmchaos.faults.wire_match import Match
@@ -93,7 +93,7 @@ def stall(
             `for_s`, `keep_alive_s`, `share` or `match` is out of bounds.
     """
     options = given(
-        after_tokens=check_whole("stall(after_tokens=...)", after_tokens, at_least=0, at_most=MOST_TOKENS),
+        after_tokens=check_tokens("stall", after_tokens),
         for_s=None if for_s is None else check_number("stall(for_s=...)", for_s, above=0, at_most=LONGEST_S),
         keep_alive_s=None
         if keep_alive_s is None

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.leases import LEASE_S, longer_lease_s
-from pytest_llmchaos.faults.option_checks import check_number
+from pytest_llmchaos.faults.option_checks import check_number, check_whole
 from pytest_llmchaos.faults.wire_match import Match
 from pytest_llmchaos.model import CanProxy, Fidelity, Lifetime, Proof, Undo
 
@@ -173,6 +173,15 @@ def selection(kind: str, share: object, match: object = None) -> tuple[tuple[str
     if not isinstance(match, Match):
         raise BadScenario(f"faults.{kind}(match=...) must be faults.match(path='/v1/*') or the like, got {match!r}")
     return (("share", part), ("match", match.conditions))
+
+
+def check_tokens(kind: str, after_tokens: object) -> int:
+    """Return the tokens that pass before a fault, if it is a whole number in bounds.
+
+    Raises:
+        BadScenario: It is not.
+    """
+    return check_whole(f"{kind}(after_tokens=...)", after_tokens, at_least=0, at_most=MOST_TOKENS)
 
 
 def given(**options: str | float | None) -> tuple[tuple[str, str | float], ...]:

@@ -14,19 +14,9 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from pytest_llmchaos.errors import (
-    Aborted,
-    BadScenario,
-    HealFailed,
-    InvalidExperiment,
-    LlmchaosError,
-    NotReady,
-    NotSteady,
-    ProvesNothing,
-)
+from pytest_llmchaos.errors import Aborted, InvalidExperiment, LlmchaosError, NotSteady, ProvesNothing
 from pytest_llmchaos.evidence.trial_record import UNPLANNED, Record
 from pytest_llmchaos.evidence.trial_result import Planned, PlanNote
-from pytest_llmchaos.faults.base import check_target, victims_of
 from pytest_llmchaos.faults.compositions import check_fault
 from pytest_llmchaos.host import identity, measurement_lock
 from pytest_llmchaos.lab import gates
@@ -36,7 +26,8 @@ from pytest_llmchaos.lab.live_load import RunningLoad
 from pytest_llmchaos.lab.overload import ProcessFlood
 from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, WARM_UP_TAIL_S, Reasons
 from pytest_llmchaos.lab.views import RemediatorView, ServiceView
-from pytest_llmchaos.model import BeginsAtMoment, Injection, replica_name
+from pytest_llmchaos.lab.wiring import Wiring
+from pytest_llmchaos.model import Injection, replica_name
 from pytest_llmchaos.plan.experiment import LEASE_MARGIN_S, check_abort_if, check_blast_radius, check_seconds
 from pytest_llmchaos.plan.schedule import most_at_once, numbers_of, require_blast_radius
 from pytest_llmchaos.prometheus.annotations import Signals
@@ -113,7 +104,7 @@ class Lab:
         self._injected: list[Injected] = []
         self.reasons = Reasons()
         self.running_load: RunningLoad | None = None
-        self._wired: frozenset[str] = frozenset()  # services with a fault agent in their way
+        self._wiring = Wiring(runtime)
         self._not_entered: dict[object, str] = {}  # blocks of `inject` that no `with` has entered yet
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
 
@@ -287,7 +278,7 @@ class Lab:
             raise InvalidExperiment(
                 "a load is running already, and two would write into one folder: use one load with both parts"
             )
-        wired = self._services_to_wire(self.test.wire if wire is None else wire)
+        wired = self._wiring.services_of(self.test.wire if wire is None else wire, self.subject.may_hit)
         requests = _Requests(load=load, arrivals=arrivals, longest_s=longest_s, wire=wired)
         if self.record is None:
             with self._judged_by_its_test(requests, remediator) as running:
@@ -313,7 +304,7 @@ class Lab:
         record.process(running.pid, identity.process_started(running.pid))
         try:
             self.require_clean()
-            self._arm(requests.wire)
+            self._wiring.arm(requests.wire)
             self.remediator.ensure(remediator)
             running.start()
             record.anchor(running.t0_unix_s, running.t0_monotonic_s)
@@ -330,35 +321,7 @@ class Lab:
             try:
                 running.stop()
             finally:
-                self._disarm()
-
-    def _services_to_wire(self, wire: object) -> tuple[str, ...]:
-        """Return the services of `lab.load(wire=...)`, sorted."""
-        if not isinstance(wire, list | tuple | set | frozenset):
-            raise BadScenario(f"lab.load(wire=...) must be a list of services such as ['model-1'], got {wire!r}")
-        if wire:
-            grant(self.runtime, {"proxy"}, "lab.load(wire=...)")
-        targets = [check_target("load(wire)", one) for one in wire]
-        return tuple(sorted({name for target in targets for name in victims_of(target, self.subject.may_hit)}))
-
-    def _arm(self, services: Sequence[str]) -> None:
-        """Put a fault agent in the way of each service."""
-        if services:
-            self._wired = frozenset(services)  # first, so that what entered before an error leaves again
-            grant(self.runtime, {"proxy"}, "this load").wire_arm(services)
-
-    def _disarm(self) -> None:
-        """Remove the fault agents. Raises HealFailed if one stays."""
-        if not self._wired:
-            return
-        try:
-            grant(self.runtime, {"proxy"}, "this load").wire_disarm()
-        except NotReady as error:
-            raise HealFailed(
-                f"a fault agent is still in the way of {', '.join(sorted(self._wired))}: {error}; run `llmchaos heal`"
-            ) from None
-        finally:
-            self._wired = frozenset()
+                self._wiring.disarm()
 
     @contextmanager
     def _judged_by_its_test(self, requests: _Requests, remediator: bool) -> Iterator[RunningLoad]:
@@ -687,12 +650,7 @@ class Lab:
             raise InvalidExperiment(
                 f"{', '.join(strangers)} may not be hit; targets are {', '.join(self.subject.may_hit)}"
             )
-        unwired = sorted({_wire_of(act) for act in acts if "proxy" in act.fault.needs} - self._wired)
-        if unwired:
-            raise InvalidExperiment(
-                f"{_shown(fault)} needs a fault agent in the way of {', '.join(unwired)} before the load starts: "
-                f"add `@pytest.mark.llmchaos_wire({', '.join(map(repr, unwired))})` to the test, or write lab.load(..., wire={unwired})"
-            )
+        self._wiring.require(acts, _shown(fault))
         return acts
 
 
@@ -704,12 +662,6 @@ class _Requests:
     arrivals: Sequence[Arrival] | None
     longest_s: float
     wire: tuple[str, ...]
-
-
-def _wire_of(act: Injection) -> str:
-    """The service whose fault agent an act needs."""
-    on = act.fault.on if isinstance(act.fault, BeginsAtMoment) else ""
-    return on or act.victim
 
 
 def _leaves_evidence(error: BaseException) -> bool:

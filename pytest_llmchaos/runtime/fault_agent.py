@@ -95,10 +95,10 @@ class AgentAbility:
         deadline = time.monotonic() + deadline_s
         while True:
             left_s = min(self.longest_wait_s, deadline - time.monotonic())
-            told = self._answer(service, {"do": "wait", "id": id_, "deadline_s": max(0.01, left_s)})
-            if told is None:
+            answer = self._answer(service, {"do": "wait", "id": id_, "deadline_s": max(0.01, left_s)})
+            if answer is None:
                 return None
-            state = read_fault(cast("ListedFault", told), time.time())
+            state = read_fault(cast("ListedFault", answer), time.time())
             if state.hit_unix_s is not None or not state.active or time.monotonic() > deadline:
                 return state
 

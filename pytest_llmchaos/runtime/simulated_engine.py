@@ -76,10 +76,10 @@ class EngineAbility:
     def engine_faults(self, service: str) -> LeasedFaults | None:
         """List the engine's faults. None if the engine does not run or answer yet."""
         try:
-            told = self._ask_engine(service, "list")
+            listed = self._ask_engine(service, "list")["faults"]
         except NotReady:
             return None
-        return read_faults(told["faults"], time.time())
+        return read_faults(listed, time.time())
 
     def engine_end(self, service: str, id_: str) -> None:
         """End one fault. Does nothing if it has ended."""

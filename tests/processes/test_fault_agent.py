@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +14,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from support.agent_world import DONE, EVENTS, SERVICES, WORDS, Answer, Service, World, free_port
+from support.agent_process import SERVICES, free_port
+from support.agent_world import DONE, EVENTS, WORDS, Answer, Service, World
 from support.waiting import until
 
 from fault_agent.agent import Agent
@@ -159,7 +159,7 @@ def test_clients_that_leave_at_a_reset_after_bytes_do_no_harm(world: World) -> N
         slow.end()
     with world.client() as after:
         assert is_good(after.post())
-    assert "Traceback" not in world.said()
+    assert "Traceback" not in world.agent.log.read_text()
 
 
 def test_a_port_that_opens_while_a_reject_begins_is_closed(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_control_refuses_what_it_cannot_do(world: World) -> None:
     assert "no fault 'f9'" in world.control(do="end", id="f9")["error"]
     with world.fault("flaky"):
         assert "already in force" in world.control(do="start", fault={"kind": "flaky", "lease_s": 5})["error"]
-    assert oct(world.control_path.stat().st_mode)[-3:] == "600"
+    assert oct(world.agent.control.stat().st_mode)[-3:] == "600"
 
 
 def test_a_service_that_refuses_is_refused_until_it_returns(world: World) -> None:
@@ -285,7 +285,7 @@ def test_a_service_that_refuses_is_refused_until_it_returns(world: World) -> Non
 
 
 def test_the_console_prints_answers_and_reports_refusals(world: World) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(SERVICES), "LAB_CONTROL": str(world.control_path)}
+    environment = {**os.environ, "PYTHONPATH": str(SERVICES), "LAB_CONTROL": str(world.agent.control)}
 
     def console(*words: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "fault_agent.console", *words]
@@ -296,8 +296,7 @@ def test_the_console_prints_answers_and_reports_refusals(world: World) -> None:
     assert console('{"do": "list"}').returncode == 0
     assert json.loads(console().stdout)["ok"]["faults"] == []
     assert console('{"do": "x"}').returncode == 1
-    os.kill(world.process.pid, signal.SIGKILL)
-    world.process.wait()
+    world.agent.kill()
     assert console('{"do": "list"}').returncode == 2
 
 
@@ -452,7 +451,7 @@ def test_an_answer_that_arrives_at_once_is_truncated_alike(world: World) -> None
                 assert (answer.texts, answer.end) == (list(WORDS[:2]), "complete")
                 assert client.socket.recv(1) == b""  # closed, and not reset
         assert fault.count() == 20
-    assert "Traceback" not in world.said()
+    assert "Traceback" not in world.agent.log.read_text()
 
 
 def test_an_inband_error_ends_the_stream_with_status_200(world: World) -> None:

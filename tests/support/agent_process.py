@@ -51,14 +51,18 @@ class Agent:
         assert self.popen.poll() is None, self.log.read_text()
         return '"listening"' in self.log.read_text()
 
-    def ask(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """One line over the control socket. Returns what is under "ok"."""
+    def call(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """One line over the control socket. Returns the answer, errors included."""
         with socket.socket(socket.AF_UNIX) as one:
             one.settimeout(5)
             one.connect(str(self.control))
             one.sendall(json.dumps(asked).encode() + b"\n")
             with one.makefile("rb") as lines:
-                answer = json.loads(lines.readline())
+                return dict(json.loads(lines.readline()))
+
+    def ask(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """The same. Returns what is under "ok"."""
+        answer = self.call(asked)
         assert "ok" in answer, answer
         return dict(answer["ok"])
 
@@ -94,6 +98,11 @@ class Agent:
         """True if its port accepts a connection, which is closed at once."""
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        """SIGKILL, whatever it does."""
+        self.popen.kill()
+        self.popen.wait()
 
     def stop(self) -> int:
         """SIGTERM. Returns the exit status."""

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -18,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from support.agent_process import Agent
 from support.waiting import until
 
-SERVICES = Path(__file__).resolve().parents[2] / "stack/services"
 WORDS = tuple(f"w{n} " for n in range(8))
 DONE = b"data: [DONE]\n\n"
 
@@ -200,35 +197,12 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.service = Service()
-        self.port = free_port()
-        self.control_path = folder / "agent.sock"
-        self._log = folder / "agent.log"
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "fault_agent"],
-                env={**os.environ, "PYTHONPATH": str(SERVICES), **self._settings()},
-                stdout=log,
-                stderr=log,
-            )
-        until(lambda: "listening" in self._log.read_text(), "the agent listens")
-
-    def _settings(self) -> dict[str, str]:
-        return {
-            "LAB_TARGET": "model-1",
-            "LAB_HOST": "127.0.0.1",
-            "LAB_PORT": str(self.port),
-            "LAB_UPSTREAM": f"127.0.0.1:{self.service.port}",
-            "LAB_CONTROL": str(self.control_path),
-        }
+        self.agent = Agent(self.service.port, folder)
+        self.port = self.agent.port
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        self.agent.kill()
         self.service.close()
-
-    def said(self) -> str:
-        """Return what the agent has logged."""
-        return self._log.read_text()
 
     def client(self) -> Client:
         return Client(self.port)
@@ -245,12 +219,7 @@ class World:
 
     def control(self, **asked: object) -> dict[str, Any]:
         """Send one line to the control socket and return the decoded answer."""
-        with socket.socket(socket.AF_UNIX) as control, control.makefile("rb") as answers:
-            control.settimeout(5)
-            control.connect(str(self.control_path))
-            control.sendall(json.dumps(asked).encode() + b"\n")
-            found: dict[str, Any] = json.loads(answers.readline())
-            return found
+        return self.agent.call(asked)
 
     @contextlib.contextmanager
     def fault(self, kind: str, *, lease_s: float = 20, seed: int = 7, **options: object) -> Iterator[Fault]:
@@ -283,10 +252,3 @@ class Fault:
 
     def end(self) -> None:
         self.world.control(do="end", id=self.id)
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port

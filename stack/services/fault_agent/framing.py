@@ -22,6 +22,7 @@ _WHOLE_LINE: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32} \S+ HTTP/1\.
 _HEX: Final = re.compile(rb"[0-9A-Fa-f]{1,15}")
 _NAME: Final = re.compile(_TOKEN)
 _BLANK_LINES: Final = b"\r\n"
+_LENGTHS: Final = (b"content-length:", b"transfer-encoding:")
 
 
 class NotHttpError(ValueError):
@@ -245,3 +246,11 @@ def _length(headers: tuple[tuple[str, str], ...]) -> int:
     if len(given) != 1 or not (length := given.pop()).isascii() or not length.isdigit() or len(length) > 18:
         raise NotHttpError("the length of a body is ambiguous")
     return int(length)
+
+
+def without_length(raw: bytes, *, chunked: bool) -> bytes:
+    """The head of an answer whose length is no longer known."""
+    lines = [line for line in raw.split(b"\n") if not line.lower().startswith(_LENGTHS)]
+    end = lines.index(next(line for line in lines[1:] if not line.rstrip(b"\r")))
+    lines.insert(end, b"Transfer-Encoding: chunked\r" if chunked else b"Connection: close\r")
+    return b"\n".join(lines)

@@ -7,6 +7,7 @@ the next request of an open connection. What is not HTTP/1 passes unread.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections import deque
 from random import Random
 from typing import TYPE_CHECKING, Final, cast
@@ -15,95 +16,18 @@ from fault_agent import framing, sockets
 from fault_agent.exchange import Exchange
 from fault_agent.faults.decide import is_chosen
 from fault_agent.faults.events import keep_alive_of
-from fault_agent.faults.network import BlackHole, Latency, Reject, Reset
+from fault_agent.faults.network import Latency, Reject, Reset
 from fault_agent.lane import Lane
 from fault_agent.link import Delays
 from fault_agent.player import Player
+from fault_agent.side import Side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fault_agent.agent import Agent
     from fault_agent.leases import Lease
     from fault_agent.messages import AnswerHead
 
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-_FRAMING: Final = (b"content-length:", b"transfer-encoding:")
-
-
-class Side(asyncio.Protocol):
-    """One of the two connections. It reads only while nothing holds it."""
-
-    __slots__ = ("_holds", "_is_eof_kept", "_kept", "_talk", "is_client", "is_lost", "transport")
-
-    def __init__(self, talk: Conversation, *, is_client: bool) -> None:
-        self._talk = talk
-        self.is_client = is_client
-        self.transport: asyncio.Transport | None = None
-        self.is_lost = False
-        self._holds: set[str] = set()
-        # What arrived while the side was held: uvloop reads once more after a pause.
-        self._kept = b""
-        self._is_eof_kept = False
-
-    def hold(self, why: str) -> None:
-        """Stop reading until `why` is released."""
-        if not self._holds and self._is_open():
-            cast("asyncio.Transport", self.transport).pause_reading()
-        self._holds.add(why)
-
-    def release(self, why: str) -> None:
-        if why not in self._holds:
-            return
-        self._holds.discard(why)
-        if self._holds or not self._is_open():
-            return
-        cast("asyncio.Transport", self.transport).resume_reading()
-        kept, self._kept = self._kept, b""
-        if kept:
-            self.data_received(kept)
-        if self._is_eof_kept:
-            self._is_eof_kept = False
-            self.eof_received()
-
-    def keep(self, data: bytes) -> None:
-        """Take bytes back that came before a hold. They come again after it."""
-        self._kept = data + self._kept
-
-    def _is_open(self) -> bool:
-        return self.transport is not None and not self.is_lost and not self.transport.is_closing()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        if self._holds:
-            self.transport.pause_reading()
-        self._talk.opened(self)
-
-    def data_received(self, data: bytes) -> None:
-        if self._holds:
-            self._kept += data
-            cast("asyncio.Transport", self.transport).pause_reading()
-        elif self.is_client:
-            self._talk.from_client(data)
-        else:
-            self._talk.from_service(data)
-
-    def eof_received(self) -> bool:
-        if self._holds:
-            self._is_eof_kept = True
-        else:
-            self._talk.ended(self)
-        return True
-
-    def pause_writing(self) -> None:
-        self._talk.other(self).hold("peer is slow")
-
-    def resume_writing(self) -> None:
-        self._talk.other(self).release("peer is slow")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.is_lost = True
-        self._talk.lost(self, exc)
 
 
 class Conversation:
@@ -160,11 +84,11 @@ class Conversation:
     def opened(self, side: Side) -> None:
         assert side.transport is not None  # noqa: S101 - a connection that was made has one
         if side is self.service:
-            self._to_service = Lane(side.transport, lambda full: _hold(self.client, "lane", full))
+            self._to_service = Lane(side.transport, functools.partial(self.client.hold_if, "lane"))
             self.apply_link()
             self.client.release("connects")
             return
-        self._to_client = Lane(side.transport, lambda full: _hold(self.service, "lane", full))
+        self._to_client = Lane(side.transport, functools.partial(self.service.hold_if, "lane"))
         self._agent.add(self)
         if self._is_reset_at_once():
             return
@@ -500,7 +424,7 @@ class Conversation:
             return
         chunked = exchange.head.version != "1.0"
         self._player = Player(self, editors, chunked=chunked, keep_alive=keep_alive_of(head))
-        self._say(_edited_head(raw, chunked=chunked))
+        self._say(framing.without_length(raw, chunked=chunked))
 
     def _read_answer_body(self, data: bytes) -> bytes:
         body = self._answer_body
@@ -549,7 +473,7 @@ class Conversation:
         self._say(data)
 
     def player_full(self, full: bool) -> None:
-        _hold(self.service, "player", full)
+        self.service.hold_if("player", full)
 
     def played(self, *, closes: bool) -> None:
         self._player = None
@@ -575,6 +499,7 @@ class Conversation:
     def apply_link(self) -> None:
         """Act as the network faults in force have it."""
         if self._is_chosen_by("black_hole"):
+            self._count_hit(self._agent.link.leases["black_hole"])
             self.client.hold("black hole")
             self.service.hold("black hole")
         else:
@@ -593,7 +518,7 @@ class Conversation:
         bandwidth = link.leases.get("bandwidth") if self._is_chosen_by("bandwidth") else None
         budgets = link.budgets if bandwidth is not None and link.budgets is not None else (None, None)
         fault = latency.fault if latency is not None and isinstance(latency.fault, Latency) else None
-        hit = self._once_each([lease for lease in (latency, bandwidth) if lease is not None])
+        hit = functools.partial(self._count_hit, latency, bandwidth)
         seed = latency.seed if latency is not None else 0
         if self._to_client is not None:
             draw = Random(f"{seed} {self._number}")  # noqa: S311 - a schedule, not a secret
@@ -603,16 +528,12 @@ class Conversation:
             draw = Random(f"{seed} {self._number} to service")  # noqa: S311 - as above
             self._to_service.shape(Delays(None, budgets[1], draw, hit) if budgets[1] is not None else None)
 
-    def _once_each(self, leases: list[Lease]) -> Callable[[], None]:
-        """A function that counts one hit of each fault on this connection."""
-
-        def hit() -> None:
-            for lease in leases:
-                if lease.id not in self._counted:
-                    self._counted.add(lease.id)
-                    lease.hit()
-
-        return hit
+    def _count_hit(self, *leases: Lease | None) -> None:
+        """Count one hit of each fault on this connection, whenever it acts first."""
+        for lease in leases:
+            if lease is not None and lease.id not in self._counted:
+                self._counted.add(lease.id)
+                lease.hit()
 
     def strike(self, lease: Lease) -> None:
         """Let a fault begin to act on this open connection."""
@@ -624,9 +545,6 @@ class Conversation:
             self.reset()
         elif isinstance(fault, Reset):
             self._reset_after(fault.after_bytes, lease)
-        elif isinstance(fault, BlackHole):
-            lease.hit()
-            self.apply_link()
         else:
             self.apply_link()
 
@@ -660,23 +578,7 @@ class Conversation:
     def _is_chosen(self, lease: Lease) -> bool:
         if lease.id not in self._chosen:
             lease.meet()
-            chosen = is_chosen(lease.seed, lease.fault.kind, f"connection {self._number}", 1, lease.fault.share)
-            self._chosen[lease.id] = chosen
-            if chosen and isinstance(lease.fault, BlackHole) and self._connecting is None:
-                lease.hit()
+            self._chosen[lease.id] = is_chosen(
+                lease.seed, lease.fault.kind, f"connection {self._number}", 1, lease.fault.share
+            )
         return self._chosen[lease.id]
-
-
-def _hold(side: Side, why: str, is_held: bool) -> None:
-    if is_held:
-        side.hold(why)
-    else:
-        side.release(why)
-
-
-def _edited_head(raw: bytes, *, chunked: bool) -> bytes:
-    """The head of an answer whose length is no longer known."""
-    lines = [line for line in raw.split(b"\n") if not line.lower().startswith(_FRAMING)]
-    end = lines.index(next(line for line in lines[1:] if not line.rstrip(b"\r")))
-    lines.insert(end, b"Transfer-Encoding: chunked\r" if chunked else b"Connection: close\r")
-    return b"\n".join(lines)

@@ -48,8 +48,8 @@ def has_left(transport: asyncio.Transport) -> bool:
 
 def original_destination(transport: asyncio.Transport) -> tuple[str, int]:
     """Return the address to which a connection went before its redirect."""
-    told = _socket_of(transport).getsockopt(socket.SOL_IP, _SO_ORIGINAL_DST, 16)
-    port, address = struct.unpack_from("!2xH4s", told)
+    found = _socket_of(transport).getsockopt(socket.SOL_IP, _SO_ORIGINAL_DST, 16)
+    port, address = struct.unpack_from("!2xH4s", found)
     return socket.inet_ntoa(address), port
 
 
