@@ -464,6 +464,24 @@ class CanProxy(Protocol):
         """Remove all agents, and check that they are gone. Idempotent."""
         ...
 
+    def wire_protocols(self, service: str) -> Mapping[int, str]:
+        """Return the protocol of each of a service's ports.
+
+        The agent sends each port a greeting of TLS, one of HTTP/2 and `OPTIONS *`,
+        until an answer shows TLS or HTTP/1.
+
+        Args:
+            service: Name of the service.
+
+        Returns:
+            `HTTP/1`, `HTTP/2`, `TLS`, or "" for an unknown one, by port. Empty without
+            an agent.
+
+        Raises:
+            NotReady: The agent does not answer.
+        """
+        ...
+
     def wire_start(self, service: str, kind: str, *, lease_s: float, seed: int, **options: object) -> str:
         """Start a fault in the service's agent.
 

@@ -70,29 +70,6 @@ def test_an_interface_other_than_loopback_is_a_network():
     assert listening.has_network(f"{head}    lo:       0       0\n  eth0:    1016      12\n")
 
 
-@pytest.mark.parametrize(
-    ("first", "protocol"),
-    [
-        (bytes.fromhex("000012 04 00 00000000"), "HTTP/2"),
-        (b"HTTP/1.1 ", ""),
-        (b"SSH-2.0-O", ""),
-        (b"", ""),
-        (bytes.fromhex("000012 04 00 00000001"), ""),  # SETTINGS is never on a stream
-    ],
-)
-def test_http2_is_known_by_its_first_frame(first, protocol):
-    assert listening.protocol_by(first) == protocol
-
-
-def test_tls_is_known_by_the_port():
-    assert listening.protocol_of(8443) == "TLS"
-
-
-def test_a_server_that_waits_for_the_client_is_taken_for_http():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        assert listening.protocol_of(server.getsockname()[1]) == ""
-
-
 class Kernel:
     """Remembers commands, and lists a table between its birth and its end."""
 

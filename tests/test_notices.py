@@ -107,7 +107,7 @@ def test_the_settings_of_running_containers_are_read(folder, monkeypatch, remove
         [] if removed else ["Docker restarts web", "fixer has Docker's socket"]
     )
     about = attach_preflight._settings_of(Members(project="shop"))
-    assert removed or about["web"] == About(restart="always", variables={"A": "1=2"}, mounts=(SOCKET,))
+    assert removed or about["web"].about == About(restart="always", variables={"A": "1=2"}, mounts=(SOCKET,))
 
 
 def test_another_error_of_docker_is_raised(monkeypatch):

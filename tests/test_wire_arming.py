@@ -130,6 +130,55 @@ def test_a_load_without_wire_faults_has_no_agent(lab):
     assert lab.runtime.log == ["launch", "clean", "start", "stop"]
 
 
+TAKES = r"has to read requests of model-1 as HTTP/1 without TLS, and model-1 takes .*: choose a fault of connections"
+
+
+@pytest.mark.parametrize("protocols", [{8443: "TLS"}, {50051: "HTTP/2"}, {443: "TLS", 8080: "HTTP/2"}], ids=str)
+def test_a_load_does_not_start_if_its_faults_cannot_read_the_requests(lab, protocols):
+    lab.runtime.protocols["model-1"] = protocols
+
+    with (
+        pytest.raises(InvalidExperiment, match=TAKES),
+        lab.load(LOAD, wire=["model-*"], read=["model-1"]),
+    ):
+        pytest.fail("the block must not be entered")
+
+    assert lab.runtime.log == ["launch", "clean", "arm model-1 model-2", "stop", "disarm"]
+
+
+@pytest.mark.parametrize("protocols", [{8443: "TLS", 8080: "HTTP/1"}, {8080: ""}, {443: "TLS", 9000: ""}, {}], ids=str)
+def test_a_service_with_a_port_that_may_take_http1_can_be_read(lab, protocols):
+    lab.runtime.protocols["model-1"] = protocols
+
+    with lab.load(LOAD, wire=["model-1"], read=["model-1"]), lab.inject(FLAKY):
+        pass
+
+    assert lab.runtime.log == WHOLE
+
+
+def test_a_fault_of_a_test_that_cannot_read_the_requests_is_refused_and_others_are_not(lab):
+    lab.runtime.protocols["model-1"] = {8443: "TLS"}
+
+    with lab.load(LOAD, wire=["model-1"]):
+        with pytest.raises(InvalidExperiment, match=f"a fault of flaky model-1 {TAKES}"), lab.inject(FLAKY):
+            pytest.fail("the block must not be entered")
+        assert "flaky model-1" not in lab.runtime.log
+        with lab.inject(faults.latency("model-1", delay_s=0.1)):
+            pass
+    assert "latency model-1" in lab.runtime.log
+
+
+def test_a_service_is_checked_once_for_a_load(lab, monkeypatch):
+    seen = []
+    monkeypatch.setattr(lab.runtime, "wire_protocols", lambda service: seen.append(service) or {80: "HTTP/1"})
+
+    for _ in range(2):
+        with lab.load(LOAD, wire=["model-1"], read=["model-1"]), lab.inject(FLAKY):
+            pass
+
+    assert seen == ["model-1", "model-1"]
+
+
 def test_the_mark_of_a_test_names_the_services_unless_the_load_does(lab):
     lab.test.wire = ("model-1",)
 

@@ -192,3 +192,13 @@ def test_a_fault_that_reads_requests_is_refused_where_clients_use_tls(tmp_path, 
         behind_tls.require_readable([faults.none(), fault])
 
     behind_tls.require_readable([faults.flaky("model-1"), faults.latency("api", delay_s=1), faults.kill("api")])
+
+
+def test_a_fault_that_reads_requests_is_refused_where_the_settings_show_no_http1():
+    shown = (("model-2", "TLS on port 8443 (its health check requests https://localhost:8443)"),)
+    campaign = Campaign(SimpleNamespace(seed=1, subject=replace(lab_subject("sim"), unreadable=shown)), Progress)
+
+    with pytest.raises(BadScenario, match=r"read requests of model-2 .* takes TLS on port 8443 \(its health check"):
+        campaign.require_readable([faults.flaky("model-*")])
+
+    campaign.require_readable([faults.flaky("model-1"), faults.reset("model-2"), faults.kill("model-2")])

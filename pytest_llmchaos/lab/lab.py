@@ -243,6 +243,7 @@ class Lab:
         longest_s: float = 300.0,
         remediator: bool = True,
         wire: Sequence[str] | None = None,
+        read: Sequence[str] = (),
     ) -> Iterator[RunningLoad]:
         """Send requests to the stack while the `with` block runs.
 
@@ -259,6 +260,8 @@ class Lab:
                 fault agent stands in their way from before the first request until
                 after the last. Default: those of the test's mark `llmchaos_wire`, which
                 the local runtime needs. A trial does this by itself.
+            read: names of those whose requests faults will have to read. The load does
+                not start if one of them takes TLS or HTTP/2 only.
 
         Yields:
             The running load.
@@ -269,7 +272,8 @@ class Lab:
             Unsupported: the runtime has no fault agent.
             NotReady: a fault agent cannot enter the way of a service.
             HealFailed: a fault agent could not be removed.
-            InvalidExperiment: the stack is not clean, or a load is running already.
+            InvalidExperiment: the stack is not clean, a load is running already, or a
+                fault agent cannot read the requests of a service.
             LoadNotHeld: the load generator ran late or sent too few requests.
             ProvesNothing: the recordings support no claim for another reason. An error
                 of the block becomes the cause of this one.
@@ -279,7 +283,7 @@ class Lab:
                 "a load is running already, and two would write into one folder: use one load with both parts"
             )
         wired = self._wiring.services_of(self.test.wire if wire is None else wire, self.subject.may_hit)
-        requests = _Requests(load=load, arrivals=arrivals, longest_s=longest_s, wire=wired)
+        requests = _Requests(load=load, arrivals=arrivals, longest_s=longest_s, wire=wired, read=tuple(read))
         if self.record is None:
             with self._judged_by_its_test(requests, remediator) as running:
                 yield running
@@ -304,7 +308,7 @@ class Lab:
         record.process(running.pid, identity.process_started(running.pid))
         try:
             self.require_clean()
-            self._wiring.arm(requests.wire)
+            self._wiring.arm(requests.wire, requests.read)
             self.remediator.ensure(remediator)
             running.start()
             record.anchor(running.t0_unix_s, running.t0_monotonic_s)
@@ -662,6 +666,7 @@ class _Requests:
     arrivals: Sequence[Arrival] | None
     longest_s: float
     wire: tuple[str, ...]
+    read: tuple[str, ...]
 
 
 def _leaves_evidence(error: BaseException) -> bool:

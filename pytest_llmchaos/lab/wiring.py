@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario, HealFailed, InvalidExperiment, NotReady
 from pytest_llmchaos.faults.base import check_target, victims_of
-from pytest_llmchaos.model import BeginsAtMoment
+from pytest_llmchaos.faults.wire_faults import OF_CONNECTIONS
+from pytest_llmchaos.model import BeginsAtMoment, ReadsRequests
 from pytest_llmchaos.runtime.abilities import grant
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ class Wiring:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._services: frozenset[str] = frozenset()
+        self._readable: set[str] = set()
 
     def services_of(self, wire: object, may_hit: Sequence[str]) -> tuple[str, ...]:
         """Return the services of `lab.load(wire=...)`, sorted.
@@ -37,11 +39,22 @@ class Wiring:
         targets = [check_target("load(wire)", one) for one in wire]
         return tuple(sorted({name for target in targets for name in victims_of(target, may_hit)}))
 
-    def arm(self, services: Sequence[str]) -> None:
-        """Put a fault agent in the way of each service. Raises NotReady."""
+    def arm(self, services: Sequence[str], read: Sequence[str] = ()) -> None:
+        """Put a fault agent in the way of each service.
+
+        Args:
+            services: names of the services.
+            read: those of them whose requests faults will have to read.
+
+        Raises:
+            NotReady: an agent cannot enter, or does not answer.
+            InvalidExperiment: an agent cannot read the requests.
+        """
         if services:
             self._services = frozenset(services)  # first, so that what entered before an error leaves again
             grant(self._runtime, {"proxy"}, "this load").wire_arm(services)
+        for service in read:
+            self._require_readable(service, "this load")
 
     def disarm(self) -> None:
         """Remove the fault agents. Raises HealFailed if one stays."""
@@ -55,6 +68,7 @@ class Wiring:
             ) from None
         finally:
             self._services = frozenset()
+            self._readable.clear()
 
     def require(self, acts: Sequence[Injection], shown: str) -> None:
         """Check that agents stand where these acts need them.
@@ -64,7 +78,9 @@ class Wiring:
             shown: the fault in words, for the message.
 
         Raises:
-            InvalidExperiment: one is missing.
+            InvalidExperiment: one is missing, or cannot read requests that a fault has
+                to read.
+            NotReady: one does not answer.
         """
         missing = sorted({_wire_of(act) for act in acts if "proxy" in act.fault.needs} - self._services)
         if missing:
@@ -72,6 +88,21 @@ class Wiring:
                 f"{shown} needs a fault agent in the way of {', '.join(missing)} before the load starts: "
                 f"add `@pytest.mark.llmchaos_wire({', '.join(map(repr, missing))})` to the test, or write lab.load(..., wire={missing})"
             )
+        for act in acts:
+            if "proxy" in act.fault.needs and isinstance(act.fault, ReadsRequests) and act.fault.reads_http:
+                self._require_readable(_wire_of(act), shown)
+
+    def _require_readable(self, service: str, shown: str) -> None:
+        if service in self._readable:
+            return
+        protocols = grant(self._runtime, {"proxy"}, shown).wire_protocols(service)
+        if protocols and all(protocol in ("TLS", "HTTP/2") for protocol in protocols.values()):
+            ports = ", ".join(f"{protocol} on port {port}" for port, protocol in sorted(protocols.items()))
+            raise InvalidExperiment(
+                f"a fault of {shown} has to read requests of {service} as HTTP/1 without TLS, and {service} takes {ports}: "
+                f"choose a fault of connections ({OF_CONNECTIONS}), or a service behind the end of TLS"
+            )
+        self._readable.add(service)
 
 
 def _wire_of(act: Injection) -> str:

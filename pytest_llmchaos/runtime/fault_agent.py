@@ -20,13 +20,20 @@ class AgentFaults(TypedDict):
     faults: list[ListedFault]
 
 
+class AgentProtocols(TypedDict):
+    """Protocols of the service's ports: `HTTP/1`, `HTTP/2`, `TLS`, or "" if unknown."""
+
+    protocols: dict[str, str]
+
+
 class AgentAnswer(TypedDict, total=False):
     """One line of the agent's control socket.
 
-    `ok` is all faults after `list`, and one fault's state after other calls.
+    `ok` is all faults after `list`, the ports after `protocols`, and one fault's state
+    after other calls.
     """
 
-    ok: ListedFault | AgentFaults
+    ok: ListedFault | AgentFaults | AgentProtocols
     error: str
 
 
@@ -72,6 +79,17 @@ class AgentAbility:
         if started is None:
             raise NotReady(f"{service} has no fault agent in its way: call wire_arm() before the load starts")
         return cast("ListedFault", started)["id"]
+
+    def _ports_of(self, service: str) -> Sequence[int]:
+        """Ports of a service on Docker. The local runtime has no need of them."""
+        raise NotImplementedError
+
+    def wire_protocols(self, service: str) -> Mapping[int, str]:
+        """Return the protocol of each port, by what the service answers the agent."""
+        answer = self._answer(service, {"do": "protocols", "ports": list(self._ports_of(service))})
+        if answer is None:
+            return {}
+        return {int(port): protocol for port, protocol in cast("AgentProtocols", answer)["protocols"].items()}
 
     def wire_faults(self, service: str) -> LeasedFaults | None:
         """List the agent's faults. Without an agent the list is empty.
@@ -124,7 +142,7 @@ class AgentAbility:
         listed = self._answer(service, {"do": "list"})
         return [] if listed is None else cast("AgentFaults", listed)["faults"]
 
-    def _answer(self, service: str, asked: Mapping[str, object]) -> ListedFault | AgentFaults | None:
+    def _answer(self, service: str, asked: Mapping[str, object]) -> ListedFault | AgentFaults | AgentProtocols | None:
         """Return the part `ok` of the agent's answer, or None without an agent.
 
         Raises NotReady if the agent does not answer, or refuses.

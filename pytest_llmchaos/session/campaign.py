@@ -14,6 +14,7 @@ from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.evidence.journal_lines import Claim
 from pytest_llmchaos.evidence.trial_result import ClaimOutcome
 from pytest_llmchaos.faults.compositions import wired_services
+from pytest_llmchaos.faults.wire_faults import OF_CONNECTIONS
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.plan import schedule as planning
 from pytest_llmchaos.plan.experiment import TrialPlan
@@ -73,16 +74,24 @@ class Campaign:
         """Check that fault agents can read the requests that these faults hit.
 
         Raises:
-            BadScenario: Clients reach the service through TLS.
+            BadScenario: Clients reach the service through TLS, or its settings show
+                that it takes no HTTP/1.
             NoVictim: A target matches no service.
         """
-        subject = self.settings.subject
+        subject = self.settings.subject if self._run is None else self._run.subject
         for fault in faults:
             wired_services([fault], self.services)  # names a service that it lacks
-            if subject.requests.tls and subject.api in wired_services([fault], self.services, reads_http=True):
+            read = wired_services([fault], self.services, reads_http=True)
+            for service, shown in subject.unreadable:
+                if service in read:
+                    raise BadScenario(
+                        f"{fault} has to read requests of {service} as HTTP/1 without TLS, and {service} takes {shown}: choose a "
+                        f"fault of connections ({OF_CONNECTIONS}), or a service behind the end of TLS"
+                    )
+            if subject.requests.tls and subject.api in read:
                 raise BadScenario(
                     f"{fault} has to read requests of {subject.api}, and clients send them through TLS (llmchaos_tls): choose "
-                    "a fault of connections (latency, bandwidth, black_hole, reset, reject), or a service behind the end of TLS"
+                    f"a fault of connections ({OF_CONNECTIONS}), or a service behind the end of TLS"
                 )
 
     def wire(self) -> frozenset[str]:
@@ -144,6 +153,9 @@ class Campaign:
         """
         self.run.wire = self.wire()
         self.run.preflight()
+        for trial in self._schedule:  # the preflight has read the services' settings
+            if not self.lacking(trial.plan):
+                self.require_readable(trial.plan.experiment.faults)
         self.run.announce([trial.entry for trial in self._schedule])
 
     def perform_once(self, plan: TrialPlan) -> Performed:

@@ -71,6 +71,11 @@ def foresee(settings: Settings) -> list[str]:
     subject = examine(settings.subject, problems)
     if subject is not None:
         lines += [f"note: {line}" for line in subject.notices]
+        lines += [
+            f"note: {service} takes {shown}, so faults that read requests cannot hit it"
+            for service, shown in subject.unreadable
+            if service in subject.targets
+        ]
         if subject.attach:
             lines += problems.of(_targets, settings, subject, problems) or ()
     return lines + [f"not ready: {line}" for error in problems.errors for line in str(error).splitlines()]

@@ -135,6 +135,8 @@ class Subject:
     profiles: tuple[str, ...] = ()
     keeps_restart: bool = False  # Docker may restart what died
     notices: tuple[str, ...] = ()  # lines to print before the first trial
+    # Services that take TLS or HTTP/2 only, each with how their settings show it.
+    unreadable: tuple[tuple[str, str], ...] = ()
 
     def secrets(self, environ: Mapping[str, str]) -> frozenset[str]:
         """Return the values of headers and variables that no evidence may contain."""

@@ -132,6 +132,7 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
         longest_s=experiment.longest_s(plan.fault),
         remediator=experiment.remediator,
         wire=_wire(lab, plan),
+        read=_wire(lab, plan, reads_http=True),
     ) as load:
         lab.signals.phase("steady")
         with record.phase("steady", from_s=0.0):
@@ -152,15 +153,17 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
     return judge.judge(lab, plan, record, load, injected, settled=settled)
 
 
-def _wire(lab: Lab, plan: TrialPlan) -> tuple[str, ...]:
+def _wire(lab: Lab, plan: TrialPlan, *, reads_http: bool = False) -> tuple[str, ...]:
     """Return the services in whose way a fault agent must stand.
+
+    With `reads_http`, return those alone whose requests it must be able to read.
 
     They are the same for all trials of an experiment, so that its control arm differs
     in nothing but the fault.
     """
     if "proxy" not in lab.runtime.abilities:
         return ()
-    return wired_services(plan.experiment.faults, lab.subject.may_hit)
+    return wired_services(plan.experiment.faults, lab.subject.may_hit, reads_http=reads_http)
 
 
 def _hold_fault(lab: Lab, plan: TrialPlan, record: Record, injected: Injected) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support import machine, tiny_stack
-from support.docker_agents import Onlooker, World, address_of, answers, status_of
+from support.docker_agents import SERVER, Onlooker, World, address_of, answers, status_of
 from support.stacks import require
 from support.waiting import until
 
@@ -24,6 +24,18 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 REACHABLE_S = 2.0
 AGAIN_S = 20.0
 FLAKY = {"lease_s": 120, "seed": 7, "status": 503}
+# Refuses each handshake, as a server of TLS does that serves another name.
+TLS_SERVER = """
+import socket
+server = socket.create_server(("", 8080))
+while True:
+    with server.accept()[0] as one:
+        if one.recv(4096)[:2] == bytes.fromhex("1603"):
+            one.sendall(bytes.fromhex("15030300020270"))
+"""
+AT_ITS_ADDRESS = SERVER.replace(
+    '("", 8080)', '(__import__("socket").gethostbyname(__import__("socket").gethostname()), 8080)'
+)
 
 
 @pytest.fixture(scope="module")
@@ -265,14 +277,20 @@ def test_the_runtime_learns_of_a_held_message_within_20_ms(runtime, desk, record
     assert p99_s <= MOMENT_S * machine.slowness(), (median_s, p99_s)
 
 
-def test_a_port_with_tls_takes_faults_of_connections_only(runtime):
-    (post,) = runtime._posts.values()
-    ports, post.ports = post.ports, {8443: "TLS"}
+def test_the_protocols_of_a_service_are_those_that_it_answers(runtime, started, world):
+    started("vault", labels=world.labels, command=TLS_SERVER, waits=False)
+    runtime.wire_arm(["vault"])
 
-    with pytest.raises(NotReady, match=r"flaky needs HTTP/1 without TLS, and desk listens on 8443 \(TLS\)"):
-        runtime.wire_start("desk", "flaky", **FLAKY)
-    runtime.wire_end("desk", runtime.wire_start("desk", "latency", lease_s=5, seed=1, delay_s=0.01))
-    post.ports = ports
+    until(lambda: runtime.wire_protocols("vault") == {8080: "TLS"}, "the vault listens", AGAIN_S)
+    assert runtime.wire_protocols("desk") == {8080: "HTTP/1"}
+    runtime.wire_end("vault", runtime.wire_start("vault", "latency", lease_s=5, seed=1, delay_s=0.01))
+
+
+def test_a_port_of_the_containers_own_address_is_reached_too(runtime, started, world):
+    started("near", labels=world.labels, command=AT_ITS_ADDRESS)
+    runtime.wire_arm(["near"])
+
+    until(lambda: runtime.wire_protocols("near") == {8080: "HTTP/1"}, "it listens", AGAIN_S)
 
 
 def test_agents_leave_with_proof(world, armed, desk):

@@ -63,12 +63,21 @@ class World:
         self.labels = {"llmchaos.run": "agents", "llmchaos.owner": identity.owner_label()}
         self.network = self.client.networks.create(self.project, labels={"agents-test": self.project})
 
-    def server(self, name: str, *, labels: Mapping[str, str], number: int = 1, **more: Any) -> Any:
-        """Start a server and wait until it answers from here."""
+    def server(
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str],
+        number: int = 1,
+        command: str = SERVER,
+        waits: bool = True,
+        **more: Any,
+    ) -> Any:
+        """Start a server, and wait until it answers from here."""
         net = {} if "network_mode" in more else {"network": self.project}
         container = self.client.containers.run(
             self.image,
-            ["python3", "-S", "-c", SERVER],
+            ["python3", "-S", "-c", command],
             name=f"{self.project}-{name}-{number}",
             detach=True,
             read_only=True,
@@ -82,7 +91,7 @@ class World:
             },
             **{**net, **more},
         )
-        if net:
+        if net and waits:
             until(lambda: answers(address_of(container)), f"{name} answers", 10)
         return container
 

@@ -67,6 +67,7 @@ class FakeRuntime(UndoRegistry):
         self._boot_faults: set[str] = set()
         self._floods: dict[str, float] = {}
         self.armed: set[str] = set()
+        self.protocols: dict[str, dict[int, str]] = {}
         self._wire_faults: dict[tuple[str, str], LeasedFaultState] = {}
         self.audit_lines: Sequence[Mapping[str, Any]] | None = ()
 
@@ -193,6 +194,9 @@ class FakeRuntime(UndoRegistry):
 
     def wire_disarm(self) -> None:
         self.armed.clear()
+
+    def wire_protocols(self, service: str) -> dict[int, str]:
+        return self.protocols.get(service, {8000: "HTTP/1"}) if service in self.armed else {}
 
     def wire_start(self, service: str, kind: str, *, lease_s: float, seed: int, **options: Any) -> str:
         """Start a fault that one of two requests meets at once."""

@@ -60,7 +60,9 @@ class Memory:
                 return {"ok": kept.state}
             return self._end(send, kept) if asked["do"] == "end" else self._wait(send, kept, asked)
         answer = send(asked)
-        return self._listed(cast("AgentFaults", answer["ok"])) if "ok" in answer else answer
+        if asked.get("do") == "list" and "ok" in answer:
+            return self._listed(cast("AgentFaults", answer["ok"]))
+        return answer
 
     def without_agent(self, asked: Mapping[str, object]) -> AgentAnswer | None:
         """Return the answer while no agent is there. None if it needs one."""

@@ -24,8 +24,8 @@ LOOK_S = 0.2
 # have ended early.
 LOST_S = 5.0
 _ARMED_AGAIN_S = 5.0
-# These break connections of any protocol. All others need HTTP/1.
-_OF_CONNECTIONS = frozenset({"latency", "bandwidth", "black_hole", "reset", "reject"})
+# Verbs whose answer takes its time.
+_SLOW = frozenset({"wait", "protocols"})
 
 
 class Post:
@@ -36,7 +36,7 @@ class Post:
 
     Attributes:
         target: Name of the service, with the container's number if there are several.
-        ports: Ports that are redirected, each with its protocol if that is not HTTP/1.
+        ports: Ports that are redirected.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Post:
         daemon: docker_cli.Daemon | None,
     ) -> None:
         self.target = target
-        self.ports: dict[int, str] = {}
+        self.ports: tuple[int, ...] = ()
         self._kind, self._connect, self._find = kind, connect, find
         self._memory = Memory()
         self._console, self._waiting = agent_container.Console(daemon), agent_container.Console(daemon)
@@ -89,26 +89,18 @@ class Post:
                     raise NotReady(f"{self.target} has no fault agent now: it is down or starts; {self._error}")
                 return answer
             if asked.get("do") == "start":
-                self._require_protocol(asked)
-            if asked.get("do") != "wait":
+                self._require_ports()
+            if asked.get("do") not in _SLOW:
                 return self._memory.ask(self._send, asked)
             agent = self._agent
         # Other threads end faults meanwhile.
         return self._memory.ask(lambda sent: self._waiting.ask(agent, sent), asked)
 
-    def _require_protocol(self, asked: Mapping[str, object]) -> None:
-        fault = asked.get("fault")
-        kind = fault.get("kind") if isinstance(fault, dict) else None
+    def _require_ports(self) -> None:
         if not self.ports:
             raise NotReady(
                 f"{self.target} listens on no TCP port that other containers reach, so no connection can be broken: "
                 "wait until it listens, or choose another target"
-            )
-        if kind not in _OF_CONNECTIONS and all(self.ports.values()):
-            ports = ", ".join(f"{port} ({protocol})" for port, protocol in self.ports.items())
-            raise NotReady(
-                f"{kind} needs HTTP/1 without TLS, and {self.target} listens on {ports}: choose a fault of connections "
-                f"({', '.join(sorted(_OF_CONNECTIONS))}), or a service behind the end of TLS"
             )
 
     def _send(self, asked: Mapping[str, object]) -> AgentAnswer:
@@ -177,7 +169,7 @@ class Post:
             event = line.get("event")
             if event in ("armed", "ports"):
                 ports = line.get("ports")
-                self.ports = {int(port): str(about) for port, about in ports.items()} if isinstance(ports, dict) else {}
+                self.ports = tuple(map(int, ports)) if isinstance(ports, list) else ()
             if event == "armed":
                 self._report_for_duty()
             elif event in ("proxy_ended", "proxy_silent", "proxy_hangs"):

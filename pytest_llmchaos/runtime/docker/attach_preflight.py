@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pytest_llmchaos.errors import NotReady
-from pytest_llmchaos.runtime.docker import docker_cli, notices
+from pytest_llmchaos.runtime.docker import declared_protocols, docker_cli, notices
 from pytest_llmchaos.runtime.docker.events import NUMBER, number_of
 from pytest_llmchaos.runtime.docker.members import SERVICE, Members
 from pytest_llmchaos.runtime.docker.near_names import near
@@ -40,14 +40,20 @@ class Binding:
 
 
 def examine(subject: Subject) -> Subject:
-    """Return the subject with the name of the project that it runs as, and notices.
+    """Return the subject with its project's name and what its containers show.
 
     Raises:
         NotReady: Compose cannot read the files, and the user named no project.
     """
     project = subject.project or _project_of(subject.compose_files)
     members = Members(project=project, selectors=dict(subject.selectors))
-    return replace(subject, project=project, notices=notices.of(subject, _settings_of(members)))
+    found = _settings_of(members)
+    return replace(
+        subject,
+        project=project,
+        notices=notices.of(subject, {name: one.about for name, one in found.items()}),
+        unreadable=declared_protocols.unreadable({name: one.declared for name, one in found.items()}),
+    )
 
 
 class _Policy(msgspec.Struct, rename="pascal"):
@@ -58,9 +64,17 @@ class _HostConfig(msgspec.Struct, rename="pascal"):
     restart_policy: _Policy
 
 
+class _HealthCheck(msgspec.Struct, rename="pascal"):
+    test: list[str] | None = None
+
+
 class _Config(msgspec.Struct, rename="pascal"):
     env: list[str] | None = None
     labels: dict[str, str] | None = None
+    entrypoint: list[str] | None = None
+    cmd: list[str] | None = None
+    healthcheck: _HealthCheck | None = None
+    exposed_ports: dict[str, object] | None = None
 
 
 class _Mount(msgspec.Struct, rename="pascal"):
@@ -76,6 +90,16 @@ class _Container(msgspec.Struct, rename="pascal"):
     mounts: list[_Mount] | None = None
 
     @property
+    def declared(self) -> declared_protocols.Declared:
+        exposed = (text.partition("/") for text in self.config.exposed_ports or {})
+        check = self.config.healthcheck
+        return declared_protocols.Declared(
+            ports={int(port): "" for port, _, protocol in exposed if protocol == "tcp"},
+            command=declared_protocols.words_of(self.config.entrypoint, self.config.cmd),
+            health_check=declared_protocols.words_of(check.test if check is not None else None),
+        )
+
+    @property
     def about(self) -> notices.About:
         return notices.About(
             restart=self.host_config.restart_policy.name,
@@ -84,16 +108,16 @@ class _Container(msgspec.Struct, rename="pascal"):
         )
 
 
-def _settings_of(members: Members) -> dict[str, notices.About]:
-    """Settings of the services that have containers."""
-    found: dict[str, notices.About] = {}
+def _settings_of(members: Members) -> dict[str, _Container]:
+    """A container of each service that has one."""
+    found: dict[str, _Container] = {}
     for filters in members.filters():
         words = [word for kind, values in filters.items() for one in values for word in ("--filter", f"{kind}={one}")]
         ids = docker_cli.run(["docker", "ps", "--all", "--quiet", "--no-trunc", *words]).split()
         for container in _inspect(ids):
             name = members.service_of(container.name.removeprefix("/"), container.config.labels or {})
             if name is not None:
-                found[name] = container.about
+                found[name] = container
     return found
 
 

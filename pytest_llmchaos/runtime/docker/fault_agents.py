@@ -182,6 +182,10 @@ class DockerAgents(AgentAbility):
         agents = [agent for agent in self._agents(container) if agent.status == "running"]
         return agent_container.ask(agents[0], asked) if agents else None
 
+    def _ports_of(self, service: str) -> Sequence[int]:
+        post = self._posts.get(self._target(service, self._container(service)))
+        return post.ports if post is not None else ()
+
     def _target(self, service: str, container: Container | None) -> str:
         """Key of the post at the container on which faults act now."""
         number = number_of(container.labels.get(NUMBER, "")) if container is not None else 1
@@ -193,7 +197,7 @@ class DockerAgents(AgentAbility):
         if container is None or container.status != "running":
             return None
         post = self._posts.get(self._target(service, container))
-        ports = list(post.ports) if post is not None and post.ports else _exposed(container)
+        ports = post.ports if post is not None and post.ports else _exposed(container)
         addresses = _addresses(container)
         for address in addresses:
             for port in ports:

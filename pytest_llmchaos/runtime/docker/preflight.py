@@ -6,7 +6,15 @@ import re
 from dataclasses import replace
 
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.runtime.docker import attach_preflight, docker_cli, judge, notices, offered_ports, reach
+from pytest_llmchaos.runtime.docker import (
+    attach_preflight,
+    declared_protocols,
+    docker_cli,
+    judge,
+    notices,
+    offered_ports,
+    reach,
+)
 from pytest_llmchaos.runtime.docker.near_names import near
 from pytest_llmchaos.runtime.docker.user_files import EVERY, UserFiles
 from pytest_llmchaos.subject.lab import Endpoint, Subject
@@ -18,7 +26,7 @@ EXAMINED = "llmchaos-examined"
 
 
 def examine(subject: Subject) -> Subject:
-    """Return the subject with its project name, ports and profiles filled in.
+    """Return the subject with what its compose file shows filled in.
 
     Raises:
         BadScenario: lists every problem in the compose file.
@@ -40,7 +48,8 @@ def examine(subject: Subject) -> Subject:
     if problems:
         raise BadScenario(f"{subject.compose_files[0]}: " + "; ".join(dict.fromkeys(problems)))
     lines = notices.of(subject, notices.in_file(config))
-    return replace(subject, ports=ports, scrapes=scrapes, notices=lines)
+    unreadable = declared_protocols.unreadable(declared_protocols.in_file(config))
+    return replace(subject, ports=ports, scrapes=scrapes, notices=lines, unreadable=unreadable)
 
 
 def _require_compose(version: str) -> None:

@@ -46,6 +46,13 @@ class Port(msgspec.Struct):
     target: int
     published: str = ""
     protocol: str = "tcp"
+    app_protocol: str = ""
+
+
+class HealthCheck(msgspec.Struct):
+    """A service's `healthcheck`."""
+
+    test: list[str] | None = None
 
 
 class Deploy(msgspec.Struct):
@@ -69,6 +76,9 @@ class Service(msgspec.Struct):
     deploy: Deploy | None = None
     restart: str = ""
     environment: dict[str, object] = {}
+    entrypoint: list[str] | None = None
+    command: list[str] | None = None
+    healthcheck: HealthCheck | None = None
 
     network_mode: str = ""
     pid: str = ""

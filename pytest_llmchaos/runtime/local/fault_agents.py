@@ -164,6 +164,9 @@ class WireFaults(AgentAbility):
                 "or wait for the end of the lease"
             )
 
+    def _ports_of(self, service: str) -> Sequence[int]:  # noqa: ARG002 - the agent has its only port
+        return ()
+
     def wire_open(self, service: str) -> str | None:
         port = self._reserve_addresses().port(service, self._served_port(service))
         if not accepts_connections(loopback(), port):

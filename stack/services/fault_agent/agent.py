@@ -7,7 +7,7 @@ import functools
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from fault_agent import faults, sockets
+from fault_agent import faults, protocols, sockets
 from fault_agent.exchange import Exchange
 from fault_agent.faults.base import NetworkFault, RequestFault
 from fault_agent.faults.network import Reject
@@ -107,6 +107,17 @@ class Agent:
         if found[1] == self._settings.port:
             raise ConnectionRefusedError(f"{found[0]}:{found[1]} is the agent's own port")
         return found
+
+    async def protocols(self, ports: list[int]) -> dict[str, str]:
+        """The protocol of each port of the service, "" for an unknown one.
+
+        Args:
+            ports: ports of this network namespace. Where the service has one address,
+                its port is the only one.
+        """
+        if (upstream := self._settings.upstream) is not None:
+            return await protocols.protocols_of([upstream[1]], [upstream[0]])
+        return await protocols.protocols_of(ports, protocols.own_addresses())
 
     def refused(self, error: OSError) -> None:
         """Close the listener until a service that refused a connection accepts one."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LINE_MAX_BYTES: Final = 64 << 10
 LONGEST_WAIT_S: Final = 3600.0
+MOST_PORTS: Final = 64
 
 
 async def serve_control(agent: Agent, path: str) -> asyncio.Server:
@@ -76,4 +77,12 @@ async def _perform(agent: Agent, asked: dict[str, object]) -> dict[str, object]:
             "seen": {"connections": agent.connections, "requests": agent.requests},
             "faults": [lease.described() for lease in agent.leases.all()],
         }
-    raise InvalidValueError(f"do must be one of 'start', 'wait', 'list', 'end', got {what!r:.80}")
+    if what == "protocols":
+        return {"protocols": await agent.protocols(_ports_in(asked.get("ports", [])))}
+    raise InvalidValueError(f"do must be one of 'start', 'wait', 'list', 'end', 'protocols', got {what!r:.80}")
+
+
+def _ports_in(ports: object) -> list[int]:
+    if not isinstance(ports, list) or not all(type(port) is int and 0 < port < 65536 for port in ports):
+        raise InvalidValueError(f"ports must be a list of numbers from 1 to 65535, got {ports!r:.80}")
+    return ports[:MOST_PORTS]

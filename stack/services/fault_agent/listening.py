@@ -1,18 +1,13 @@
-"""Listening TCP ports of this network namespace, and their protocols."""
+"""Listening TCP ports of this network namespace."""
 
 from __future__ import annotations
 
-import socket
 import sys
 from pathlib import Path
 
 TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 DEVICES = Path("/proc/net/dev")
 _LISTEN = "0A"
-_TLS_PORTS = frozenset({443, 6443, 8443, 9443})
-_HELLO_S = 0.05
-# Type and flags of SETTINGS, the first frame of a connection of HTTP/2.
-_SETTINGS = b"\x04\x00"
 
 
 def outside_ports(*tables: str) -> frozenset[int]:
@@ -56,25 +51,3 @@ def has_network(devices: str) -> bool:
     """
     names = [line.partition(":")[0].strip() for line in devices.splitlines() if ":" in line]
     return any(name not in {"lo", "tunl0", "sit0", "ip6tnl0"} for name in names)
-
-
-def protocol_of(port: int) -> str:
-    """Return `TLS` or `HTTP/2` for a port that uses it, else "".
-
-    TLS is known by the number of the port, HTTP/2 by what a service sends first.
-    Nothing is sent to the service.
-    """
-    if port in _TLS_PORTS:
-        return "TLS"
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=_HELLO_S) as connection:
-            connection.settimeout(_HELLO_S)
-            first = connection.recv(9)
-    except OSError:
-        return ""
-    return protocol_by(first)
-
-
-def protocol_by(first: bytes) -> str:
-    """The protocol of a service, by the first bytes that it sends unasked."""
-    return "HTTP/2" if len(first) == 9 and first[3:5] == _SETTINGS and first[5:] == b"\0\0\0\0" else ""

@@ -22,7 +22,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fault_agent.listening import DEVICES, has_network, protocol_of, read_outside_ports
+from fault_agent.listening import DEVICES, has_network, read_outside_ports
 from fault_agent.redirect import Library, Nft, Redirect, RedirectError
 from lab_common.log import Log
 from lab_common.settings import Section, SettingsError, parsed, refuse, text, whole
@@ -135,8 +135,7 @@ class Parent:
         self._redirect = Redirect(nft, self._port)
         self._control = Control(path=settings.control)
         self._proxy: subprocess.Popen[bytes] | None = None
-        self._protocols: dict[int, str] = {}
-        self._shown: dict[int, str] | None = None
+        self._shown: list[int] | None = None
         self._answered_s = self._ports_s = 0.0
         self._ports: frozenset[int] = frozenset()
 
@@ -202,9 +201,7 @@ class Parent:
         gap_s, self._answered_s = time.monotonic() - self._answered_s, time.monotonic()
         if self._shown is not None and gap_s > ANSWER_S + REFRESH_S:
             log("late", gap_s=round(gap_s, 3))
-        for port in self._ports - self._protocols.keys():
-            self._protocols[port] = protocol_of(port)
-        ports = {port: self._protocols[port] for port in sorted(self._ports)}
+        ports = sorted(self._ports)
         if ports != self._shown:
             log("ports" if self._shown is not None else "armed", target=self._settings.target, ports=ports)
             self._shown = ports
