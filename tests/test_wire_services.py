@@ -55,6 +55,9 @@ def test_free(lab):
 """
 
 
+PREFLIGHT = Campaign.preflight
+
+
 @pytest.fixture
 def chaos(pytester, monkeypatch):
     """Plan a file of tests. Returns the outcome and the services, None if unplanned."""
@@ -202,3 +205,18 @@ def test_a_fault_that_reads_requests_is_refused_where_the_settings_show_no_http1
         campaign.require_readable([faults.flaky("model-*")])
 
     campaign.require_readable([faults.flaky("model-1"), faults.reset("model-2"), faults.kill("model-2")])
+
+
+def test_what_the_preflight_reads_ends_the_session_before_the_start(chaos, monkeypatch):
+    def preflight(run):
+        run.subject = replace(run.subject, unreadable=(("model-2", "HTTP/2 on port 50051"),))
+
+    monkeypatch.setattr(Campaign, "preflight", PREFLIGHT)
+    monkeypatch.setattr(Run, "preflight", preflight)
+
+    done, _ = chaos(KILL.replace('kill("api")', 'flaky("model-2"), fault_s=1'))
+
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert (
+        "has to read requests of model-2 as HTTP/1 without TLS, and model-2 takes HTTP/2 on port" in done.stderr.str()
+    )

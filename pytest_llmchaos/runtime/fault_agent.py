@@ -81,7 +81,7 @@ class AgentAbility:
         return cast("ListedFault", started)["id"]
 
     def _ports_of(self, service: str) -> Sequence[int]:
-        """Ports of a service on Docker. The local runtime has no need of them."""
+        """Ports of a service that its agent is in the way of."""
         raise NotImplementedError
 
     def wire_protocols(self, service: str) -> Mapping[int, str]:

@@ -113,6 +113,8 @@ def test_requests_pass_and_the_agent_is_no_service(runtime):
     assert runtime.wire_open("model-1") == f"{outside(runtime)} accepts a connection from outside"
     assert AGENT not in {*runtime.states(), *runtime.targets(), *runtime.images()}
     assert AGENT not in {event.service for event in runtime.events(0, float("inf"))}
+    assert runtime.wire_protocols("model-1") == {8080: "HTTP/1"}
+    assert runtime.wire_protocols("model-2") == {}
 
 
 def test_a_fault_is_seen_by_a_plain_client_until_its_undo(runtime):

@@ -1389,8 +1389,8 @@ GATES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/lab/lab.py",
-                old="            self.require_clean()\n            self._wiring.arm(requests.wire)\n",
-                new="            self._wiring.arm(requests.wire)\n",
+                old="            self.require_clean()\n            self._wiring.arm(requests.wire, requests.read)\n",
+                new="            self._wiring.arm(requests.wire, requests.read)\n",
             ),
         ),
         tests=("test_lab_load.py::TestEntry::test_a_load_is_checked_and_gets_the_remediator_that_it_names",),

@@ -164,8 +164,13 @@ class WireFaults(AgentAbility):
                 "or wait for the end of the lease"
             )
 
-    def _ports_of(self, service: str) -> Sequence[int]:  # noqa: ARG002 - the agent has its only port
-        return ()
+    def _ports_of(self, service: str) -> Sequence[int]:
+        return [self._served_port(service)]
+
+    def wire_protocols(self, service: str) -> Mapping[int, str]:
+        """Return the protocol of the only port, by its number in the compose file."""
+        found = super().wire_protocols(service).values()
+        return dict(zip(self._ports_of(service), found, strict=False))
 
     def wire_open(self, service: str) -> str | None:
         port = self._reserve_addresses().port(service, self._served_port(service))
