@@ -97,6 +97,38 @@ class Sample:
         return self.end_s - self.due_s
 
 
+# Counts of a fault on the wire: what may be hit, what was hit, own connections that the
+# kernel refused, and connections that carried no HTTP/1.1.
+MET, HIT, OWN_REFUSED, UNREAD = "met", "hit", "own_refused", "unread"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultCounts:
+    """Counts of what a fault did, by the engine or agent that performs it.
+
+    `str(counts)` is that in words.
+
+    Attributes:
+        counters: Counts by name, such as `met` and `hit`.
+        unit: Word for what `met` and `hit` count, such as `requests`. "" without them.
+        first_hit_after_s: Seconds from the fault's start to its first hit. None before
+            it, and if that is unknown.
+    """
+
+    counters: Mapping[str, float]
+    unit: str = ""
+    first_hit_after_s: float | None = None
+
+    def __str__(self) -> str:
+        left = dict(self.counters)
+        met, hit, refused, unread = (left.pop(name, 0) for name in (MET, HIT, OWN_REFUSED, UNREAD))
+        first = "" if self.first_hit_after_s is None else f", the first after {self.first_hit_after_s:.3g} s"
+        parts = [f"hit {hit:,.0f} of {met:,.0f} {self.unit}{first}"] if MET in self.counters else []
+        parts += ["and refused the agent's own connection"] if refused else []
+        parts += [f"{unread:,.0f} connections carried no HTTP/1.1"] if unread else []
+        return ", ".join(parts + [f"{count:,.0f} {name.replace('_', ' ')}" for name, count in left.items()])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Proof:
     """Evidence of an independent witness.
@@ -105,11 +137,13 @@ class Proof:
         step: `injected`, or `healed` for a reverted fault.
         witness: The witness and what it saw, in words.
         at_unix_s: Unix time in seconds.
+        counts: What the fault did until then. None if no program counts it.
     """
 
     step: Literal["injected", "healed"]
     witness: str
     at_unix_s: float
+    counts: FaultCounts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +270,8 @@ class LeasedFaultState:
         counters: Counts of what the fault has done so far.
         hit_unix_s: Unix time of the first hit in seconds, by the agent's clock. None
             before it, and from the engine.
+        hit_after_s: Seconds from the start to the first hit, both by the agent's clock.
+            None without one of them.
     """
 
     id: str
@@ -244,6 +280,7 @@ class LeasedFaultState:
     started_unix_s: float
     counters: Mapping[str, float] = field(default_factory=dict)
     hit_unix_s: float | None = None
+    hit_after_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,13 +303,13 @@ class LeasedFaults:
         """
         return next((one for one in self.faults if one.kind == kind and one.active), None)
 
-    def lists(self, kind: str) -> bool:
-        """True if a fault of a kind is or was in force since the process started.
+    def newest(self, kind: str) -> LeasedFaultState | None:
+        """Return the latest fault of a kind since the process started, or None.
 
         Args:
             kind: Kind of the fault.
         """
-        return any(one.kind == kind for one in self.faults)
+        return next((one for one in reversed(self.faults) if one.kind == kind), None)
 
 
 # Abilities of runtimes, one protocol each. A fault's methods name the one they need, so

@@ -53,6 +53,20 @@ class Agent:
         self.faults[id_]["counters"] = {"met": times, "hit": times}
 
 
+def test_a_fault_keeps_its_start_and_its_first_hit_in_the_next_agent():
+    memory, first, second = Memory(), Agent(), Agent()
+    memory.ask(first, START)
+    first.faults["f1"] |= {"started_unix_s": 10.0, "hit_unix_s": None}
+    memory.ask(first, {"do": "list"})
+    memory.put_back(second)
+    second.faults["f1"] |= {"started_unix_s": 20.0, "hit_unix_s": 21.0}
+
+    hit = faults_of(memory, second)["f1"]
+    assert (hit["started_unix_s"], hit["hit_unix_s"]) == (10.0, 21.0)
+    second.faults["f1"] |= {"hit_unix_s": 30.0}
+    assert faults_of(memory, second)["f1"]["hit_unix_s"] == 21.0
+
+
 def faults_of(memory, agent):
     return {one["id"]: one for one in memory.ask(agent, {"do": "list"})["ok"]["faults"]}
 

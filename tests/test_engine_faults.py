@@ -183,11 +183,23 @@ def test_the_query_is_for_the_signal_of_a_fault_of_that_strength(fault, query):
     assert proof.witness == f"the engine reports {one.kind} f1 in force{counted}; Prometheus: {query} is 0.75"
 
 
+def test_proofs_have_the_engines_counts_if_it_has_some():
+    one, counted = primitive(faults.hang("model-1")), {"steps": 3.0}
+
+    injected = one.observed(Scripted(in_force("hang", **counted), 1.0), "model-1", 1000.0)
+    healed = one.healed(Scripted(in_force("hang", active=False, **counted)), "model-1", 1000.0)
+    uncounted = one.healed(Scripted(in_force("hang", active=False)), "model-1", 1000.0)
+    restarted = one.healed(Scripted(LeasedFaults(at_unix_s=1.0, faults=())), "model-1", 1000.0)
+
+    assert injected.counts.counters == healed.counts.counters == counted
+    assert uncounted.counts is restarted.counts is None
+
+
 @pytest.mark.parametrize(("for_s", "lease_s"), [(0.0, 300.0), (299.0, 300.0), (300.5, 300.5), (3600.0, 3600.0)])
 def test_a_lease_is_lengthened_where_a_trial_takes_longer_and_never_shortened(for_s, lease_s):
     fault = faults.hang("model-1")
 
-    assert fault.with_lease(for_s).strength == {"lease_s": lease_s}
+    assert fault.with_lease(for_s).primitive.lease_s == lease_s
     assert faults.xid("model-1").with_lease(for_s) == faults.xid("model-1")
 
 

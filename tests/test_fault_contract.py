@@ -417,12 +417,13 @@ def test_a_fault_answers_for_its_last_act_its_strength_and_its_lease():
 
     assert [one.last_act_s for one in (faults.none(), faults.kill("api"), late, drawn)] == [0.0, 0.0, 3.0, 20.0]
     assert faults.limit_cpu("api", cores=0.1).strength == {"cores": 0.1}
-    assert faults.gpu_saturation("model-1", share=0.5).strength == {"share": 0.5, "lease_s": 300.0}
+    assert faults.gpu_saturation("model-1", share=0.5).strength == {"share": 0.5}
     assert [dict(one.strength) for one in (faults.none(), faults.kill("api"), late, drawn)] == [{}] * 4
     assert faults.none().named_by(["cores"]) == faults.none()
     assert faults.none().with_lease(900) == faults.none()
     assert late.named_by(["cores"]) == late
-    assert drawn.with_lease(400).among[0].strength["lease_s"] == 400
+    assert faults.crash_on_boot("model-1", for_s=4).strength == {"for_s": 4.0}
+    assert drawn.with_lease(400).among[0].primitive.lease_s == 400
 
 
 KILLS = faults.kill(["model-2", "api"])

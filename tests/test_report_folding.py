@@ -108,7 +108,8 @@ def test_a_trial_whose_run_died_is_invalid_and_counted_from_its_samples(tmp_path
     assert fault["ok"] > 0
     # Its end and its open requests are unknown: they have no sample.
     assert (fault["from_s"], fault["to_s"], fault["offered"]) == (8, None, None)
-    assert trial["undo"] == [{"fault": "kill", "victim": "api", "op": "ensure_running", "undone": False}]
+    unknown = {"strength": {}, "counts": None}
+    assert trial["undo"] == [{"fault": "kill", "victim": "api", "op": "ensure_running", "undone": False, **unknown}]
 
 
 def test_journals_of_several_workers_become_one_run(tmp_path: Path) -> None:
@@ -183,6 +184,29 @@ def test_an_undo_counts_only_when_it_came_after_its_fault_and_worked() -> None:
     assert open_after(intent, undone("unpause")) == [True]
     first, second = (structs.replace(intent, line=structs.replace(intent.line, id=one)) for one in ("001#1", "001#2"))
     assert open_after(first, second, undone(intent="001#2")) == [True, False]
+
+
+def test_the_counts_of_a_fault_are_the_last_ones_of_its_own_proofs() -> None:
+    undo = {"op": "wire_end", "service": "api", "args": {}}
+    about = {"trial": "001", "victim": "api", "step": "inject", "fault": "flaky", "undo": undo}
+
+    def proved(step: str, intent: str | None, **counters: float) -> Written:
+        counts = {"counts": {"counters": counters}} if counters else {}
+        known = {"intent": intent} if intent else {}
+        return written("proof", trial="001", step=step, witness="w", at_s=1.0, **known, **counts)
+
+    def counted(*lines: Written) -> list[dict[str, float] | None]:
+        folded = report.fold(lines).trials[0].undo
+        return [None if one.counts is None else one.counts.counters for one in folded]
+
+    one, two = (written("intent", id=f"001#{number}", strength={"n": number}, **about) for number in (1, 2))
+    first, last = proved("injected", "001#1", met=2), proved("healed", "001#1", met=9)
+
+    assert counted(one, two, first, last) == [{"met": 9}, None]
+    assert counted(one, first, proved("healed", "001#1")) == [{"met": 2}], "an agent that went has no later ones"
+    assert counted(one, two, proved("injected", "001#2", met=3)) == [None, {"met": 3}]
+    assert counted(written("intent", **about), proved("injected", None, met=2)) == [None], "no id, no match"
+    assert [act.strength for act in report.fold([one, two]).trials[0].undo] == [{"n": 1}, {"n": 2}]
 
 
 def test_each_trial_carries_the_line_that_repeats_its_experiment(tmp_path: Path) -> None:

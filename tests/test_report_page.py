@@ -53,6 +53,19 @@ def built(tmp_path: Path, *trials: Made, **options: Any) -> Elements:
     return read(report.build(reportdata.run_dir(tmp_path, trials, **options)))
 
 
+def test_what_the_faults_were_and_did_is_under_the_name_of_the_trial(tmp_path: Path) -> None:
+    counts = {"counters": {"met": 27, "hit": 7}, "unit": "requests", "first_hit_after_s": 1.2}
+    flaky = Made(fault="flaky model-1", victim="model-1", strength={"status": 503, "share": 0.3}, counts=[counts])
+
+    page = built(tmp_path, flaky)
+
+    said = "flaky(status=503, share=0.3) on model-1: hit 7 of 27 requests, the first after 1.2 s"
+    assert page.text.count(said) == 2, "among the verdicts and at the head of the trial"
+    assert f"flaky model-1 · real {said}" in page.text
+    old = built(tmp_path / "old", Made())
+    assert not [tag for tag, attributes in old.elements if "done" in str(attributes.get("class")).split()]
+
+
 @pytest.mark.parametrize("hostile", HOSTILE, ids=lambda text: ascii(text[:24]))
 def test_hostile_text_stays_text(tmp_path: Path, hostile: str) -> None:
     clean = read(report.build(reportdata.run_dir(tmp_path / "clean", [Made()])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as replace_made
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from support.reportdata import Made
 from pytest_llmchaos import report
 from pytest_llmchaos.evidence.trial_result import DetectionSource, RunResult
 from pytest_llmchaos.report import formatting, summary
-from pytest_llmchaos.report.aggregates import detected_by, fault_of
+from pytest_llmchaos.report.aggregates import detected_by, fault_of, faults_done
 from pytest_llmchaos.report.binning import Raw
 from pytest_llmchaos.report.summary import headline
 from pytest_llmchaos.report.trial_view import tiles
@@ -39,6 +40,60 @@ def test_one_line_a_trial_then_the_verdict_then_how_to_repeat_it(tmp_path: Path)
         "1 of 2 refuted, 1 held",
         "repeat: pytest scenarios/ --chaos-seed=42 --chaos-backend=ollama",
     ]
+
+
+COUNTS = {"counters": {"met": 27, "hit": 7}, "unit": "requests", "first_hit_after_s": 1.234}
+FLAKY = Made(
+    scenario="flaky_model",
+    fault="flaky model-1",
+    victim="model-1",
+    strength={"status": 503, "share": 0.3, "match": "path=/v1/*"},
+    counts=[{**COUNTS, "counters": {"met": 2, "hit": 1}}, COUNTS],
+)
+DONE = "flaky(status=503, share=0.3, match=path=/v1/*) on model-1: hit 7 of 27 requests, the first after 1.23 s"
+
+
+def test_what_a_fault_was_and_did_has_a_line_with_its_last_counts(tmp_path: Path) -> None:
+    run = run_of(tmp_path, FLAKY)
+
+    _, second, *_ = report.summary_lines(run)
+    assert second == f"{'':<15}{DONE}"
+    assert dict(report.junit_properties(run.trials[0]))["llmchaos_fault_done"] == DONE
+    assert f"<br>{summary._md(DONE)} |" in summary.markdown(run)
+
+
+@pytest.mark.parametrize(
+    ("strength", "counts", "said"),
+    [
+        (None, [], []),
+        ({}, [], []),
+        ({"cores": 0.5}, [], ["flaky(cores=0.5) on model-1"]),
+        (
+            {"ratio": 1e-7, "size": 1048576, "of": None},
+            [],
+            ["flaky(ratio=1.00000e-07, size=1,048,576, of=) on model-1"],
+        ),
+        ({}, [{"counters": {"requests": 12.0, "tokens": 1e6}}], ["flaky on model-1: 12 requests, 1,000,000 tokens"]),
+        ({"keep": True}, [{"counters": {}}], ["flaky(keep=True) on model-1"]),
+    ],
+    ids=["an old journal", "nothing", "options", "numbers", "an engine's counts", "no counts yet"],
+)
+def test_only_options_and_counts_that_a_journal_has_are_shown(
+    tmp_path: Path, strength: dict[str, Any] | None, counts: list[dict[str, Any]], said: list[str]
+) -> None:
+    (trial,) = run_of(tmp_path, replace_made(FLAKY, strength=strength, counts=counts)).trials
+
+    assert faults_done(trial) == said
+
+
+def test_many_faults_of_one_trial_are_cut_with_their_number(tmp_path: Path) -> None:
+    (trial,) = run_of(tmp_path, FLAKY).trials
+    each = [replace(trial.undo[0], victim=f"model-{number}") for number in range(5)]
+
+    lines = faults_done(replace(trial, undo=(*each, *each)))
+
+    assert (len(lines), lines[3]) == (4, "and 2 more faults with options or counts")
+    assert len(faults_done(replace(trial, undo=tuple(each)), most=5)) == 5
 
 
 MISSED = "               objective missed, and no claim reads it: availability"

@@ -24,7 +24,7 @@ from pytest_llmchaos.errors import (
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record
 from pytest_llmchaos.evidence.trial_result import Coincidence, LoadResult, ProofNote, ReadySpan, TrialResult
-from pytest_llmchaos.model import Sample
+from pytest_llmchaos.model import Proof, Sample, Undo
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.bounded import Seconds
@@ -581,7 +581,8 @@ def test_a_phase_that_the_trial_had_not_is_refused_by_name(trial):
 def record(tmp_path):
     made = Record(Journal(tmp_path / "journal.jsonl"), "001", tmp_path)
     made.anchor(90.0, 0.0)
-    made.proof("injected", "runtime event die", 100.0, intent="001#1")
+    made.intent("kill", "api", Undo(op="ensure_running", service="api", args={}), {"after_s": 1})
+    made.proof("injected", Proof(step="injected", witness="runtime event die", at_unix_s=100.0), intent="001#1")
     return made
 
 
@@ -591,6 +592,7 @@ def test_a_judged_trial_is_one_value_without_the_phase_that_is_all_of_them(trial
     assert msgspec.convert(json.loads(json.dumps(msgspec.to_builtins(result), allow_nan=False)), TrialResult) == result
     assert (result.fault, result.victim, result.verdict) == ("kill api", "api", "held")
     assert result.proof == (ProofNote(step="injected", witness="runtime event die", at_s=10.0),)
+    assert [(one.fault, one.strength) for one in result.undo] == [("kill", {"after_s": 1})]
     assert [phase.name for phase in result.phases] == ["steady", "fault", "recovery"]
     assert result.phases[1].outcomes == {"ok": 1, "truncated": 2, "refused": 1}
     assert (result.slos[0].value, result.slos[0].met, result.slos[0].bad_s) == (0.98, False, 0.6)

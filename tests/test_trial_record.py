@@ -7,8 +7,8 @@ import pytest
 from pytest_llmchaos.errors import EvidenceLost, HealFailed, NoData, NotDetected, NotSteady
 from pytest_llmchaos.evidence.journal import Journal, read
 from pytest_llmchaos.evidence.trial_record import ClockReading, PhaseBounds, Record
-from pytest_llmchaos.evidence.trial_result import EventNote, Planned, ProofNote, TrialResult
-from pytest_llmchaos.model import Undo
+from pytest_llmchaos.evidence.trial_result import CountsNote, EventNote, Planned, ProofNote, TrialResult
+from pytest_llmchaos.model import FaultCounts, Proof, Undo
 
 WALL_S, OWN_S = 5_000.25, 700.5
 
@@ -42,6 +42,10 @@ def after(error, act):
 def record(tmp_path, clocks):
     planned = Planned(scenario="kill_api", fault="kill api", remediator=False, repeat=2)
     return Record(Journal(tmp_path / "journal.jsonl"), "001", tmp_path, planned)
+
+
+def proof_of(step, witness, at_unix_s, counts=None):
+    return Proof(step=step, witness=witness, at_unix_s=at_unix_s, counts=counts)
 
 
 def written(record):
@@ -139,8 +143,8 @@ def test_events_have_their_own_time_or_now_and_late_ones_are_sorted(record, cloc
 
 def test_findings_and_proofs_are_part_of_the_result(record):
     record.finding("odd")
-    record.proof("injected", "event die", WALL_S + 1.234_56, intent="001#1")
-    record.proof("healed", "running", WALL_S + 2, intent="001#1")
+    record.proof("injected", proof_of("injected", "event die", WALL_S + 1.234_56), intent="001#1")
+    record.proof("healed", proof_of("healed", "running", WALL_S + 2), intent="001#1")
 
     seen = record.seen()
 
@@ -154,6 +158,23 @@ def test_findings_and_proofs_are_part_of_the_result(record):
         {"kind": "proof", "step": "injected", "witness": "event die", "at_s": 1.235, "intent": "001#1"},
         {"kind": "proof", "step": "healed", "witness": "running", "at_s": 2.0, "intent": "001#1"},
     ]
+
+
+def test_options_and_counts_are_in_the_lines_and_in_the_result(record):
+    undo = Undo(op="wire_end", service="api", args={})
+    intent = record.intent("flaky", "api", undo, {"status": 503})
+    counts = [FaultCounts(counters={"met": met, "hit": 1}, unit="requests", first_hit_after_s=0.5) for met in (2, 9)]
+    record.proof("injected", proof_of("injected", "agent", WALL_S, counts[0]), intent=intent)
+    record.proof("healed", proof_of("healed", "agent", WALL_S, counts[1]), intent=intent)
+    record.undone(intent, "api", "wire_end", ok=True)
+
+    announced, first, last, _ = written(record)
+    assert announced["strength"] == {"status": 503}
+    assert first["counts"] == {"counters": {"met": 2, "hit": 1}, "unit": "requests", "first_hit_after_s": 0.5}
+    (fault,) = record.seen().undo
+    assert (fault.fault, fault.victim, fault.strength, fault.undone) == ("flaky", "api", {"status": 503}, True)
+    assert fault.counts == CountsNote(counters={"met": 9, "hit": 1}, unit="requests", first_hit_after_s=0.5)
+    assert last["counts"]["counters"]["met"] == 9
 
 
 def test_the_wall_clock_is_read_against_the_monotonic_one(record, clocks):
@@ -205,14 +226,14 @@ def test_what_comes_before_an_act_must_be_written_and_what_comes_after_one_is_ke
 
     for act in (
         lambda: record.intent("kill", "api", Undo(op="o", service="api", args={})),
-        lambda: record.proof("injected", "event die", WALL_S, intent="001#1"),
+        lambda: record.proof("injected", proof_of("injected", "event die", WALL_S), intent="001#1"),
         lambda: record.finding("odd"),
         lambda: record.event("instrument", "odd"),
     ):
         with pytest.raises(EvidenceLost):
             act()
     record.undone("001#1", "api", "o", ok=True)
-    record.proof("healed", "running", WALL_S, intent="001#1")
+    record.proof("healed", proof_of("healed", "running", WALL_S), intent="001#1")
 
 
 def test_a_phase_ends_although_the_disk_is_full(record, monkeypatch):

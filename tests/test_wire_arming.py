@@ -77,6 +77,20 @@ def test_the_undo_is_in_the_journal_before_the_agent_acts(lab, monkeypatch):
     ]
 
 
+def test_the_journal_has_the_options_of_a_fault_and_what_it_did(lab):
+    fault = faults.flaky("model-1", share=0.5, match=faults.match(path="/v1/*"))
+    with lab.load(LOAD, wire=["model-1"]), lab.inject(fault):
+        pass
+
+    written = list(read(lab.journal.path))
+    (intent,) = [line for line in written if line["kind"] == "intent"]
+    assert intent["strength"] == {"status": 503, "share": 0.5, "match": "path=/v1/*"}
+    counts = {"counters": {"met": 2.0, "hit": 1.0}, "unit": "requests", "first_hit_after_s": None}
+    assert [line["counts"] for line in written if line["kind"] == "proof"] == [counts, counts]
+    (judged,) = [line for line in written if line["kind"] == "judged"]
+    assert [(one["strength"], one["counts"]) for one in judged["undo"]] == [(intent["strength"], counts)]
+
+
 @pytest.mark.parametrize("error", [AssertionError("no"), KeyboardInterrupt(), OSError("gone")], ids=repr)
 def test_agents_leave_after_an_error_of_the_block(lab, error):
     with pytest.raises(type(error)), lab.load(LOAD, wire=["model-*"]):

@@ -14,9 +14,10 @@ from pytest_llmchaos.errors import BadScenario, HealFailed, NotReady, NoVictim
 from pytest_llmchaos.faults.compositions import wired_services
 from pytest_llmchaos.faults.leases import LONGEST_LEASE_S
 from pytest_llmchaos.faults.wire_match import Match
-from pytest_llmchaos.model import LeasedFaults, LeasedFaultState, Undo
+from pytest_llmchaos.model import FaultCounts, LeasedFaults, LeasedFaultState, Undo
 from pytest_llmchaos.plan.schedule import plan_trial, schedule, schedule_bytes
 from pytest_llmchaos.runtime.fault_agent import AgentAbility
+from pytest_llmchaos.runtime.leased_faults import read_fault
 
 SERVICES = ("api", "model-1", "model-2")
 PARTITIONS = [faults.partition("model-1", how="drop"), faults.partition("model-1", how="reject")]
@@ -192,6 +193,66 @@ def test_the_proof_has_the_agents_counts():
 
     assert proof.witness == "the fault agent reports flaky f1 in force, hit 14 of 45 requests"
     assert (proof.step, proof.at_unix_s) == ("injected", 1000.0)
+
+
+def test_proofs_have_the_counts_as_values_with_the_first_hit():
+    one, report = primitive(faults.flaky("model-1")), listed("flaky", met=45.0, hit=14.0)
+    late = replace(report, faults=(replace(report.faults[0], hit_after_s=1.234),))
+    ended = replace(late, faults=(replace(late.faults[0], active=False),))
+
+    injected, healed = one.observed(Scripted(late), "model-1", 999.0), one.healed(Scripted(ended), "model-1", 0.0)
+
+    said = "hit 14 of 45 requests, the first after 1.23 s"
+    counts = FaultCounts(counters={"met": 45.0, "hit": 14.0}, unit="requests", first_hit_after_s=1.234)
+    assert injected.counts == healed.counts == counts
+    assert str(counts) == said
+    assert injected.witness.endswith(f"in force, {said}")
+    assert f"ended, {said}; " in healed.witness
+    gone = one.healed(Scripted(LeasedFaults(at_unix_s=1.0, faults=())), "model-1", 0.0)
+    assert gone.counts is None
+
+
+def test_the_counts_of_a_revert_are_those_of_the_newest_fault_of_its_kind():
+    old, new, other = (
+        listed(kind, active=False, met=met).faults[0] for kind, met in (("flaky", 1), ("flaky", 2), ("stall", 3))
+    )
+    report = LeasedFaults(at_unix_s=1.0, faults=(old, new, other))
+
+    healed = primitive(faults.flaky("model-1")).healed(Scripted(report), "model-1", 0.0)
+
+    assert healed.counts.counters == {"met": 2, "hit": 0}
+
+
+@pytest.mark.parametrize(
+    ("counters", "unit", "said"),
+    [
+        ({"met": 1234567, "hit": 1}, "requests", "hit 1 of 1,234,567 requests"),
+        (
+            {"met": 3, "hit": 2, "unread": 1, "own_refused": 1},
+            "connections",
+            "hit 2 of 3 connections, and refused the agent's own connection, 1 connections carried no HTTP/1.1",
+        ),
+        ({"requests_failed": 3, "steps": 40}, "", "3 requests failed, 40 steps"),
+        ({}, "", ""),
+    ],
+)
+def test_counts_in_words_have_all_of_them(counters, unit, said):
+    assert str(FaultCounts(counters=counters, unit=unit)) == said
+
+
+@pytest.mark.parametrize(
+    ("times", "after_s"),
+    [
+        ({"started_unix_s": 50.0, "hit_unix_s": 51.5}, 1.5),
+        ({"started_unix_s": 50.0, "hit_unix_s": 49.9}, 0.0),
+        ({"started_unix_s": 50.0, "hit_unix_s": None}, None),
+        ({"hit_unix_s": 51.5}, None),
+    ],
+)
+def test_the_first_hit_is_measured_by_the_agents_clock_alone(times, after_s):
+    about = {"id": "f1", "kind": "flaky", "state": "active", "lease_s": 60, "left_s": 50, "counters": {}}
+
+    assert read_fault({**about, **times}, 9000.0).hit_after_s == after_s
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,20 @@ from pytest_llmchaos.model import Undo
 
 # Fields with text from outside, such as messages, command lines and answers.
 FOREIGN = frozenset(
-    {"replay", "environment", "images", "message", "reason", "what", "why", "witness", "findings", "trouble", "unknown"}
+    {
+        "replay",
+        "environment",
+        "images",
+        "message",
+        "reason",
+        "what",
+        "why",
+        "witness",
+        "findings",
+        "trouble",
+        "unknown",
+        "strength",
+    }
 )
 CUT_OFF = "the line is cut off"
 NAMES = frozenset(str(kind.__struct_config__.tag) for kind in KINDS)

@@ -12,6 +12,7 @@ from pytest_llmchaos.evidence.trial_result import (
     Anchor,
     Catalogue,
     ClaimResult,
+    CountsNote,
     EventNote,
     Planned,
     ProofNote,
@@ -111,6 +112,8 @@ class Intent(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="i
     fault: str
     victim: str
     undo: UndoNote
+    strength: dict[str, object] | UnsetType = UNSET
+    """Options of the fault by name, if it has some."""
 
 
 class Undone(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="undone"):
@@ -129,6 +132,8 @@ class Proved(ProofNote, frozen=True, kw_only=True, tag_field="kind", tag="proof"
 
     trial: Trial
     intent: IntentId | UnsetType = UNSET
+    counts: CountsNote | UnsetType = UNSET
+    """What the fault did until then, if a program counts it."""
 
 
 class Event(EventNote, frozen=True, kw_only=True, tag_field="kind", tag="event"):

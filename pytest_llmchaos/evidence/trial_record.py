@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,21 @@ from msgspec import UNSET, UnsetType, structs
 
 from pytest_llmchaos.errors import EvidenceLost, LlmchaosError, Verdict, verdict_of
 from pytest_llmchaos.evidence import journal_lines as lines
+from pytest_llmchaos.evidence.announced import announced
 from pytest_llmchaos.evidence.journal import Journal
-from pytest_llmchaos.evidence.trial_result import EventNote, LoadResult, Planned, ProofNote, TrialResult
-from pytest_llmchaos.model import Undo
+from pytest_llmchaos.evidence.trial_result import (
+    CountsNote,
+    EventNote,
+    LoadResult,
+    Planned,
+    ProofNote,
+    TrialResult,
+    UndoResult,
+)
+from pytest_llmchaos.model import Proof, Undo
 
 UNPLANNED = Planned()
+NO_OPTIONS: Mapping[str, object] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +66,7 @@ class Record:
         self.outcome: TrialResult | None = None  # for a load whose test gives the verdict
         self.replicas: dict[str, int] = {}  # number of each victim's container, for services with several
         self._victims: list[str] = []
+        self._faults: list[lines.Intent | lines.Proved | lines.Undone] = []
         self._unix_s = time.time()
         self._monotonic_s = time.monotonic()
 
@@ -74,18 +85,28 @@ class Record:
         """Journal a process that must not outlive the run."""
         self.journal.write(lines.Process(trial=self.trial, pid=pid, started=started))
 
-    def intent(self, fault: str, victim: str, undo: Undo) -> str:
+    def intent(self, fault: str, victim: str, undo: Undo, strength: Mapping[str, object] = NO_OPTIONS) -> str:
         """Journal a fault and its undo before the injection, and return the id."""
         self._victims.append(victim)
         intent = f"{self.trial}#{len(self._victims)}"  # unique in the journal, matches the revert
         note = lines.UndoNote(op=undo.op, service=undo.service, args=dict(undo.args))
-        self.journal.write(
-            lines.Intent(trial=self.trial, id=intent, step="inject", fault=fault, victim=victim, undo=note)
+        line = lines.Intent(
+            trial=self.trial,
+            id=intent,
+            step="inject",
+            fault=fault,
+            victim=victim,
+            undo=note,
+            strength=dict(strength) or UNSET,
         )
+        self.journal.write(line)
+        self._faults.append(line)
         return intent
 
     def undone(self, intent: str, victim: str, op: str, *, ok: bool, why: str | UnsetType = UNSET) -> None:
-        self.journal.note(lines.Undone(trial=self.trial, intent=intent, victim=victim, op=op, ok=ok, why=why))
+        line = lines.Undone(trial=self.trial, intent=intent, victim=victim, op=op, ok=ok, why=why)
+        self._faults.append(line)
+        self.journal.note(line)
 
     def now_s(self) -> float:
         return time.monotonic() - self._monotonic_s
@@ -123,12 +144,26 @@ class Record:
         self.findings.append(what)
         self.journal.write(lines.Finding(trial=self.trial, what=what))
 
-    def proof(self, step: Literal["injected", "healed"], witness: str, at_unix_s: float, *, intent: str) -> None:
-        at_s = self.at_s(at_unix_s)
-        self.proofs.append(ProofNote(step=step, witness=witness, at_s=at_s))
-        line = lines.Proved(trial=self.trial, intent=intent, step=step, witness=witness, at_s=at_s)
+    def proof(self, step: Literal["injected", "healed"], proof: Proof, *, intent: str) -> None:
+        """Journal a witness's observation of a fault, with the fault's own counts."""
+        at_s = self.at_s(proof.at_unix_s)
+        counts: CountsNote | UnsetType = UNSET
+        if proof.counts is not None:
+            counts = CountsNote(
+                counters=dict(proof.counts.counters),
+                unit=proof.counts.unit,
+                first_hit_after_s=proof.counts.first_hit_after_s,
+            )
+        self.proofs.append(ProofNote(step=step, witness=proof.witness, at_s=at_s))
+        line = lines.Proved(trial=self.trial, intent=intent, step=step, witness=proof.witness, at_s=at_s, counts=counts)
         keep = {"injected": self.journal.write, "healed": self.journal.note}[step]
         keep(line)
+        self._faults.append(line)
+
+    @property
+    def undo(self) -> tuple[UndoResult, ...]:
+        """Every announced fault with what it did and its revert."""
+        return announced(self._faults)
 
     @contextmanager
     def judged_by_its_test(self) -> Iterator[None]:
@@ -163,6 +198,7 @@ class Record:
             load=LoadResult(),
             events=tuple(self.events),
             findings=tuple(self.findings),
+            undo=self.undo,
             healed=self.healed,
         )
 

@@ -191,8 +191,21 @@ class ClaimResult(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the SLOs whose results it read. Null if that is unknown."""
 
 
+class CountsNote(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of what a fault did, by the engine or agent that performs it."""
+
+    counters: dict[str, float]
+    """Counts by name, such as `met` and `hit` of a fault on the wire."""
+    unit: str = ""
+    """What `met` and `hit` count: requests or connections. Empty without them."""
+    first_hit_after_s: float | None = None
+    """Seconds from the fault's start to its first hit. Null if that is unknown."""
+
+
 class UndoResult(msgspec.Struct, frozen=True, kw_only=True):
-    """An announced fault and its revert, as the journal shows them."""
+    """An announced fault, what it did, and its revert, as the journal shows them."""
+
+    added: ClassVar[frozenset[str]] = frozenset({"strength", "counts"})
 
     fault: str
     """Kind of the fault."""
@@ -202,6 +215,10 @@ class UndoResult(msgspec.Struct, frozen=True, kw_only=True):
     """Operation that reverts it."""
     undone: bool
     """True if the revert succeeded."""
+    strength: dict[str, object] = {}
+    """Options of the fault by name."""
+    counts: CountsNote | None = None
+    """The last counts. Null if no program counts what this fault does."""
 
 
 class Anchor(msgspec.Struct, frozen=True, kw_only=True):

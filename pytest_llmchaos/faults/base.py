@@ -148,6 +148,26 @@ def strength_of(primitive: Primitive) -> Mapping[str, object]:
     return primitive.strength if isinstance(primitive, Leased) else options_of(primitive)
 
 
+def plain_strength(primitive: Primitive) -> dict[str, object]:
+    """Return the options of a primitive as JSON values.
+
+    Args:
+        primitive: The fault.
+    """
+    return {name: plain(value) for name, value in strength_of(primitive).items()}
+
+
+def plain(value: object) -> object:
+    """Return a value with the same JSON in every process, or the name of its type.
+
+    Args:
+        value: Value of an option.
+    """
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float) else type(value).__name__
+
+
 @dataclass(frozen=True, kw_only=True)
 class OnTarget:
     """A primitive aimed at a service, which makes it a `Fault`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pytest_llmchaos.faults.compositions import Target, on_targets
@@ -26,6 +27,10 @@ class CrashOnBoot(DeathByFault):
     expects: ClassVar[str] = (
         "the process exits with 1 at each start; ServiceDown fires, repairs are tried again and again with growing pauses"
     )
+
+    @property
+    def strength(self) -> Mapping[str, object]:
+        return {"for_s": self.lease_s}
 
     def inject(self, runtime: RestartsEngine, victim: str) -> None:
         """Set the cause, then restart the engine so that it meets the cause."""

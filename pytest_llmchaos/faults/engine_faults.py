@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 from pytest_llmchaos.faults.base import event_proof, first_event
 from pytest_llmchaos.faults.leases import LEASE_S, longer_lease_s
-from pytest_llmchaos.model import CanReachEngine, EngineOption, Fidelity, Lifetime, Proof, Runtime, Undo
+from pytest_llmchaos.model import CanReachEngine, EngineOption, FaultCounts, Fidelity, Lifetime, Proof, Runtime, Undo
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import HasEvents
+    from pytest_llmchaos.model import HasEvents, LeasedFaultState
 
 
 class EngineRuntime(Runtime, CanReachEngine, Protocol):
@@ -41,7 +41,7 @@ class OnEngine:
 
     @property
     def strength(self) -> Mapping[str, object]:
-        return {"lease_s": self.lease_s, **dict(self.options)}
+        return dict(self.options)
 
     def with_lease(self, for_s: float, name: str) -> Self:  # noqa: ARG002 - for subclasses
         return self
@@ -59,7 +59,12 @@ class OnEngine:
         report = runtime.engine_faults(victim)
         if report is None or report.in_force(self.kind):
             return None
-        return Proof(step="healed", witness=f"the engine lists no {self.kind} in force", at_unix_s=report.at_unix_s)
+        return Proof(
+            step="healed",
+            witness=f"the engine lists no {self.kind} in force",
+            at_unix_s=report.at_unix_s,
+            counts=_counts_of(report.newest(self.kind)),
+        )
 
 
 class EngineFault(OnEngine):
@@ -90,7 +95,7 @@ class EngineFault(OnEngine):
     def ended_early(self, runtime: CanReachEngine, victim: str) -> bool:
         """True if the fault is over and the engine was not restarted since it began."""
         report = runtime.engine_faults(victim)
-        return report is not None and report.in_force(self.kind) is None and report.lists(self.kind)
+        return report is not None and report.in_force(self.kind) is None and report.newest(self.kind) is not None
 
     def observed(self, runtime: CanReachEngine, victim: str, since_unix_s: float) -> Proof | None:
         report = runtime.engine_faults(victim)
@@ -106,7 +111,12 @@ class EngineFault(OnEngine):
             return None
         counted = f", {self.counter}={count:g}" if count else ""
         witness = f"the engine reports {self.kind} {fault.id} in force{counted}; Prometheus: {query} is {seen:g}"
-        return Proof(step="injected", witness=witness, at_unix_s=fault.started_unix_s)
+        return Proof(step="injected", witness=witness, at_unix_s=fault.started_unix_s, counts=_counts_of(fault))
+
+
+def _counts_of(fault: LeasedFaultState | None) -> FaultCounts | None:
+    """Return what the engine counted, None if it lost or never had the counts."""
+    return FaultCounts(counters=fault.counters) if fault is not None and fault.counters else None
 
 
 class DeathByFault(OnEngine):

@@ -15,7 +15,7 @@ from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.leases import LEASE_S, longer_lease_s
 from pytest_llmchaos.faults.option_checks import check_number, check_whole
 from pytest_llmchaos.faults.wire_match import Match
-from pytest_llmchaos.model import CanProxy, Fidelity, Lifetime, Proof, Undo
+from pytest_llmchaos.model import HIT, MET, OWN_REFUSED, UNREAD, CanProxy, FaultCounts, Fidelity, Lifetime, Proof, Undo
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import LeasedFaultState
@@ -92,8 +92,9 @@ class WireFault:
         fault = report.in_force(self.agent_kind) if report else None
         if fault is None or fault.started_unix_s < since_unix_s or not _done(fault):
             return None
-        witness = f"the fault agent reports {self.agent_kind} {fault.id} in force, {self._counts_of(fault)}"
-        return Proof(step="injected", witness=witness, at_unix_s=fault.started_unix_s)
+        counts = self._counts_of(fault)
+        witness = f"the fault agent reports {self.agent_kind} {fault.id} in force, {counts}"
+        return Proof(step="injected", witness=witness, at_unix_s=fault.started_unix_s, counts=counts)
 
     def counted(self, runtime: CanProxy, victim: str) -> str:
         """Return in words what the agent counted so far, for an error."""
@@ -103,8 +104,8 @@ class WireFault:
         fault = report.in_force(self.agent_kind)
         if fault is None:
             return f"the fault agent lists no {self.agent_kind} in force"
-        met = fault.counters.get("met", 0)
-        if unread := fault.counters.get("unread", 0):
+        met = fault.counters.get(MET, 0)
+        if unread := fault.counters.get(UNREAD, 0):
             return (
                 f"{met:g} {self.counts} met it, and {unread:g} connections carried no HTTP/1.1: the service expects TLS or "
                 "HTTP/2 there; choose a fault of connections"
@@ -129,19 +130,15 @@ class WireFault:
         opened = runtime.wire_open(victim)
         if opened is None:
             return None
-        ended = [fault for fault in report.faults if fault.kind == self.agent_kind]
-        what = (
-            f"{self.agent_kind} {ended[-1].id} ended, {self._counts_of(ended[-1])}"
-            if ended
-            else f"no {self.agent_kind}"
-        )
-        return Proof(step="healed", witness=f"the fault agent lists {what}; {opened}", at_unix_s=report.at_unix_s)
+        ended = report.newest(self.agent_kind)
+        counts = None if ended is None else self._counts_of(ended)
+        what = f"no {self.agent_kind}" if ended is None else f"{self.agent_kind} {ended.id} ended, {counts}"
+        witness = f"the fault agent lists {what}; {opened}"
+        return Proof(step="healed", witness=witness, at_unix_s=report.at_unix_s, counts=counts)
 
-    def _counts_of(self, fault: LeasedFaultState) -> str:
-        counts = fault.counters
-        refused = counts.get("own_refused", 0)
-        own = ", and refused the agent's own connection" if refused else ""
-        return f"hit {counts.get('hit', 0):g} of {counts.get('met', 0):g} {self.counts}{own}"
+    def _counts_of(self, fault: LeasedFaultState) -> FaultCounts:
+        counters = {MET: 0.0, HIT: 0.0, **fault.counters}
+        return FaultCounts(counters=counters, unit=self.counts, first_hit_after_s=fault.hit_after_s)
 
 
 def _done(fault: LeasedFaultState) -> float:
@@ -150,7 +147,7 @@ def _done(fault: LeasedFaultState) -> float:
     While a service's port is closed, the kernel refuses connections uncounted. The
     agent then counts one of its own.
     """
-    return fault.counters.get("hit", 0) + fault.counters.get("own_refused", 0)
+    return fault.counters.get(HIT, 0) + fault.counters.get(OWN_REFUSED, 0)
 
 
 def _shown(value: WireOption) -> object:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import FaultNotObserved, HealFailed, NoVictim
+from pytest_llmchaos.faults.base import plain_strength
 from pytest_llmchaos.model import REPLICA, BeginsAtMoment, CountsRequests, MayEndEarly, replica_name
 from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.undo import is_over, prove_reverted, revert_until_done
@@ -133,7 +134,7 @@ class Injector:
         within_s = act.fault.proof_within_s if isinstance(act.fault, CountsRequests) else PROOF_DEADLINE_S
         able = grant(self._runtime, act.fault.needs, act.fault.kind)
         before_s, name = time.time(), name_of(act)
-        intent = record.intent(act.fault.kind, name, undo_of(act))
+        intent = record.intent(act.fault.kind, name, undo_of(act), plain_strength(act.fault))
         injected.acts.append(act)
         self._intents.append((intent, act))
         with self._moment(able, act), injected.acting(act.victim):
@@ -152,7 +153,7 @@ class Injector:
                         f"expected: {act.fault.expects}"
                     )
                 time.sleep(0.02)
-        record.proof("injected", proof.witness, proof.at_unix_s, intent=intent)
+        record.proof("injected", proof, intent=intent)
         record.event("instrument", f"{act.fault.kind} {name}", at_s=record.at_s(proof.at_unix_s), service=act.victim)
         self._signals.fault(act.fault.kind, act.victim, active=True)
         if injected.start_unix_s is None:
@@ -222,7 +223,7 @@ class Injector:
             with self.injected.acting(act.victim):
                 revert_until_done(self._runtime, undo)
             proof = prove_reverted(self._runtime, act, since_unix_s)
-            record.proof("healed", proof.witness, proof.at_unix_s, intent=intent)
+            record.proof("healed", proof, intent=intent)
             record.undone(intent, name, undo.op, ok=True)
         except NoVictim as error:
             record.undone(intent, name, undo.op, ok=True, why=str(error))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pytest_llmchaos.errors import BadScenario, NoVictim
-from pytest_llmchaos.faults.base import options_of
+from pytest_llmchaos.faults.base import options_of, plain
 from pytest_llmchaos.model import replica_name
 from pytest_llmchaos.plan.experiment import STEADY_DEADLINE_FACTOR, STEADY_DEADLINE_MARGIN_S, Experiment, TrialPlan
 from pytest_llmchaos.plan.seeds import rng_for
@@ -223,14 +223,7 @@ def entry_of(plan: TrialPlan) -> ScheduleEntry:
 
 def _options(act: Injection) -> dict[str, object]:
     """Return how strong the act is."""
-    return {name: _plain(value) for name, value in options_of(act.fault).items()}
-
-
-def _plain(value: object) -> object:
-    """Return a value with the same JSON in every process, or the name of its type."""
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, str | int | float) else type(value).__name__
+    return {name: plain(value) for name, value in options_of(act.fault).items()}
 
 
 def schedule(plans: Iterable[TrialPlan]) -> list[ScheduledTrial]:

@@ -7,8 +7,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_llmchaos.evidence.trial_result import RunResult, SloVerdict, TimeName, TimeResult, TrialResult
-from pytest_llmchaos.report.formatting import NONE, one_line
+from msgspec import structs
+
+from pytest_llmchaos.evidence.trial_result import RunResult, SloVerdict, TimeName, TimeResult, TrialResult, UndoResult
+from pytest_llmchaos.model import FaultCounts
+from pytest_llmchaos.report.formatting import NONE, count, figure, one_line
 
 PROVED = ("held", "refuted")  # only trials that prove something count in a mean
 TIMES: dict[TimeName, tuple[str, str]] = {
@@ -221,6 +224,34 @@ def fault_of(trial: TrialResult) -> str:
     """Return the fault, with the containers of scaled services that it hit."""
     hit = [name for name in (trial.victim or "").split(", ") if "#" in name and name not in trial.fault]
     return f"{trial.fault} ({', '.join(hit)})" if hit else trial.fault
+
+
+def faults_done(trial: TrialResult, most: int = 3) -> list[str]:
+    """Return each fault with its options, and what it did by its own counts.
+
+    Such as `flaky(status=503, share=0.3) on model-1: hit 7 of 27 requests`. A fault
+    that has neither options nor counts is omitted.
+
+    Args:
+        trial: The trial.
+        most: The most lines. A last line has the number of others.
+    """
+    lines = list(dict.fromkeys(_done(one) for one in trial.undo if one.strength or one.counts is not None))
+    more = len(lines) - most
+    return [*lines[:most], f"and {count(more, 'more fault')} with options or counts"] if more > 0 else lines
+
+
+def _done(fault: UndoResult) -> str:
+    options = ", ".join(f"{name}={_option(value)}" for name, value in fault.strength.items())
+    what = f"{fault.fault}({options})" if options else fault.fault
+    counts = "" if fault.counts is None else str(FaultCounts(**structs.asdict(fault.counts)))
+    return one_line(f"{what} on {fault.victim}{f': {counts}' if counts else ''}", 300)
+
+
+def _option(value: object) -> str:
+    """Return an option's value. Numbers of any size stay readable."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return figure(value, 6) if is_number else one_line(value, 120)
 
 
 def detected_by(trial: TrialResult) -> str | None:

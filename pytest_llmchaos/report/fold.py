@@ -20,6 +20,7 @@ from msgspec import structs
 
 from pytest_llmchaos.errors import CLAIM_MAKES, Verdict
 from pytest_llmchaos.evidence import journal_lines as lines
+from pytest_llmchaos.evidence.announced import announced
 from pytest_llmchaos.evidence.journal import Written
 from pytest_llmchaos.evidence.trial_result import (
     Anchor,
@@ -32,7 +33,6 @@ from pytest_llmchaos.evidence.trial_result import (
     RunResult,
     StackResult,
     TrialResult,
-    UndoResult,
     Unreadable,
 )
 from pytest_llmchaos.report.formatting import VERDICTS
@@ -130,7 +130,7 @@ def _trial(name: str, its: Sequence[object], begun: lines.RunBegin | None, doubt
         events=_events(result, its),
         findings=tuple(dict.fromkeys([*result.findings, *(line.what for line in _of(lines.Finding, its))])),
         claims=claims,
-        undo=_undo(its),
+        undo=announced(its),
         replay=result.replay or _replay(claims, begun),
     )
 
@@ -187,24 +187,6 @@ def _events(result: TrialResult, its: Sequence[object]) -> tuple[EventNote, ...]
         for line in _of(lines.Event, its)
     ]
     return tuple(sorted(dict.fromkeys([*result.events, *noted]), key=lambda one: one.at_s))
-
-
-def _undo(its: Sequence[object]) -> tuple[UndoResult, ...]:
-    """Return every announced fault, and if the journal shows its revert."""
-    announced: list[tuple[lines.Intent, bool]] = []
-    for line in its:
-        if isinstance(line, lines.Intent):
-            announced.append((line, False))
-        elif isinstance(line, lines.Undone) and line.ok:
-            announced = [(intent, done or _undoes(line, intent)) for intent, done in announced]
-    return tuple(
-        UndoResult(fault=intent.fault, victim=intent.victim, op=intent.undo.op, undone=done)
-        for intent, done in announced
-    )
-
-
-def _undoes(undone: lines.Undone, intent: lines.Intent) -> bool:
-    return (undone.intent, undone.victim, undone.op) == (intent.id, intent.victim, intent.undo.op)
 
 
 def _replay(claims: Sequence[ClaimResult], begun: lines.RunBegin | None) -> str | None:

@@ -147,6 +147,7 @@ def _environment(detail: Detail) -> Environment:
         return None if value is None else formatting.one_line(value, cut)
 
     environment.globals.update(short=short, words=formatting, fault_of=aggregates.fault_of, visible=format_value)
+    environment.globals.update(faults_done=aggregates.faults_done)
     environment.globals.update(reached=aggregates.is_reached, unasked=aggregates.unasked)
     environment.globals.update(
         failed_claims=failed_claims, claim_words=claim_words, outcome_words=outcome_words, raw_values=raw_values

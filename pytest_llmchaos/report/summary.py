@@ -6,7 +6,7 @@ import re
 
 from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.evidence.trial_result import ClaimResult, RunResult, TrialResult
-from pytest_llmchaos.report.aggregates import detected_by, fault_of, most_spent, times, unasked
+from pytest_llmchaos.report.aggregates import detected_by, fault_of, faults_done, most_spent, times, unasked
 from pytest_llmchaos.report.formatting import (
     NONE,
     VERDICT_MARK,
@@ -84,7 +84,7 @@ def summary_lines(run: RunResult) -> list[str]:
         verdict = trial.verdict
         line = f"{VERDICT_MARK[verdict]} {verdict:<12} {_title(trial):<{min(wide, 44)}}  {took(trial)}"
         lines.append(f"{line}  {why(trial)}".rstrip())
-        lines += [f"{'':<15}{missed}" for missed in missed_objectives(trial)]
+        lines += [f"{'':<15}{more}" for more in (*faults_done(trial), *missed_objectives(trial))]
     lines += time_lines(times(trials))
     lines.append(headline(run) + (" (simulated engine)" if is_simulated(run) else ""))
     if run.exit_status is None:
@@ -144,6 +144,7 @@ def junit_properties(trial: TrialResult) -> list[tuple[str, str]]:
         "scenario": trial.scenario,
         "fault": trial.fault,
         "victim": trial.victim,
+        "fault_done": "; ".join(faults_done(trial)),
         "fidelity": trial.fidelity,
         "reason": trial.reason,
         "time_to_detect_s": trial.time_to_detect_s,
@@ -185,7 +186,7 @@ def markdown(run: RunResult) -> str:
         cells = [
             f"{VERDICT_MARK[trial.verdict]} {trial.verdict}",
             _md(f"{trial.scenario}{_arm(trial)}"),
-            _md(f"{fault_of(trial)} · {trial.fidelity or 'fidelity unknown'}"),
+            "<br>".join(map(_md, [f"{fault_of(trial)} · {trial.fidelity or 'fidelity unknown'}", *faults_done(trial)])),
             _md(_by(trial.time_to_detect_s, detected_by(trial))),
             _md(_by(trial.time_to_recover_s, trial.repaired_by)),
             _md(f"{percent(spent[0])} · {spent[1]}" if (spent := most_spent(trial)) else NONE),

@@ -17,6 +17,7 @@ class ListedFault(TypedDict):
     lease_s: float
     left_s: float
     counters: Mapping[str, float]
+    started_unix_s: NotRequired[float]
     hit_unix_s: NotRequired[float | None]
 
 
@@ -41,11 +42,13 @@ def read_fault(listed: ListedFault, now_unix_s: float) -> LeasedFaultState:
     """
     active = listed["state"] == "active"
     age_s = float(listed["lease_s"]) - float(listed["left_s"]) if active else 0.0
+    start_unix_s, hit_unix_s = listed.get("started_unix_s"), listed.get("hit_unix_s")
     return LeasedFaultState(
         id=str(listed["id"]),
         kind=str(listed["kind"]),
         active=active,
         started_unix_s=now_unix_s - age_s,
         counters={str(name): float(count) for name, count in listed["counters"].items()},
-        hit_unix_s=listed.get("hit_unix_s"),
+        hit_unix_s=hit_unix_s,
+        hit_after_s=None if start_unix_s is None or hit_unix_s is None else max(0.0, hit_unix_s - start_unix_s),
     )

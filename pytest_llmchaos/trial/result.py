@@ -73,6 +73,7 @@ def result_of(plan: TrialPlan, record: Record, verdict: Verdict, reason: str | N
         load=LoadResult(),
         events=tuple(record.events),
         findings=tuple(record.findings),
+        undo=record.undo,
         healed=record.healed,
     )
 

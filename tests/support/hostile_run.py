@@ -31,7 +31,11 @@ HOSTILE = [
 def poisoned(tmp_path: Path, hostile: str) -> Path:
     """A run in which every string that is not the format's own is hostile."""
     run_dir = reportdata.run_dir(
-        tmp_path, [Made(rate_rps=2, findings=["x"]), replace(reportdata.gallery()[3], rate_rps=2)]
+        tmp_path,
+        [
+            Made(rate_rps=2, findings=["x"], strength={"x": "x"}, counts=[{"counters": {"met": 1}, "unit": "x"}]),
+            replace(reportdata.gallery()[3], rate_rps=2),
+        ],
     )
     kept = {"kind", "trial", "samples", "name", "step", "outcome", "lifetime", "fidelity", "verdict", "schema", "op"}
 
@@ -47,6 +51,10 @@ def poisoned(tmp_path: Path, hostile: str) -> Path:
     for line in lines:
         if line["kind"] == "run":
             line["environment"] = {hostile: {hostile: [hostile]}, "services run as": hostile}
+        if "strength" in line:
+            line["strength"] = {hostile: hostile}
+        if "counts" in line:
+            line["counts"]["counters"] |= {hostile: 3.0}
         for phase in line.get("phases", []):
             phase["name"] = hostile
             phase["outcomes"] = {hostile: 3}

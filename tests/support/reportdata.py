@@ -49,6 +49,8 @@ class Made:
     objectives: Sequence[str] | None = None
     findings: Sequence[str] = ()
     judged: bool = True
+    strength: Mapping[str, Any] | None = None  # None as in journals of earlier versions
+    counts: Sequence[Mapping[str, Any]] = ()  # of the injection's proof, then of the revert's
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -91,6 +93,7 @@ def lines(made: Made, trial: str, at_unix_s: float, rows: Sequence[tuple[Any, ..
     hit = begin + 0.031
     common = {"trial": trial}
     out: list[dict[str, Any]] = []
+    counted = [{"intent": f"{trial}#1", "counts": one} for one in made.counts]
 
     def note(moment_s: float, kind: str, /, **fields: Any) -> None:
         out.append({"at_unix_s": round(at_unix_s + moment_s, 6), "kind": kind, **common, **fields})
@@ -121,13 +124,16 @@ def lines(made: Made, trial: str, at_unix_s: float, rows: Sequence[tuple[Any, ..
     note(begin, "phase_begin", name="fault", from_s=begin)
     if made.fault != "none":
         undo = {"op": "ensure_running", "service": made.victim, "args": {}}
-        note(begin, "intent", step="inject", fault=made.fault.split()[0], victim=made.victim, undo=undo)
-        note(hit, "proof", step="injected", witness="runtime event die exitCode=137", at_s=hit)
+        known = {} if made.strength is None else {"id": f"{trial}#1", "strength": made.strength}
+        note(begin, "intent", step="inject", fault=made.fault.split()[0], victim=made.victim, undo=undo, **known)
+        note(hit, "proof", step="injected", witness="runtime event die exitCode=137", at_s=hit, **dict(*counted[:1]))
         for at_s, source, what in _events(made, hit):
             note(at_s, "event", at_s=round(at_s, 3), source=source, what=what, service=made.victim)
     if not made.judged:
         return out
     note(end, "phase", name="fault", from_s=begin, to_s=end)
+    if counted[1:]:
+        note(end, "proof", step="healed", witness="runtime state: running, healthy", at_s=end + 0.2, **counted[1])
     note(end, "undone", victim=made.victim, op="ensure_running", ok=True)
     note(end, "phase_begin", name="recovery", from_s=end)
     note(total, "phase", name="recovery", from_s=end, to_s=total)

@@ -143,7 +143,13 @@ class Memory:
             name: state["counters"].get(name, 0) + kept.before.get(name, 0)
             for name in {**kept.before, **state["counters"]}
         }
-        kept.state = {**state, "id": kept.state["id"], "lease_s": kept.state["lease_s"], "counters": counters}
+        before = kept.state
+        kept.state = {**state, "id": before["id"], "lease_s": before["lease_s"], "counters": counters}
+        # A fault that goes on in another agent keeps its start and its first hit.
+        if (started_unix_s := before.get("started_unix_s")) is not None:
+            kept.state["started_unix_s"] = started_unix_s
+        if (hit_unix_s := before.get("hit_unix_s")) is not None:
+            kept.state["hit_unix_s"] = hit_unix_s
         return kept.state
 
 
