@@ -21,6 +21,9 @@ from support.waiting import until
 from fault_agent.agent import Agent
 from fault_agent.settings import Settings
 from lab_common.log import Log
+from pytest_llmchaos.loadgen.client import Client as LoadClient
+from pytest_llmchaos.loadgen.load_plan import LoadPlan
+from pytest_llmchaos.loads.arrivals import Arrival
 
 
 @pytest.fixture
@@ -219,6 +222,24 @@ def test_the_same_requests_are_hit_for_a_seed_and_a_retry_draws_anew(tmp_path: P
     assert first == statuses("b")
     assert first[:15] != first[15:]
     assert 5 <= first.count(503) <= 25
+
+
+def test_two_loads_of_one_schedule_are_hit_alike_and_their_retries_are_not(world: World) -> None:
+    """Each load names its requests anew and sends them in another order."""
+
+    def hit(reverse: bool) -> list[set[int]]:
+        plan = LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=tuple(Arrival(n / 10, "a", 1) for n in range(30)))
+        load, order = LoadClient(plan), sorted(range(30), reverse=reverse)
+        with world.client() as one, world.client() as other:
+            clients = (other, one) if reverse else (one, other)
+            return [{n for n in order if clients[n % 2].post(load.request_id(n)).status == 503} for _ in range(2)]
+
+    world.service.gap_s = 0
+    with world.fault("flaky", share=0.5, seed=11):
+        first, retries = hit(reverse=False)
+        assert hit(reverse=True) == [first, retries]
+    assert 5 <= len(first) <= 25
+    assert first != retries
 
 
 def test_a_slow_error_comes_after_its_delay_or_at_the_end_of_the_fault(world: World) -> None:
