@@ -161,12 +161,12 @@ def test_a_plan_shows_what_the_start_would_refuse(plan):
 
 
 ON_THE_WIRE = SCENARIO.replace('faults.kill("worker")', 'faults.flaky("worker"), fault_s=1')
-MARKED = f'''import pytest
+MARKED = f"""import pytest
 {SCENARIO}
 @pytest.mark.llmchaos_wire("worker")
 def test_free(lab):
     assert lab
-'''
+"""
 NO_AGENT = f"{agent_image.VARIABLE} names the image mirror/agent:2, which Docker lacks: unset the variable, or pull"
 
 
@@ -179,9 +179,7 @@ def no_agent(monkeypatch, containers):
 
 
 @pytest.mark.parametrize("attach", ["false", "true"], ids=["own", "attached"])
-@pytest.mark.parametrize(
-    ("scenario", "needed"), [(SCENARIO, False), (ON_THE_WIRE, True), (MARKED, True)]
-)
+@pytest.mark.parametrize(("scenario", "needed"), [(SCENARIO, False), (ON_THE_WIRE, True), (MARKED, True)])
 @pytest.mark.usefixtures("no_agent")
 def test_a_missing_image_of_the_fault_agent_is_in_the_plan_of_those_who_need_it(plan, attach, scenario, needed):
     result, lines = plan("--chaos-plan", scenario=scenario, attach=attach)
