@@ -22,18 +22,8 @@ from pytest_llmchaos.model import Undo
 # Fields with text from outside, such as messages, command lines and answers.
 FOREIGN = frozenset(
     {
-        "replay",
-        "environment",
-        "images",
-        "message",
-        "reason",
-        "what",
-        "why",
-        "witness",
-        "findings",
-        "trouble",
-        "unknown",
-        "strength",
+        *("replay", "environment", "images", "message", "reason", "what", "why", "witness"),
+        *("findings", "trouble", "unknown", "strength"),
     }
 )
 CUT_OFF = "the line is cut off"

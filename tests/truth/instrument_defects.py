@@ -31,7 +31,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/lab/injector.py",
-                old="        intent = record.intent(act.fault.kind, name, undo_of(act))\n",
+                old="        intent = record.intent(act.fault.kind, name, undo_of(act), plain_strength(act.fault))\n",
                 new="",
             ),
             Patch(
@@ -44,7 +44,7 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 new=(
                     "        with self._moment(able, act), injected.acting(act.victim):\n"
                     "            act.fault.inject(able, act.victim)\n"
-                    "        intent = record.intent(act.fault.kind, name, undo_of(act))\n"
+                    "        intent = record.intent(act.fault.kind, name, undo_of(act), plain_strength(act.fault))\n"
                     "        self._intents.append((intent, act))\n"
                     "        proof = None\n"
                 ),
@@ -131,9 +131,17 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 file="pytest_llmchaos/lab/injector.py",
                 old=(
                     "            proof = prove_reverted(self._runtime, act, since_unix_s)\n"
-                    '            record.proof("healed", proof.witness, proof.at_unix_s, intent=intent)\n'
+                    '            record.proof("healed", proof, intent=intent)\n'
                 ),
-                new='            record.proof("healed", "the undo returned", time.time(), intent=intent)\n',
+                new=(
+                    '            proof = Proof(step="healed", witness="the undo returned", at_unix_s=time.time())\n'
+                    '            record.proof("healed", proof, intent=intent)\n'
+                ),
+            ),
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old="import REPLICA, BeginsAtMoment, CountsRequests, MayEndEarly, replica_name\n",
+                new="import REPLICA, BeginsAtMoment, CountsRequests, MayEndEarly, Proof, replica_name\n",
             ),
         ),
         tests=("test_lab_inject.py::test_a_revert_that_no_witness_sees_has_failed",),
