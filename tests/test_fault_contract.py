@@ -11,6 +11,7 @@ from support.primitives import PRIMITIVES, REQUIRED
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import BadScenario, NoVictim
+from pytest_llmchaos.faults.base import plain, plain_strength
 from pytest_llmchaos.lab.injector import undo_of
 from pytest_llmchaos.model import FIDELITIES, Undo
 
@@ -424,6 +425,18 @@ def test_a_fault_answers_for_its_last_act_its_strength_and_its_lease():
     assert late.named_by(["cores"]) == late
     assert faults.crash_on_boot("model-1", for_s=4).strength == {"for_s": 4.0}
     assert drawn.with_lease(400).among[0].primitive.lease_s == 400
+
+
+def test_the_options_of_a_fault_are_json_values_as_users_write_them():
+    chosen = faults.match(path="/v1/*", streaming=True)
+    flaky, late = (one.plan(random.Random(1), ("api",))[0].fault for one in (faults.flaky("api", match=chosen), LATE))
+
+    assert plain_strength(flaky) == {"status": 503, "share": 0.3, "match": "path=/v1/*, streaming=True"}
+    assert plain_strength(late) == {"at": "after:chat#2.answered", "grace_s": 3}
+    assert plain((1, [None, "a", object()])) == [1, [None, "a", "object"]]
+
+
+LATE = faults.timed(faults.stop("api", grace_s=3), at="after:chat#2.answered")
 
 
 KILLS = faults.kill(["model-2", "api"])

@@ -207,6 +207,16 @@ def test_a_fault_that_reads_requests_is_refused_where_the_settings_show_no_http1
     campaign.require_readable([faults.flaky("model-1"), faults.reset("model-2"), faults.kill("model-2")])
 
 
+def test_a_fault_that_the_load_cannot_meet_ends_the_plan_with_its_file(chaos):
+    done, _ = chaos(
+        KILL.replace('kill("api")', 'stall("model-1", after_tokens=9), fault_s=1'), option=("--chaos-plan",)
+    )
+
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    said = "test_it.py: scenario 'it': stall model-1 with after_tokens=9 needs an answer of at least 9 tokens, and the load's"
+    assert said in done.stderr.str()
+
+
 def test_what_the_preflight_reads_ends_the_session_before_the_start(chaos, monkeypatch):
     def preflight(run):
         run.subject = replace(run.subject, unreadable=(("model-2", "HTTP/2 on port 50051"),))

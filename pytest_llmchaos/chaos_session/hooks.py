@@ -91,6 +91,7 @@ class ChaosSession:
             with self._naming_file(item):
                 item.stash[PLAN] = plan_of(item, self.campaign)
                 self.campaign.require_readable(item.stash[PLAN].experiment.faults)
+                self.campaign.require_met(item.stash[PLAN])
         replay = options.given(self.config, "replay")
         recorded = read_replay(Path(replay)) if replay else None
         self.campaign.take({item.nodeid: item.stash[PLAN] for item in items}, recorded)

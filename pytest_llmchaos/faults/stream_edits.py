@@ -51,6 +51,7 @@ class Duplicate(WireFault):
     """Answers with an event that comes twice."""
 
     kind: ClassVar[str] = "duplicate"
+    further_tokens: ClassVar[int] = 1
     expects: ClassVar[str] = "one token too many; clients that check answers count corrupted ones"
 
 
@@ -86,6 +87,7 @@ class Reorder(WireFault):
     """Answers with two events in the wrong order."""
 
     kind: ClassVar[str] = "reorder"
+    further_tokens: ClassVar[int] = 2
     expects: ClassVar[str] = "two tokens are swapped; clients that check answers count corrupted ones"
 
 

@@ -23,6 +23,10 @@ class Truncate(WireFault):
     def looks_whole(self) -> bool:
         return dict(self.options)["how"] == "false_stop"
 
+    @property
+    def least_tokens(self) -> int:
+        return super().least_tokens + (1 if self.looks_whole else 0)  # it replaces a token
+
 
 def truncate(
     target: Target, *, after_tokens: int = 3, how: str = "clean", share: float = 1.0, match: Match | None = None

@@ -48,6 +48,16 @@ class AtMessage:
         return True
 
     @property
+    def path(self) -> str:
+        """Glob of the paths of the requests that count."""
+        return PATHS[_parts(self.at)[0]]
+
+    @property
+    def number(self) -> int:
+        """Number of the request, from 1."""
+        return _parts(self.at)[1]
+
+    @property
     def kind(self) -> str:
         return self.primitive.kind
 
@@ -83,7 +93,7 @@ class AtMessage:
             NotReady: The service has no fault agent, or it does not answer.
         """
         service = self.on or victim
-        kind, number, event = _parts(self.at)
+        _, number, event = _parts(self.at)
         id_ = runtime.wire_start(
             service,
             "hold",
@@ -91,7 +101,7 @@ class AtMessage:
             seed=0,
             event=event,
             number=number,
-            match={"path": PATHS[kind]},
+            match={"path": self.path},
         )
         try:
             held = runtime.wire_wait(service, id_, self.within_s)
@@ -99,7 +109,7 @@ class AtMessage:
                 met = held.counters.get("met", 0) if held is not None else 0
                 raise FaultNotObserved(
                     f"{self.kind} {victim} was to begin {self.at}, and within {self.within_s:g} s {service} got {met:g} "
-                    f"POST requests for {PATHS[kind]}: raise the rate or within_s, or name an earlier request or another kind"
+                    f"POST requests for {self.path}: raise the rate or within_s, or name an earlier request or another kind"
                 )
             yield Moment(at=f"{self.at.replace(':', ' ')} on {service}", unix_s=held.hit_unix_s)
         finally:

@@ -37,6 +37,7 @@ class WireFault:
 
     Attributes:
         counts: Word for what the agent counts: `requests` or `connections`.
+        further_tokens: Tokens that must follow `after_tokens` for a hit.
         options: Options as the agent takes them. `match` is a tuple of conditions.
         lease_s: Seconds after which the agent ends the fault by itself.
         seed: Seed of the agent's decisions, drawn when the trial is planned.
@@ -45,6 +46,7 @@ class WireFault:
     kind: ClassVar[str]
     expects: ClassVar[str]
     counts: ClassVar[str] = "requests"
+    further_tokens: ClassVar[int] = 0
     needs: ClassVar[frozenset[str]] = frozenset({"proxy"})
     lifetime: ClassVar[Lifetime] = "passing"
     fidelity: ClassVar[Fidelity] = "proxy"
@@ -64,6 +66,21 @@ class WireFault:
     @property
     def proof_within_s(self) -> float:
         return PROOF_WITHIN_S
+
+    @property
+    def least_tokens(self) -> int:
+        """Fewest tokens of an answer that it can hit, 0 for any answer.
+
+        The end of an answer is an event too, at which most of these faults can act.
+        """
+        after_tokens = dict(self.options).get("after_tokens")
+        return after_tokens + self.further_tokens if isinstance(after_tokens, int) else 0
+
+    @property
+    def match(self) -> Mapping[str, str | bool]:
+        """Conditions of the requests that it may hit. Empty for every POST."""
+        found = dict(self.options).get("match", ())
+        return dict(found) if isinstance(found, tuple) else {}
 
     @property
     def looks_whole(self) -> bool:

@@ -22,6 +22,7 @@ from pytest_llmchaos.plan.schedule import ScheduledTrial
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.replay import Recorded, require_same
 from pytest_llmchaos.session.settings import Settings, abilities_of
+from pytest_llmchaos.session.unmet import require_met
 from pytest_llmchaos.trial.slo_result import ledger_entry
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Campaign:
         self._claimed: dict[tuple[str, str], ClaimOutcome] = {}
         self._schedule: list[ScheduledTrial] = []
         self._wire: set[str] = set()
+        self._met: set[Hashable] = set()  # trials whose loads meet their faults
         self.refused: LlmchaosError | None = None
 
     @property
@@ -93,6 +95,17 @@ class Campaign:
                     f"{fault} has to read requests of {subject.api}, and clients send them through TLS (llmchaos_tls): choose "
                     f"a fault of connections ({OF_CONNECTIONS}), or a service behind the end of TLS"
                 )
+
+    def require_met(self, plan: TrialPlan) -> None:
+        """Check that the load of a plan can meet its faults on the wire.
+
+        Raises:
+            BadScenario: One of them can hit no request.
+        """
+        if plan.key in self._met or self.lacking(plan) or "proxy" not in plan.needs:  # a skipped trial sends no load
+            return
+        self._met.add(plan.key)
+        require_met(self.settings.subject, f"scenario {plan.scenario!r}", plan.injections, planning.arrivals_of(plan))
 
     def wire(self) -> frozenset[str]:
         """The services that wire faults of this session may hit.
@@ -140,10 +153,7 @@ class Campaign:
 
     def foresee(self) -> list[str]:
         """Return lines on what the start would find in a user's stack, untouched."""
-        if not self.settings.subject.own:
-            return []
-        self.run.wire = self.wire()
-        return self.run.foresee()
+        return self.run.foresee() if self.settings.subject.own else []
 
     def misspelt_targets(self) -> list[str]:
         """List entries of `llmchaos_targets` that a user's stack lacks."""

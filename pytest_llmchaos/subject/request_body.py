@@ -38,14 +38,43 @@ class Body:
     """
 
     def __init__(self, requests: Requests, model: str, *, stream: bool = True) -> None:
-        template = {} if requests.template is None else read_template(requests.template)
-        fields = _fields(requests.dialect, template, model, stream=stream)
-        self._text = json.dumps(fields, separators=(",", ":"))
+        self._text = json.dumps(fields_of(requests, model, stream=stream), separators=(",", ":"))
 
     def of(self, prompt: str, max_tokens: int) -> bytes:
         """Return the body with a prompt and the largest number of tokens."""
         text = self._text.replace(_COUNT_JSON, str(max_tokens))
         return text.replace(_PROMPT_JSON, json.dumps(prompt)[1:-1]).encode()
+
+
+def fields_of(requests: Requests, model: str, *, stream: bool = True) -> Fields:
+    """Return the fields of a body, with marks for prompt and number of tokens.
+
+    Args:
+        requests: Dialect and template.
+        model: The name of the model.
+        stream: True for a stream.
+
+    Raises:
+        BadScenario: The template cannot become a request.
+    """
+    template = {} if requests.template is None else read_template(requests.template)
+    return _fields(requests.dialect, template, model, stream=stream)
+
+
+def limits_answers(requests: Requests, fields: Fields) -> bool:
+    """Return True if a body limits its one answer to the load's number of tokens.
+
+    False if the template leaves the limit out, or requests several answers or the
+    prompt before the answer.
+
+    Args:
+        requests: Its dialect.
+        fields: Fields of the body.
+    """
+    _, inside, count = _SHAPES[requests.dialect]
+    holder = fields.get(inside) if inside else fields
+    has_limit = isinstance(holder, dict) and _COUNT in (holder.get(count), holder.get(OTHER_COUNT))
+    return has_limit and fields.get("n", 1) == 1 and not fields.get("echo")
 
 
 def read_template(path: Path) -> Fields:
