@@ -167,3 +167,12 @@ def test_an_answer_needs_a_status_line() -> None:
     assert framing.answer_head(b"HTTP/1.0 404\r\n\r\n", GET).status == 404
     with pytest.raises(NotHttpError):
         framing.answer_head(b"ICY 200 OK\r\n\r\n", GET)
+
+
+@pytest.mark.parametrize("line", [b"Content-Length:\r\n 2\r\n", b"transfer-encoding: gzip,\r\n\tchunked\r\n"])
+def test_a_length_that_is_removed_leaves_no_folded_line(line: bytes) -> None:
+    raw = b"HTTP/1.1 200 OK\r\nX-A: a\r\n" + line + b"\r\n"
+
+    assert (
+        framing.without_length(raw, chunked=True) == b"HTTP/1.1 200 OK\r\nX-A: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )

@@ -8,7 +8,7 @@ from support.own_stack_keys import make_folder, subject_of
 
 from pytest_llmchaos import experiment, faults, loads  # noqa: F401 - else each session inside these tests would import them anew
 from pytest_llmchaos.errors import BadScenario, NotReady
-from pytest_llmchaos.runtime.docker import attached
+from pytest_llmchaos.runtime.docker import agent_image, attached, docker_cli
 from pytest_llmchaos.session import own_checks
 from pytest_llmchaos.session.own_checks import Problems
 from pytest_llmchaos.slo.arithmetic import InvalidSlo
@@ -76,7 +76,7 @@ def containers(monkeypatch):
 def plan(pytester, folder):
     """The plan of a scenario on a user's stack."""
 
-    def run(*args, **keys):
+    def run(*args, scenario=SCENARIO, **keys):
         written = {
             "compose": f"{folder}/compose.yaml",
             "slo": f"{folder}/slo.yaml",
@@ -85,7 +85,7 @@ def plan(pytester, folder):
             **keys,
         }
         pytester.makeini("[pytest]\n" + "".join(f"llmchaos_{key} = {value}\n" for key, value in written.items()))
-        pytester.makepyfile(test_scenario=SCENARIO)
+        pytester.makepyfile(test_scenario=scenario)
         result = pytester.runpytest_inprocess("-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:locust", *args)
         return result, [*result.outlines, *result.errlines]
 
@@ -158,6 +158,56 @@ def test_a_plan_shows_what_the_start_would_refuse(plan):
     assert "llmchaos_metrics names 'nod', which the compose file lacks" in refused[1]
     assert any(line.startswith("test_scenario") or "kill worker at +0 s" in line for line in lines)
     assert any("nothing was touched" in line for line in lines)
+
+
+ON_THE_WIRE = SCENARIO.replace('faults.kill("worker")', 'faults.flaky("worker"), fault_s=1')
+MARKED = f"""import pytest
+{SCENARIO}
+@pytest.mark.llmchaos_wire("worker")
+def test_free(lab):
+    assert lab
+"""
+NO_AGENT = f"{agent_image.VARIABLE} names the image mirror/agent:2, which Docker lacks: unset the variable, or pull"
+
+
+@pytest.fixture
+def no_agent(monkeypatch, containers):
+    """Docker lacks the image of the fault agent, and a project runs."""
+    monkeypatch.setenv(agent_image.VARIABLE, "mirror/agent:2")
+    monkeypatch.setattr(docker_cli, "has_image", lambda _: False)
+    containers(Container("web"), Container("worker"))
+
+
+@pytest.mark.parametrize("attach", ["false", "true"], ids=["own", "attached"])
+@pytest.mark.parametrize(("scenario", "needed"), [(SCENARIO, False), (ON_THE_WIRE, True), (MARKED, True)])
+@pytest.mark.usefixtures("no_agent")
+def test_a_missing_image_of_the_fault_agent_is_in_the_plan_of_those_who_need_it(plan, attach, scenario, needed):
+    result, lines = plan("--chaos-plan", scenario=scenario, attach=attach)
+
+    assert result.ret == 0, lines
+    assert [line.startswith(f"not ready: {NO_AGENT}") for line in lines if "not ready: " in line] == [True] * needed
+
+
+@pytest.mark.parametrize("attach", ["false", "true"], ids=["own", "attached"])
+@pytest.mark.usefixtures("no_agent")
+def test_a_missing_image_of_the_fault_agent_ends_the_session_before_anything_starts(plan, attach):
+    result, lines = plan("--chaos-unleash", scenario=ON_THE_WIRE, attach=attach, metrics="nod:1")
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert any(NO_AGENT in line for line in lines), lines
+    assert attach == "true" or any("llmchaos_metrics names 'nod'" in line for line in lines)
+
+
+def test_the_same_problem_is_named_once(folder, monkeypatch):
+    def refuse():
+        raise NotReady("no Docker daemon answers")
+
+    monkeypatch.setattr(docker_cli, "require_engine", refuse)
+    problems = Problems()
+
+    own_checks.examine(subject_of(folder), problems, {"web"})
+
+    assert [str(one) for one in problems.errors] == ["no Docker daemon answers"]
 
 
 def test_a_plan_of_a_stack_that_is_ready_has_notes_alone(plan):

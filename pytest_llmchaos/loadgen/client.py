@@ -35,7 +35,7 @@ class Client:
         self.wire = Wire(plan.url, tls=plan.requests.tls, host=sent.host)
         self.t0_s = 0.0
         self._arriving: dict[int, Answer] = {}
-        self._name = secrets.token_hex(4)
+        self._name = f"llmchaos-{secrets.token_hex(4)}"
         self._replica_header = (plan.replica_header or "").lower().encode()
         self._head = self.wire.head("POST", sent.path, head_of(sent.headers))
         self._body = Body(plan.requests, plan.model, stream=plan.stream)
@@ -101,7 +101,11 @@ class Client:
         return Leave(after_s=impatience.after_s - late_s, unless_begun=impatience.until == "first_token")
 
     def request_id(self, index: int) -> str:
-        """The value of the header `X-Request-Id`."""
+        """The value of the header `X-Request-Id`.
+
+        Unique, and it ends with the request's place in the schedule. A fault agent
+        decides by that place.
+        """
         return f"{self._name}-{index}"
 
     def has_begun(self, index: int) -> bool:

@@ -153,7 +153,10 @@ class Campaign:
 
     def foresee(self) -> list[str]:
         """Return lines on what the start would find in a user's stack, untouched."""
-        return self.run.foresee() if self.settings.subject.own else []
+        if not self.settings.subject.own:
+            return []
+        self.run.wire = self.wire()
+        return self.run.foresee()
 
     def misspelt_targets(self) -> list[str]:
         """List entries of `llmchaos_targets` that a user's stack lacks."""

@@ -16,7 +16,7 @@ from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.headers import PROMETHEUS_KEY, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from pytest_llmchaos.subject.lab import Subject
 
@@ -31,11 +31,15 @@ class Problems:
         self.errors: list[LlmchaosError] = []
 
     def of(self, check: Callable[Given, Result], *args: Given.args, **named: Given.kwargs) -> Result | None:
-        """Return a check's result, or keep its error and return None."""
+        """Return a check's result, or keep its error and return None.
+
+        An error with the message of an earlier one is the same problem.
+        """
         try:
             return check(*args, **named)
         except LlmchaosError as error:
-            self.errors.append(error)
+            if str(error) not in map(str, self.errors):
+                self.errors.append(error)
             return None
 
     def require_none(self) -> None:
@@ -47,7 +51,7 @@ class Problems:
             raise kind("\n".join(str(one) for one in self.errors))
 
 
-def examine(subject: Subject, problems: Problems) -> Subject | None:
+def examine(subject: Subject, problems: Problems, wire: Collection[str] = ()) -> Subject | None:
     """Return the subject with what a run reads about its stack.
 
     Nothing is touched.
@@ -55,6 +59,7 @@ def examine(subject: Subject, problems: Problems) -> Subject | None:
     Args:
         subject: the user's stack.
         problems: takes each problem.
+        wire: services that need a fault agent.
 
     Returns:
         None if the compose file or the running project has problems.
@@ -62,13 +67,21 @@ def examine(subject: Subject, problems: Problems) -> Subject | None:
     problems.of(resolve, subject.prometheus_headers, os.environ, PROMETHEUS_KEY)
     problems.of(check_requests, subject.requests)
     subject = problems.of(_with_rules, subject) or subject
-    return problems.of(preflight.examine, subject)
+    examined = problems.of(preflight.examine, subject)
+    if wire:
+        problems.of(preflight.require_agent_image)
+    return examined
 
 
-def foresee(settings: Settings) -> list[str]:
-    """Return lines on what the start of a run would find now. Nothing is touched."""
+def foresee(settings: Settings, wire: Collection[str] = ()) -> list[str]:
+    """Return lines on what the start of a run would find now. Nothing is touched.
+
+    Args:
+        settings: the run's settings.
+        wire: services that need a fault agent.
+    """
     problems, lines = Problems(), list[str]()
-    subject = examine(settings.subject, problems)
+    subject = examine(settings.subject, problems, wire)
     if subject is not None:
         lines += [f"note: {line}" for line in subject.notices]
         lines += [

@@ -133,7 +133,7 @@ class Run:
         project = identity.project_name(os.getpid(), self.settings.worker)
         problems = own_checks.Problems()
         if self.subject.own:
-            examined = own_checks.examine(self.subject, problems)
+            examined = own_checks.examine(self.subject, problems, self.wire)
             if examined is None:
                 problems.require_none()
             self.subject = examined or self.subject
@@ -155,7 +155,7 @@ class Run:
 
     def foresee(self) -> list[str]:
         """Return lines on what the start would find in a user's stack, untouched."""
-        return own_checks.foresee(self.settings)
+        return own_checks.foresee(self.settings, self.wire)
 
     def misspelt_targets(self) -> list[str]:
         """List entries of `llmchaos_targets` that a user's stack lacks."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from support import agent_process, wire
 from support.agent_process import SERVICES, free_port
 from support.agent_world import DONE, EVENTS, WORDS, Answer, Service, World
 from support.waiting import until
@@ -21,6 +22,9 @@ from support.waiting import until
 from fault_agent.agent import Agent
 from fault_agent.settings import Settings
 from lab_common.log import Log
+from pytest_llmchaos.loadgen.client import Client as LoadClient
+from pytest_llmchaos.loadgen.load_plan import LoadPlan
+from pytest_llmchaos.loads.arrivals import Arrival
 
 
 @pytest.fixture
@@ -221,6 +225,24 @@ def test_the_same_requests_are_hit_for_a_seed_and_a_retry_draws_anew(tmp_path: P
     assert 5 <= first.count(503) <= 25
 
 
+def test_two_loads_of_one_schedule_are_hit_alike_and_their_retries_are_not(world: World) -> None:
+    """Each load names its requests anew and sends them in another order."""
+
+    def hit(reverse: bool) -> list[set[int]]:
+        plan = LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=tuple(Arrival(n / 10, "a", 1) for n in range(30)))
+        load, order = LoadClient(plan), sorted(range(30), reverse=reverse)
+        with world.client() as one, world.client() as other:
+            clients = (other, one) if reverse else (one, other)
+            return [{n for n in order if clients[n % 2].post(load.request_id(n)).status == 503} for _ in range(2)]
+
+    world.service.gap_s = 0
+    with world.fault("flaky", share=0.5, seed=11):
+        first, retries = hit(reverse=False)
+        assert hit(reverse=True) == [first, retries]
+    assert 5 <= len(first) <= 25
+    assert first != retries
+
+
 def test_a_slow_error_comes_after_its_delay_or_at_the_end_of_the_fault(world: World) -> None:
     with world.client() as client:
         with world.fault("slow_error", status=500, delay_s=0.3):
@@ -229,6 +251,41 @@ def test_a_slow_error_comes_after_its_delay_or_at_the_end_of_the_fault(world: Wo
             assert 0.3 <= answer.took_s < 0.6
         with world.fault("slow_error", status=500, delay_s=60, lease_s=0.4):
             assert client.post().took_s < 2
+
+
+@pytest.mark.parametrize("who", ["service", "client"])
+def test_a_slow_error_comes_though_the_connection_to_the_service_ends(tmp_path: Path, who: str) -> None:
+    """Services end idle connections, and one that waits for an error idles."""
+    service = wire.Service()
+    agent = agent_process.Agent(service.port, tmp_path)
+    try:
+        fault = agent.start("slow_error", delay_s=60)
+        client = wire.connect(agent.port)
+        peer = service.accepted()
+        client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+        until(lambda: agent.met("slow_error") == 1, "the request meets the fault")
+        if who == "client":
+            client.end()
+            peer.sees_the_end()
+        peer.close()
+        with pytest.raises(AssertionError):  # the client waits on
+            client.sees_the_end(within_s=0.2)
+
+        agent.end(fault)
+
+        client.sees_the_end()
+        assert client.got.startswith(b"HTTP/1.1 500 ")
+    finally:
+        wire.close_all()
+        service.close()
+        agent.kill()
+
+
+def test_an_own_answer_ends_the_connection_if_the_client_wants_that(world: World) -> None:
+    with world.fault("flaky"), world.client() as client:
+        ends = b"POST / HTTP/1.1\r\nConnection: TE, Close\r\nContent-Length: 0\r\n\r\n"
+        assert client.ask(ends).status == 503
+        assert client.ask(ends).end in ("eof", "reset")
 
 
 def test_pipelined_requests_get_their_answers_in_order(world: World) -> None:

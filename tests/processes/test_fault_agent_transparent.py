@@ -159,6 +159,49 @@ class TestBytes:
             ],
         )
 
+    @pytest.mark.parametrize("begun", [b"EHLO a", b"GET / HTTP/1.1\r\nHo", GET + b"GET /second HTT"])
+    def test_a_head_that_waits_for_its_end_passes_once_the_service_sends(self, agent, service, begun):
+        client, peer = pair(agent, service)
+        client.send(begun)
+        whole = begun[: begun.find(GET) + len(GET)] if begun.startswith(GET) else b""
+        peer.sees(whole)
+
+        peer.send(b"220 no HTTP\r\n\r\n")
+
+        client.sees(b"220 no HTTP\r\n\r\n")
+        peer.sees(begun[len(whole) :])
+        client.send(b"P/1.1\r\n\r\n")
+        peer.sees(b"P/1.1\r\n\r\n")
+
+    @pytest.mark.parametrize("then", ["the client ends", "the answer is no HTTP"])
+    def test_a_body_that_is_held_for_a_decision_is_not_lost(self, agent, service, then):
+        begun = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\nhello"
+        client, peer = pair(agent, service)
+        fault = agent.start("flaky", match={"model": "x"})
+        client.send(begun)
+        until(lambda: agent.ask({"do": "list"})["seen"]["requests"] > 0, "the agent reads the request")
+
+        if then == "the client ends":
+            client.end()
+            peer.sees(begun)
+            peer.sees_the_end()
+        else:
+            peer.send(b"ICY 200 OK\r\n\r\n")
+            client.sees(b"ICY 200 OK\r\n\r\n")
+            client.send(b"x" * 15)
+            peer.sees(begun + b"x" * 15)
+
+        agent.end(fault)
+
+    def test_an_answer_in_another_transfer_coding_is_not_edited(self, agent, service):
+        request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+        answer = STREAM.replace(b"chunked", b"gzip, chunked") + b"3\r\n\x1f\x8b\x08\r\n0\r\n\r\n"
+        fault = agent.start("truncate", after_tokens=1)
+
+        talk(agent.port, service, flights(request, answer))
+
+        agent.end(fault)
+
     def test_100_mb_pass_both_ways_at_once(self, agent, service):
         block = bytes(range(256)) * 4096
         blocks = (block,) * 50

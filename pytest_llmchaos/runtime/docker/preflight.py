@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.runtime.docker import (
+    agent_image,
     attach_preflight,
     declared_protocols,
     docker_cli,
@@ -50,6 +51,16 @@ def examine(subject: Subject) -> Subject:
     lines = notices.of(subject, notices.in_file(config))
     unreadable = declared_protocols.unreadable(declared_protocols.in_file(config))
     return replace(subject, ports=ports, scrapes=scrapes, notices=lines, unreadable=unreadable)
+
+
+def require_agent_image() -> None:
+    """Check that Docker has the image of the fault agent.
+
+    Raises:
+        NotReady: Docker does not answer, or lacks the image.
+    """
+    docker_cli.require_engine()
+    agent_image.agent_image()
 
 
 def _require_compose(version: str) -> None:

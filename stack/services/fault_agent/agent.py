@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from fault_agent import faults, protocols, sockets
 from fault_agent.exchange import Exchange
 from fault_agent.faults.base import NetworkFault, RequestFault
+from fault_agent.faults.decide import identity_of
 from fault_agent.faults.network import Reject
 from fault_agent.leases import Lease, Leases
 from fault_agent.link import Link
@@ -142,7 +143,9 @@ class Agent:
         self.requests += 1
         given = head.header("x-request-id")
         nth = self._sightings.count(given) if given else 1
-        return Exchange(head=head, leases=self._of_requests, id=given or f"#{self.requests}", nth=nth)
+        return Exchange(
+            head=head, leases=self._of_requests, id=identity_of(given) if given else f"#{self.requests}", nth=nth
+        )
 
     # Faults.
 

@@ -233,6 +233,17 @@ def is_tunnel(head: AnswerHead) -> bool:
     return head.status == 101 or (head.request.method == "CONNECT" and 200 <= head.status < 300)
 
 
+def is_last(head: RequestHead) -> bool:
+    """True if the connection ends with the answer to this request."""
+    options = ",".join(value.lower() for name, value in head.headers if name == "connection").split(",")
+    return head.version == "1.0" or "close" in (option.strip() for option in options)
+
+
+def is_coded(head: AnswerHead) -> bool:
+    """True if a transfer coding other than chunked hides the body."""
+    return any(value.lower() != "chunked" for name, value in head.headers if name == "transfer-encoding")
+
+
 def _is_chunked(headers: tuple[tuple[str, str], ...], *, final: bool) -> bool:
     codings = ",".join(value.lower() for name, value in headers if name == "transfer-encoding").split(",")
     chunked = codings[-1].strip() == "chunked"
@@ -250,7 +261,12 @@ def _length(headers: tuple[tuple[str, str], ...]) -> int:
 
 def without_length(raw: bytes, *, chunked: bool) -> bytes:
     """The head of an answer whose length is no longer known."""
-    lines = [line for line in raw.split(b"\n") if not line.lower().startswith(_LENGTHS)]
+    lines: list[bytes] = []
+    is_dropped = False
+    for line in raw.split(b"\n"):
+        is_dropped = line.lower().startswith(_LENGTHS) or (is_dropped and line[:1] in (b" ", b"\t"))  # folded
+        if not is_dropped:
+            lines.append(line)
     end = lines.index(next(line for line in lines[1:] if not line.rstrip(b"\r")))
     lines.insert(end, b"Transfer-Encoding: chunked\r" if chunked else b"Connection: close\r")
     return b"\n".join(lines)

@@ -124,6 +124,8 @@ class Conversation:
             self._close_if_both_ended()
             return
         self._service_ended = True
+        if self._owes_answer:  # the service never saw that request, so its connection idles
+            return
         if self._player is not None and self._answer_body is not None and not self._answer_body.until_close:
             self._player.stop()
             self._player = None
@@ -166,7 +168,7 @@ class Conversation:
             sockets.reset(other.transport)
         elif side is self.client and self._to_service is not None:
             self._to_service.end("close")
-        elif side is self.service and self._to_client is not None and self._player is None:
+        elif side is self.service and self._to_client is not None and self._player is None and not self._owes_answer:
             self._to_client.end("close")
 
     def reset(self) -> None:
@@ -194,7 +196,7 @@ class Conversation:
             return b""
         if found is None:
             if not framing.may_be_request(reader.held):
-                self._flush_requests()
+                self._go_raw()
             return b""
         raw, rest = found
         try:
@@ -246,7 +248,6 @@ class Conversation:
         try:
             end = body.advance(data, 0, decoded)
         except framing.NotHttpError:
-            self._flush_held(exchange)
             self._go_raw()
             return data
         if decoded is not None:
@@ -289,12 +290,11 @@ class Conversation:
             self._ask(data)
 
     def _flush_requests(self) -> None:
-        """Pass an incomplete head on: it is no request, or will never be one."""
-        held = self._request_reader.held
-        if held:
-            self._request_reader = framing.HeadReader()
+        """Pass an incomplete request on: its rest does not come."""
+        if self._asked is not None and self._asked.held is not None:
+            self._flush_held(self._asked)
+        elif self._request_reader.held:
             self._go_raw()
-            self._ask(held)
 
     def _refuse_head(self) -> None:
         if self._to_client is not None:
@@ -308,11 +308,16 @@ class Conversation:
             self._to_service.send(data)
 
     def _go_raw(self) -> None:
-        """Pass everything on unread from now on."""
-        if not self._is_raw:
-            self._is_raw = True
-            if self.is_unread:
-                self._agent.count_unread()
+        """Pass everything on unread from now on, and first what was held."""
+        if self._is_raw:
+            return
+        self._is_raw = True
+        if self.is_unread:
+            self._agent.count_unread()
+        if self._asked is not None:
+            self._flush_held(self._asked)
+        held, self._request_reader = self._request_reader.held, framing.HeadReader()
+        self._ask(held)
 
     @property
     def is_unread(self) -> bool:
@@ -320,6 +325,11 @@ class Conversation:
         return self._is_raw and not self._is_http
 
     # Answers of the agent itself.
+
+    @property
+    def _owes_answer(self) -> bool:
+        """True if it is the turn of an answer of the agent's own."""
+        return bool(self._exchanges) and self._exchanges[0].substitute is not None
 
     def _substitute(self) -> None:
         """Give the agent's own answer if it is that request's turn."""
@@ -347,8 +357,7 @@ class Conversation:
         assert exchange.substitute is not None  # noqa: S101 - checked by the caller
         answer, lease = exchange.substitute
         lease.hit()
-        is_last = exchange.head.version == "1.0" or exchange.head.header("connection").lower() == "close"
-        is_last = is_last or exchange.head.header("expect") != ""
+        is_last = framing.is_last(exchange.head) or exchange.head.header("expect") != ""
         headers = [*answer.headers, ("Content-Length", str(len(answer.body)))]
         if is_last:
             headers.append(("Connection", "close"))
@@ -360,6 +369,8 @@ class Conversation:
             self._close_both()
             return
         self._next_answer()
+        if self._service_ended and not self._owes_answer:
+            self._end_answers()
 
     def _close_both(self) -> None:
         if self._to_client is not None:
@@ -385,7 +396,7 @@ class Conversation:
         if not self._exchanges:
             self._go_raw()  # the service sends first
             return data
-        if self._exchanges[0].substitute is not None:
+        if self._owes_answer:
             self._rest += data  # it is the turn of an answer of the agent's own
             self.service.hold("turn")
             return b""
@@ -407,7 +418,6 @@ class Conversation:
             return rest
         if framing.is_tunnel(head):
             self._go_raw()
-            self._flush_requests()
         if head.status < 200:
             self._say(raw)
         else:
@@ -419,7 +429,7 @@ class Conversation:
 
     def _begin_answer(self, exchange: Exchange, head: AnswerHead, raw: bytes) -> None:
         editors = exchange.editors(head) if exchange.leases and not cast("framing.Body", self._answer_body).done else []
-        if not editors:
+        if not editors or framing.is_coded(head):
             self._say(raw)
             return
         chunked = exchange.head.version != "1.0"
@@ -482,7 +492,7 @@ class Conversation:
             return
         if self._exchanges:
             self._exchanges.popleft()
-        if self._service_ended or self.service.is_lost:
+        if (self._service_ended or self.service.is_lost) and not self._owes_answer:
             self._end_answers()
             return
         self._next_answer()
