@@ -253,28 +253,31 @@ def test_a_slow_error_comes_after_its_delay_or_at_the_end_of_the_fault(world: Wo
             assert client.post().took_s < 2
 
 
-@pytest.mark.parametrize("who", ["service", "client"])
-def test_a_slow_error_comes_though_the_connection_to_the_service_ends(tmp_path: Path, who: str) -> None:
+@pytest.mark.parametrize("client_leaves", [False, True])
+def test_a_slow_error_comes_though_the_service_ends_its_idle_connection(tmp_path: Path, client_leaves: bool) -> None:
     """Services end idle connections, and one that waits for an error idles."""
     service = wire.Service()
     agent = agent_process.Agent(service.port, tmp_path)
     try:
+        idle = agent.sockets()
         fault = agent.start("slow_error", delay_s=60)
         client = wire.connect(agent.port)
         peer = service.accepted()
         client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
         until(lambda: agent.met("slow_error") == 1, "the request meets the fault")
-        if who == "client":
-            client.end()
-            peer.sees_the_end()
-        peer.close()
+        peer.end()
         with pytest.raises(AssertionError):  # the client waits on
             client.sees_the_end(within_s=0.2)
 
+        if client_leaves:
+            client.end()
+            client.sees_the_end()
+            until(lambda: agent.sockets() == idle, "both connections end", seen=agent.sockets)
         agent.end(fault)
 
-        client.sees_the_end()
-        assert client.got.startswith(b"HTTP/1.1 500 ")
+        if not client_leaves:
+            client.sees_the_end()
+        assert client.got.startswith(b"HTTP/1.1 500 ") is not client_leaves
     finally:
         wire.close_all()
         service.close()
@@ -475,6 +478,22 @@ def test_a_stall_begins_after_its_tokens_and_ends_with_the_fault(world: World) -
             assert answer.end == "complete"
             assert answer.body.count(b": keep-alive\n\n") >= 2
             assert answer.body.replace(b": keep-alive\n\n", b"") == STREAM
+
+
+@pytest.mark.parametrize("kind", ["truncate", "inband_error", "malformed", "duplicate", "stall"])
+def test_a_fault_that_has_ended_hits_no_open_stream(world: World, kind: str) -> None:
+    world.service.gap_s = 0.05
+    with world.client() as client, world.fault(kind, after_tokens=6) as fault:
+        answers: list[Answer] = []
+        asking = threading.Thread(target=lambda: answers.append(client.post()))
+        asking.start()
+        until(lambda: world.service.requests and len(world.service.requests[0].sent_s) >= 2, "two tokens")
+
+        fault.end()
+
+        asking.join()
+        assert answers[0].body == STREAM
+        assert (fault.count("met"), fault.count()) == (1, 0)
 
 
 def test_a_stalled_stream_whose_client_leaves_is_cancelled_at_the_service(world: World) -> None:

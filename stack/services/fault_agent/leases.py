@@ -33,6 +33,7 @@ class Lease:
         at_end: called once when the fault ends.
         acted: set at the first hit, and at the end.
         hit_unix_s: Unix time of the first hit, in seconds.
+        options: of the fault, as JSON has them.
     """
 
     id: str
@@ -46,6 +47,10 @@ class Lease:
     at_end: set[Callable[[], None]] = field(default_factory=set)
     hit_unix_s: float | None = None
     acted: asyncio.Event = field(default_factory=asyncio.Event)
+    options: dict[str, object] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.options = asdict(self.fault)  # once, because lists of all faults are frequent
 
     @property
     def active(self) -> bool:
@@ -71,7 +76,7 @@ class Lease:
             "left_s": round(max(0.0, left_s), 3) if self.active else 0.0,
             "started_unix_s": self.started_unix_s,
             "hit_unix_s": self.hit_unix_s,
-            "options": asdict(self.fault),
+            "options": self.options,
             "counters": dict(self.counters),
         }
 

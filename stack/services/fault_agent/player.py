@@ -29,7 +29,7 @@ class Stage(Protocol):
 
 
 class Player:
-    """One answer that is edited."""
+    """One answer that is edited, by each fault until that ends."""
 
     def __init__(self, stage: Stage, editors: list[tuple[Editor, Lease]], *, chunked: bool, keep_alive: bytes) -> None:
         self._stage, self._editors = stage, editors
@@ -70,7 +70,8 @@ class Player:
         for act in acts:
             if isinstance(act, Send) and at < len(self._editors):
                 editor, own = self._editors[at]
-                self._through(at + 1, editor.feed(act.data), own)
+                edited: list[Act] = editor.feed(act.data) if own.active else [Send(editor.release() + act.data)]
+                self._through(at + 1, edited, own)
             elif isinstance(act, Finish):
                 self._end_from(at)
                 return
@@ -81,7 +82,7 @@ class Player:
         """End the editors from number `at` on, then the answer. They may hold bytes."""
         if at < len(self._editors):
             editor, own = self._editors[at]
-            self._through(at + 1, editor.end(), own)
+            self._through(at + 1, editor.end() if own.active else [Send(editor.release())], own)
             if not self._ended:
                 self._end_from(at + 1)
         elif not self._ended:

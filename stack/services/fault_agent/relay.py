@@ -121,6 +121,8 @@ class Conversation:
             self._flush_requests()
             if self._to_service is not None:
                 self._to_service.end("eof")
+            if self._is_own_turn and self._service_ended:
+                self._end_answers()
             self._close_if_both_ended()
             return
         self._service_ended = True
@@ -327,9 +329,14 @@ class Conversation:
     # Answers of the agent itself.
 
     @property
-    def _owes_answer(self) -> bool:
-        """True if it is the turn of an answer of the agent's own."""
+    def _is_own_turn(self) -> bool:
+        """True if an answer of the agent's own is the next one."""
         return bool(self._exchanges) and self._exchanges[0].substitute is not None
+
+    @property
+    def _owes_answer(self) -> bool:
+        """The same, unless the client has ended: servers take that for a cancel."""
+        return self._is_own_turn and (self._to_service is None or self._to_service.ended is None)
 
     def _substitute(self) -> None:
         """Give the agent's own answer if it is that request's turn."""
@@ -396,7 +403,7 @@ class Conversation:
         if not self._exchanges:
             self._go_raw()  # the service sends first
             return data
-        if self._owes_answer:
+        if self._is_own_turn:
             self._rest += data  # it is the turn of an answer of the agent's own
             self.service.hold("turn")
             return b""

@@ -21,6 +21,9 @@ class Editor(Protocol):
     def end(self) -> list[Act]:
         """Acts at the end of the service's body."""
 
+    def release(self) -> bytes:
+        """Bytes that wait in it. The fault has ended, so all that follows passes."""
+
 
 class Moment(NamedTuple):
     """The event at which a fault acts.
@@ -90,6 +93,10 @@ class AtMoment:
             return []
         return self._edit([self._stream.take_rest()])
 
+    def release(self) -> bytes:
+        """Bytes of the event that is not complete."""
+        return self._stream.take_rest()
+
     def _edit(self, events: list[bytes]) -> list[Act]:
         for place, raw in enumerate(events):
             if len(raw) > LONGEST_EVENT:
@@ -139,6 +146,10 @@ class EachEvent:
         """Acts at the end of the body."""
         return self._edit([self._stream.take_rest()]) if self._stream.held else []
 
+    def release(self) -> bytes:
+        """Bytes of the event that is not complete."""
+        return self._stream.take_rest()
+
     def _edit(self, events: list[bytes]) -> list[Act]:
         for place, raw in enumerate(events):
             if len(raw) > LONGEST_EVENT:
@@ -179,6 +190,12 @@ class Swap:
         """Acts at the end of the body."""
         acts = self._edit([self._stream.take_rest()])
         return acts if self._passes else [*acts, *_send(self._first)]
+
+    def release(self) -> bytes:
+        """The token that waits, and the event that is not complete."""
+        held = b"" if self._passes else self._first + self._stream.take_rest()
+        self._passes = True
+        return held
 
     def _edit(self, events: list[bytes]) -> list[Act]:
         sent: list[bytes] = []
@@ -236,6 +253,12 @@ class Whole:
         self._hit()
         return acts
 
+    def release(self) -> bytes:
+        """The body so far."""
+        body = b"".join(self._pieces)
+        self._pieces.clear()
+        return body
+
     def _take(self) -> list[Act]:
         body = b"".join(self._pieces)
         self._pieces.clear()
@@ -263,6 +286,10 @@ class PauseFirst:
         """Acts at the end of the body."""
         return []
 
+    def release(self) -> bytes:
+        """No bytes: it holds none back."""
+        return b""
+
 
 class PauseLast:
     """Waits after the last byte of a body, before its end."""
@@ -280,6 +307,10 @@ class PauseLast:
         """Acts at the end of the body."""
         self._hit()
         return [Pause(None)]
+
+    def release(self) -> bytes:
+        """No bytes: it holds none back."""
+        return b""
 
 
 class Drip:
@@ -312,6 +343,10 @@ class Drip:
     def end(self) -> list[Act]:
         """Acts at the end of the body."""
         return []
+
+    def release(self) -> bytes:
+        """No bytes: it holds none back."""
+        return b""
 
 
 # Each byte as an act, because a drip of a large piece would allocate too many.
