@@ -302,6 +302,9 @@ def test_agents_leave_with_proof(world, armed, desk):
 
     assert "llmchaos" not in world.rules(desk)
     assert world.agents_of(desk) == []
+    log = (world.directory / "logs" / "fault-agent-desk.txt").read_text()
+    assert log.count('"armed"') >= 2  # its service was restarted
+    assert '"removed"' in log.splitlines()[-1]
     assert armed.wire_faults("desk").faults == ()
     assert answers(address_of(desk))
 

@@ -9,9 +9,11 @@ import subprocess
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.evidence.redaction import redact_bytes
 from pytest_llmchaos.runtime.docker import docker_cli, sdk
 from pytest_llmchaos.runtime.docker.members import PROJECT
 from pytest_llmchaos.runtime.docker.sharing import AGENT
@@ -30,23 +32,27 @@ _PROXY_USER = "65534:65534"
 _ENDS_WITHIN_S = 5
 _ANSWER_DEADLINE_S = 8.0  # more than the console itself waits for the agent
 _CONSOLE = ["python3", "-m", "fault_agent.console"]
+# Lines of an agent that are kept, as many as of other services.
+_KEPT_LINES = 2000
 _LOG = {"type": "json-file", "config": {"max-size": "5m", "max-file": "2"}}
 _BROOM = ["python3", "-m", "fault_agent.parent", "removed"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """Image and labels of all agents of a run.
+    """Properties of all agents of a run.
 
     Attributes:
         image: The image.
         project: Compose project, by which a run's containers are removed.
         labels: Labels of the run.
+        logs: Folder that keeps their logs.
     """
 
     image: str
     project: str
     labels: Mapping[str, str]
+    logs: Path
 
     def create(
         self, client: DockerClient, victim: Container, target: str, command: list[str] | None = None
@@ -180,19 +186,21 @@ def end(client: DockerClient, kind: Kind, agent: Container) -> None:
         return
     except sdk.errors.APIError:  # it has ended
         pass
-    status, said = _end_of(agent)
+    status, said = _end_of(agent, kind.logs)
     if status != 0 or '"removed"' not in said:
         _sweep(client, kind, agent)
     remove(agent)
 
 
-def _end_of(agent: Container) -> tuple[int, str]:
+def _end_of(agent: Container, logs: Path) -> tuple[int, str]:
     """Exit status, and the end of the log. Kills an agent that does not end."""
     try:
         status = int(agent.wait(timeout=_ENDS_WITHIN_S)["StatusCode"])
     except (OSError, sdk.errors.APIError):  # OSError: it did not end in time
+        keep_log(agent, logs)
         remove(agent)
         return -1, ""
+    keep_log(agent, logs)
     return status, log_of(agent)
 
 
@@ -204,7 +212,7 @@ def _sweep(client: DockerClient, kind: Kind, agent: Container) -> None:
     broom = kind.create(client, victim, str(agent.labels.get(AGENT)), _BROOM)
     try:
         broom.start()
-        status, said = _end_of(broom)
+        status, said = _end_of(broom, kind.logs)
     finally:
         remove(broom)
     if status != 0:
@@ -229,6 +237,23 @@ def log_of(agent: Container) -> str:
         return agent.logs(tail=5).decode(errors="replace").strip()
     except sdk.errors.APIError:
         return ""
+
+
+def keep_log(agent: Container, folder: Path) -> None:
+    """Append an agent's log to the file of its target.
+
+    Each load has agents of its own, and so has each start of a container.
+
+    Args:
+        agent: The agent, before it is removed.
+        folder: Folder of the run's logs. It is created in a folder that exists.
+    """
+    with contextlib.suppress(OSError, sdk.errors.APIError):  # removed since, or a disk is full
+        if not (said := agent.logs(tail=_KEPT_LINES)):
+            return
+        folder.mkdir(exist_ok=True)
+        with (folder / f"fault-agent-{agent.labels.get(AGENT)}.txt").open("ab") as file:
+            file.write(redact_bytes(said))
 
 
 def remove(agent: Container) -> None:

@@ -196,6 +196,7 @@ class Post:
             self._leave()
             self._close_consoles()
             if self._agent is not None and not self._leaving.is_set():
+                agent_container.keep_log(self._agent, self._kind.logs)
                 agent_container.remove(self._agent)
                 self._agent = None
 

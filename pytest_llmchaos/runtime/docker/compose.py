@@ -165,6 +165,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Doc
         if self._client is not None:
             with contextlib.suppress(NotReady, OSError):
                 self.keep_logs()
+                self._keep_agent_logs()
         if self._reader is not None:
             self._reader.close()
             self._reader = None
@@ -183,7 +184,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Doc
         return ""
 
     def keep_logs(self) -> None:
-        folder = self._directory / "logs"
+        folder = self._logs
         folder.mkdir(parents=True, exist_ok=True)
         found = self._by_service()
         secrets = startup.secrets_in(chain.from_iterable(found.values()))
@@ -211,6 +212,10 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Doc
     @property
     def _place(self) -> Place:
         return self.compose.place
+
+    @property
+    def _logs(self) -> Path:
+        return self._directory / "logs"
 
     def aim(self, service: str, draw: Random, number: int | None = None) -> int | None:
         return self._replicas.aim(service, self._all_of(service), draw, number)

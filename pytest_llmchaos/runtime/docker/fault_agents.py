@@ -6,6 +6,7 @@ import functools
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import NotReady
@@ -61,6 +62,11 @@ class DockerAgents(AgentAbility):
         raise NotImplementedError
 
     @property
+    def _logs(self) -> Path:
+        """Folder of the run's logs."""
+        raise NotImplementedError
+
+    @property
     def agent_abilities(self) -> frozenset[str]:
         return frozenset({"proxy"})
 
@@ -84,9 +90,7 @@ class DockerAgents(AgentAbility):
             self._require_armable(service, containers, running)
         if not new:
             return
-        kind = agent_container.Kind(
-            image=agent_image.agent_image(), project=self._agents_project, labels=dict(self._labels)
-        )
+        kind = self._kind(agent_image.agent_image())
         for target, container in new.items():
             number = number_of(container.labels.get(NUMBER, ""))
             find = functools.partial(self._armable, target.partition("#")[0], number)
@@ -99,6 +103,11 @@ class DockerAgents(AgentAbility):
         except NotReady:
             self.wire_disarm()
             raise
+
+    def _kind(self, image: str) -> agent_container.Kind:
+        return agent_container.Kind(
+            image=image, project=self._agents_project, labels=dict(self._labels), logs=self._logs
+        )
 
     def _require_armable(self, service: str, containers: Sequence[Container], running: Sequence[Container]) -> None:
         if not containers:
@@ -143,16 +152,18 @@ class DockerAgents(AgentAbility):
         self._stand_down()
         failed = []
         for agent in self._agents():
-            kind = agent_container.Kind(
-                image=str(agent.attrs["Config"]["Image"]), project=self._agents_project, labels=dict(self._labels)
-            )
             try:
-                agent_container.end(self._sdk, kind, agent)
+                agent_container.end(self._sdk, self._kind(str(agent.attrs["Config"]["Image"])), agent)
             except NotReady as error:
                 failed.append(str(error))
         self._forget_posts()
         if failed:
             raise NotReady("; ".join(failed))
+
+    def _keep_agent_logs(self) -> None:
+        """Keep the logs of agents that are in the way now."""
+        for agent in self._agents():
+            agent_container.keep_log(agent, self._logs)
 
     def _stand_down(self) -> None:
         """Start no further agents, because all containers will be removed."""
