@@ -126,7 +126,8 @@ class FaultCounts:
         parts = [f"hit {hit:,.0f} of {met:,.0f} {self.unit}{first}"] if MET in self.counters else []
         parts += ["and refused the agent's own connection"] if refused else []
         parts += [f"{unread:,.0f} connections carried no HTTP/1.1"] if unread else []
-        return ", ".join(parts + [f"{count:,.0f} {name.replace('_', ' ')}" for name, count in left.items()])
+        others = ", ".join(f"{count:,.0f} {name.replace('_', ' ')}" for name, count in left.items())
+        return ", ".join(parts + ([f"counted {others}"] if others else []))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,11 @@ def test_what_a_fault_was_and_did_has_a_line_with_its_last_counts(tmp_path: Path
             [],
             ["flaky(ratio=1.00000e-07, size=1,048,576, of=) on model-1"],
         ),
-        ({}, [{"counters": {"requests": 12.0, "tokens": 1e6}}], ["flaky on model-1: 12 requests, 1,000,000 tokens"]),
+        (
+            {},
+            [{"counters": {"requests": 12.0, "tokens": 1e6}}],
+            ["flaky on model-1: counted 12 requests, 1,000,000 tokens"],
+        ),
         ({"keep": True}, [{"counters": {}}], ["flaky(keep=True) on model-1"]),
     ],
     ids=["an old journal", "nothing", "options", "numbers", "an engine's counts", "no counts yet"],

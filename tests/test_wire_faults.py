@@ -232,7 +232,7 @@ def test_the_counts_of_a_revert_are_those_of_the_newest_fault_of_its_kind():
             "connections",
             "hit 2 of 3 connections, and refused the agent's own connection, 1 connections carried no HTTP/1.1",
         ),
-        ({"requests_failed": 3, "steps": 40}, "", "3 requests failed, 40 steps"),
+        ({"requests_failed": 3, "steps": 40}, "", "counted 3 requests failed, 40 steps"),
         ({}, "", ""),
     ],
 )
