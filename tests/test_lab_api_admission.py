@@ -5,9 +5,11 @@ import time
 
 import pytest
 import uvloop
+from aiohttp import web
 from support.lab_api_world import World, answers, ask, chunk, good, hangs, in_world, sends, whole, world
 from support.waiting import until_async
 
+from lab_api.outcomes import ATTEMPT_FAILURES
 from lab_api.pool import Probed
 
 
@@ -109,7 +111,7 @@ async def test_those_who_wait_are_sent_away_when_the_last_replica_goes(it: World
     waiting = asyncio.ensure_future(it.chat())
     await until_async(lambda: it.gateway.pool.queue_depth == 1, "it waits")
 
-    it.replica(0).probed(Probed.REFUSED, it.gateway.pool.clock())
+    it.replica(0).probed(Probed.REFUSED, it.gateway.pool.clock(), took_s=0)
     it.gateway.pool.wake()
 
     assert (await waiting).error["code"] == "no_replica"
@@ -126,6 +128,53 @@ async def test_a_connection_that_is_refused_is_retried_and_three_in_a_row_eject(
     assert await it.metric("llmlab_upstream_attempts_total", replica="model-2", reason="connect_error") == 3
     assert await it.metric("llmlab_circuit_state", replica="model-1") == 1
     assert await it.metric("llmlab_upstream_health", replica="model-1", probe="passive") == 0
+
+
+@in_world()
+async def test_failed_attempts_are_counted_at_their_replica_from_the_start(it: World) -> None:
+    reasons = {one.value for one in ATTEMPT_FAILURES}
+    series = [
+        await it.metric("llmlab_upstream_failures_total", replica=model.name, reason=reason)
+        for model in it.models
+        for reason in reasons
+    ]
+    assert set(series) == {0}
+
+    it.models[0].behaviour = answers(500)
+    assert (await it.chat()).complete  # the retry hides it
+    assert await it.failures() == {("model-1", "upstream_5xx"): 1}
+
+    it.models[1].behaviour = answers(503)
+    assert (await it.chat()).status == 502
+    assert await it.failures() == {("model-1", "upstream_5xx"): 2, ("model-2", "upstream_5xx"): 1}
+
+
+@in_world(replicas=1)
+async def test_what_clients_did_is_no_failed_attempt(it: World) -> None:
+    (left,) = await _fill(it, 1)
+    left.cancel()
+    await until_async(lambda: it.models[0].cancelled == 1, "the request is cancelled upstream")
+    it.models[0].behaviour = answers(400)
+    assert (await it.chat()).status == 400
+
+    assert await it.outcomes() == {"client_cancelled": 1, "upstream_4xx": 1}
+    assert await it.failures() == {}
+
+
+@in_world(replicas=1, LAB_PROBE_INTERVAL_S="0.01")
+async def test_the_duration_of_a_health_check_is_that_of_the_last_one_that_succeeded(it: World) -> None:
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.2)
+        return await answers(200)(request)
+
+    assert 0 < await it.metric("llmlab_probe_duration_seconds", replica="model-1") < 0.2
+
+    it.models[0].health = slow
+    await until_async(lambda: it.replica(0).probe_s >= 0.2, "a slow check succeeds")
+    it.models[0].health = answers(503)
+    await until_async(lambda: not it.replica(0).healthy, "quick checks fail")
+
+    assert await it.metric("llmlab_probe_duration_seconds", replica="model-1") >= 0.2
 
 
 @in_world(LAB_EJECT_MIN_REQUESTS="4", LAB_EJECT_S="600", LAB_RETRY_BURST="50")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 from hypothesis import assume, given
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 from support.lab_api_world import DONE, chunk
 
 from lab_api.breaker import Breaker, Circuit, RetryBudget
+from lab_api.exchange import Board
+from lab_api.metrics import Metrics
 from lab_api.outcomes import RETRYABLE, GatewayError, Outcome
 from lab_api.pool import Pool, Probed
 from lab_api.settings import Admission, Ejection, Probing, Settings, unknown_variables
@@ -246,17 +249,37 @@ def test_a_stall_is_never_retried_because_the_client_has_seen_tokens() -> None:
 # --- the pool, on a clock of its own
 
 
-def _pool(**admission: float) -> Pool:
-    pool = Pool(
+def _unprobed(**admission: float) -> Pool:
+    return Pool(
         {"a": "http://a", "b": "http://b"},
         admission=Admission(**{"concurrency": 1, "queue_timeout_s": 5} | admission),
         probing=Probing(),
         ejection=Ejection(slow_start_s=0),
         clock=lambda: 0.0,
     )
+
+
+def _pool(**admission: float) -> Pool:
+    pool = _unprobed(**admission)
     for replica in pool.replicas:
-        replica.probed(Probed.GOOD, 0)
+        replica.probed(Probed.GOOD, 0, took_s=0)
     return pool
+
+
+def test_a_replica_has_no_duration_of_a_health_check_until_one_succeeds() -> None:
+    pool = _unprobed()
+    metrics = Metrics(model="m", pool=pool, board=Board(), budget=RetryBudget(ratio=0.2, burst=1))
+
+    def durations() -> list[str]:
+        return re.findall(r"llmlab_probe_duration_seconds{.*", metrics.exposition().decode())
+
+    for verdict in (Probed.BAD, Probed.REFUSED):
+        pool.replicas[0].probed(verdict, 0, took_s=1)
+    assert durations() == []
+
+    pool.replicas[0].probed(Probed.GOOD, 0, took_s=0.125)
+    pool.replicas[0].probed(Probed.BAD, 0, took_s=1)
+    assert durations() == ['llmlab_probe_duration_seconds{replica="a"} 0.125']
 
 
 def test_a_place_given_to_one_who_has_just_left_goes_to_the_next() -> None:

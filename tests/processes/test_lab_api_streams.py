@@ -75,6 +75,7 @@ def test_a_broken_stream_ends_with_an_error_event_and_never_with_done(
             assert answer.error["request_id"] == "mine"
             assert "model-1" in answer.error["message"]
             assert await it.outcomes() == {outcome: 1}
+            assert await it.failures() == {("model-1", outcome): 1}
             assert await it.metric("llmlab_wasted_tokens_total", reason="truncated") >= 1
             assert it.replica(0).in_flight == 0
 
@@ -130,6 +131,7 @@ def test_what_fails_before_the_first_token_is_retried_on_the_other_replica(behav
 
             assert answer.complete
             assert await it.metric("llmlab_upstream_attempts_total", replica="model-2", reason=reason) == 1
+            assert await it.failures() == {("model-1", reason): 1}
             assert len(it.models[0].asked) == 1
 
     uvloop.run(story())

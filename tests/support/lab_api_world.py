@@ -192,6 +192,16 @@ class World:
         assert values, f"no series {name}{labels}"
         return sum(values)
 
+    async def failures(self) -> dict[tuple[str, str], int]:
+        """Failed attempts by replica and reason, without those that did not occur."""
+        text = (await self.get("/metrics")).body.decode()
+        return {
+            (sample.labels["replica"], sample.labels["reason"]): int(sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "llmlab_upstream_failures_total" and sample.value
+        }
+
     async def outcomes(self) -> dict[str, int]:
         """Requests by outcome, without those that did not occur."""
         text = (await self.get("/metrics")).body.decode()

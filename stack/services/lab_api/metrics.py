@@ -1,10 +1,11 @@
-"""The gateway's metrics. Gauges are read at scrape time, off the hot path."""
+"""The gateway's metrics. State is read at scrape time, off the hot path."""
 
 import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from lab_api.breaker import Circuit, RetryBudget
@@ -70,7 +71,7 @@ class Metrics:
         )
         self._wasted = counter("llmlab_wasted_tokens", "Tokens of answers that no client received whole.", ("reason",))
         ProcessCollector(registry=self.registry)
-        self.registry.register(_Gauges(pool, board, budget))
+        self.registry.register(_State(pool, board, budget))
         self._create_series(pool)
 
     def _create_series(self, pool: Pool) -> None:
@@ -119,15 +120,15 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class _Gauges(Collector):
-    """Gauges of the current state."""
+class _State(Collector):
+    """The current state, and what each replica has counted."""
 
     def __init__(self, pool: Pool, board: Board, budget: RetryBudget) -> None:
         self._pool = pool
         self._board = board
         self._budget = budget
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         now_s = self._pool.clock()
         in_flight = GaugeMetricFamily("llmlab_inflight_requests", "Requests a replica works on.", labels=["replica"])
         circuit = GaugeMetricFamily(
@@ -136,13 +137,27 @@ class _Gauges(Collector):
         health = GaugeMetricFamily(
             "llmlab_upstream_health", "1 where the probe finds the replica good.", labels=["replica", "probe"]
         )
+        probe = GaugeMetricFamily(
+            "llmlab_probe_duration_seconds",
+            "Duration of the last health check that succeeded; absent until one did.",
+            labels=["replica"],
+        )
+        failures = CounterMetricFamily(
+            "llmlab_upstream_failures",
+            "Attempts that failed at a replica, also those that a retry hid from the client.",
+            labels=["replica", "reason"],
+        )
         for replica in self._pool.replicas:
             state = replica.breaker.state(now_s)
             in_flight.add_metric([replica.name], replica.in_flight)
             circuit.add_metric([replica.name], state.value)
             health.add_metric([replica.name, "shallow"], float(replica.healthy))
             health.add_metric([replica.name, "passive"], float(state is Circuit.CLOSED))
-        yield from (in_flight, circuit, health, *self._oldest(time.monotonic()))
+            if replica.probe_s is not None:
+                probe.add_metric([replica.name], replica.probe_s)
+            for outcome, count in replica.failures.items():
+                failures.add_metric([replica.name, outcome.value], count)
+        yield from (in_flight, circuit, health, probe, failures, *self._oldest(time.monotonic()))
         yield GaugeMetricFamily(
             "llmlab_queue_depth", "Requests waiting for a place in a replica.", value=self._pool.queue_depth
         )

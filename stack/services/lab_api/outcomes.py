@@ -39,6 +39,8 @@ REPLICA_FAILURES = frozenset(
         Outcome.INBAND_ERROR,
     }
 )
+# Outcomes of an attempt that failed at a replica. A busy one's 429 is a failed attempt.
+ATTEMPT_FAILURES = REPLICA_FAILURES | {Outcome.UPSTREAM_429}
 # Outcomes to retry elsewhere, before the client has received anything.
 RETRYABLE = (REPLICA_FAILURES - {Outcome.STALL_TIMEOUT}) | {Outcome.UPSTREAM_429}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 
 from lab_api.breaker import Breaker
-from lab_api.outcomes import GatewayError, Outcome
+from lab_api.outcomes import ATTEMPT_FAILURES, GatewayError, Outcome
 from lab_api.settings import Admission, Ejection, Probing
 
 Clock = Callable[[], float]
@@ -31,6 +31,8 @@ class Replica:
         self.breaker = Breaker(ejection)
         self.last_probe: Probed | None = None
         self.healthy = False  # by the shallow probe
+        self.probe_s: float | None = None  # duration of the last good probe
+        self.failures = dict.fromkeys((one for one in Outcome if one in ATTEMPT_FAILURES), 0)
         self._bad_probes = 0
         self._concurrency = concurrency
         self._probing = probing
@@ -38,9 +40,10 @@ class Replica:
         self._recovered_at_s = float("-inf")
         self.turn = 0
 
-    def probed(self, verdict: Probed, now_s: float) -> None:
-        """Record one result of the shallow probe."""
+    def probed(self, verdict: Probed, now_s: float, *, took_s: float) -> None:
+        """Record one result of the shallow probe, which took `took_s` seconds."""
         if verdict is Probed.GOOD:
+            self.probe_s = took_s
             if not self.healthy and self.last_probe is not None:
                 self._recovered_at_s = now_s
             self.healthy = True
@@ -85,6 +88,8 @@ class Lease:
             return
         self._ended = True
         self.replica.in_flight -= 1
+        if outcome in ATTEMPT_FAILURES:
+            self.replica.failures[outcome] += 1
         self.replica.breaker.record(self._pool.clock(), outcome, trial=self._trial)
         self._pool.wake()
 

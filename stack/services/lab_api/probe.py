@@ -44,8 +44,10 @@ class Prober:
 
     async def _look_at(self, replica: Replica) -> None:
         was_healthy, was = replica.healthy, replica.last_probe
+        began_s = self._pool.clock()
         verdict, detail = await self._probe(replica)
-        replica.probed(verdict, self._pool.clock())
+        now_s = self._pool.clock()
+        replica.probed(verdict, now_s, took_s=now_s - began_s)
         if replica.healthy != was_healthy or was is None:
             logger.info(
                 "replica is up" if replica.healthy else "replica is down",
