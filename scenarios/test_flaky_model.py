@@ -31,6 +31,10 @@ def test_clients_see_no_failure(trial):
     assert trial.during_fault.ttft_s.p95 <= 1
 
 
+def test_failures_that_retries_hide_are_detected(trial):
+    assert trial.alert("UpstreamErrorsHigh", "model-1").after_s <= 12
+
+
 def test_each_failure_costs_one_retry(trial):
     assert trial.attempts_per_request >= 1.04  # or the fault did not reach the gateway
     assert trial.attempts_per_request <= 1.2

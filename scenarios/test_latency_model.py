@@ -18,6 +18,10 @@ pytestmark = experiment(
 control = experiment(load=LOAD, fault=faults.none(), steady_s=4, simulated_engine=True)
 
 
+def test_a_slow_network_is_detected(trial):
+    assert trial.alert("ProbeSlow", "model-1").after_s <= 12
+
+
 def test_latency_reaches_clients_and_is_bounded(trial):
     assert trial.during_fault.ttft_s.p95 > 0.3  # or the fault did not reach them
     assert trial.during_fault.ttft_s.p95 <= 1.5

@@ -32,10 +32,8 @@ REAL = {
     "remediator_killed",
 }
 # Faults that end before a second evaluation sees them or whose victims the seed draws,
-# scenarios in which clients are the cause, faults that the gateway hides, and one
-# without a Prometheus to alert.
-HIDDEN = {"flaky_model", "latency_model"}
-UNNAMED = {"forced_restart", "random", "impatient_clients", "noisy_repair", "prometheus_down"} | HIDDEN
+# scenarios in which clients are the cause, and one without a Prometheus to alert.
+UNNAMED = {"forced_restart", "random", "impatient_clients", "noisy_repair", "prometheus_down"}
 # Their effect must stay far from the gateway's limits (test_scenario_strengths.py), or
 # the load is the fault's own.
 LIGHT = {"busy_model", "gpu_saturation", "request_saturation", "late_first_token"}

@@ -35,7 +35,8 @@ def flaky(
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `proxy`.
     - Expected signal: clients or the gateway get errors of that status. Retries
-      succeed, and the error rate rises.
+      succeed, and the error rate rises. In the lab `UpstreamErrorsHigh` fires for a
+      replica, or `ReplicaEjected` if half of its requests fail.
 
     Args:
         target: Service name, `model-*` for one service drawn by the seed, or a list of

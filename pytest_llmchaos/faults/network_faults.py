@@ -32,7 +32,8 @@ def latency(
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `proxy`.
     - Expected signal: time to first token and whole answers take longer by the delay,
-      and requests may time out.
+      and requests may time out. In the lab `ProbeSlow` fires for a replica whose health
+      checks take longer than 0.2 s.
 
     Args:
         target: Service name, `model-*` for one service drawn by the seed, or a list of

@@ -80,12 +80,15 @@ _ON_ANSWERS = (
     "flaky",
     "slow_error",
 )
-# Those that the gateway sees in its own traffic, if most answers have them.
-_EJECTED = {
-    "stall": "RequestStuck",
-    "truncate": "ReplicaEjected",
-    "inband_error": "ReplicaEjected",
-    "flaky": "ReplicaEjected",
+# What the gateway sees of them at a replica. If most answers fail, it ejects the
+# replica. If some do, its retries hide them from clients.
+_FAILS = ("ReplicaEjected", "UpstreamErrorsHigh")
+_SEEN = {
+    "latency": ("ProbeSlow",),
+    "stall": ("RequestStuck",),
+    "truncate": _FAILS,
+    "inband_error": _FAILS,
+    "flaky": _FAILS,
 }
 _BY_STRENGTH = "it depends on the options: health checks pass, retries may hide it"
 
@@ -142,7 +145,7 @@ EXPECTED = (
         for fault, options in _UNREACHABLE
         for on, rule in (("api", "api-unresponsive"), ("model-*", "replica-unresponsive"))
     ),
-    *(Expected(fault=fault, on="*", why=_BY_STRENGTH) for fault in _ON_ANSWERS if fault not in _EJECTED),
-    *(Expected(fault=fault, on="api", why=_BY_STRENGTH) for fault in _EJECTED),
-    *(Expected(fault=fault, on="model-*", alerts=(alert,), why=_BY_STRENGTH) for fault, alert in _EJECTED.items()),
+    *(Expected(fault=fault, on="*", why=_BY_STRENGTH) for fault in _ON_ANSWERS if fault not in _SEEN),
+    *(Expected(fault=fault, on="api", why=_BY_STRENGTH) for fault in _SEEN),
+    *(Expected(fault=fault, on="model-*", alerts=alerts, why=_BY_STRENGTH) for fault, alerts in _SEEN.items()),
 )

@@ -92,15 +92,18 @@ def observed(sim_run):
 def fired(request, observed):
     """Alerts that fired in each selected arm, without a remediator."""
     lab, arms = observed.lab, chosen(request, "arm") or ARMS[:1]
+    found = {}
     lab.remediator.ensure(False)
     try:
-        with (
-            measuring(),
-            lab.recording(Planned(scenario="infra", fault="one after the other")),
-            lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=300),
-        ):
-            lab.hold(2)
-            return {arm.says: alert_arms.fired_in(lab, arm) for arm in arms}
+        for wire in sorted({arm.wire for arm in arms}):
+            with (
+                measuring(),
+                lab.recording(Planned(scenario="infra", fault="one after the other")),
+                lab.load(loads.open_loop(rate_rps=30, max_tokens=8), longest_s=300, wire=wire),
+            ):
+                lab.hold(2)
+                found |= {arm.says: alert_arms.fired_in(lab, arm) for arm in arms if arm.wire == wire}
+        return found
     finally:
         lab.remediator.ensure(True)
         await_scrapes(lab)

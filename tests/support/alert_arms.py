@@ -30,6 +30,7 @@ class Arm:
     says: str
     broken: Callable[[Any], contextlib.AbstractContextManager[object]]
     raises: tuple[str, ...]
+    wire: tuple[str, ...] = ()  # services that need a fault agent
 
 
 def both(make: Callable[..., Any], **options: object) -> Any:
@@ -154,6 +155,16 @@ def arms(slos: Sequence[Slo]) -> tuple[Arm, ...]:
         Arm(says="the push gateway is killed", broken=no_pushgateway, raises=("PushgatewayDown",)),
         Arm(
             says="a replica is restarted again and again", broken=restarted_by_an_operator, raises=("ServiceFlapping",)
+        ),
+        Arm(
+            says="a replica fails a third of its requests, and the network of the other is slow",
+            broken=injected(
+                faults.together(
+                    faults.flaky("model-1", status=503, share=0.3), faults.latency("model-2", delay_s=0.4, jitter_s=0.1)
+                )
+            ),
+            raises=("UpstreamErrorsHigh", "ProbeSlow"),
+            wire=("model-1", "model-2"),
         ),
     )
 

@@ -61,6 +61,24 @@ class Case:
     silent: tuple[str, ...] = field(default=())
 
 
+def at_replica(metric: str, replica: str, **more: str) -> str:
+    """A series of the api about a replica."""
+    labels = {"job": "api", "replica": replica, "service": "api", **more}
+    shown = ",".join(f'{name}="{value}"' for name, value in sorted(labels.items()))
+    return f"{metric}{{{shown}}}"
+
+
+def failing(
+    share: float, replica: str = "model-1", *, to_s: int = 40, reason: str = "upstream_5xx"
+) -> dict[str, Story]:
+    """This share of the attempts at a replica fails from FAULT_S on."""
+    return {
+        at_replica("llmlab_upstream_failures_total", replica, reason=reason): counted(
+            lambda s: share * RATE / 2 if FAULT_S <= s < to_s else 0
+        )
+    }
+
+
 def page(signal: str, service: str) -> dict[str, str]:
     return {"severity": "page", "signal": signal, "service": service}
 
@@ -99,6 +117,90 @@ CASES = [
         },
         firing=(fires("ReplicaEjected", ticket("ejection", "model-2"), after_s=0, gone_s=40),),
         silent=("ServiceDown",),
+    ),
+    Case(
+        says="a replica fails 30 % of its attempts, and retries hide it",
+        series=failing(0.3),
+        firing=(fires("UpstreamErrorsHigh", ticket("errors", "model-1"), after_s=9, gone_s=45),),
+        silent=("ReplicaEjected", "ApiErrorsHigh"),
+    ),
+    Case(
+        says="a replica fails 5 % of its attempts",
+        series=failing(0.05),
+        firing=(),
+        silent=("UpstreamErrorsHigh",),
+    ),
+    Case(
+        says="a replica is busy, answers half of its attempts with 429, and fails 5 % of them",
+        series=failing(0.5, reason="upstream_429") | failing(0.05),
+        firing=(),
+        silent=("UpstreamErrorsHigh",),
+    ),
+    Case(
+        says="half of the attempts at a replica fail, one every two seconds",
+        series={
+            at_replica("llmlab_upstream_attempts_total", "model-1", reason="first"): counted(lambda s: 0.5),
+            at_replica("llmlab_upstream_failures_total", "model-1", reason="upstream_5xx"): counted(
+                lambda s: 0.25 if 20 <= s < 40 else 0
+            ),
+        },
+        firing=(),
+        silent=("UpstreamErrorsHigh",),
+    ),
+    Case(
+        says="the requests in flight at a replica break off, once",
+        series=failing(4, to_s=21),
+        firing=(),
+        silent=("UpstreamErrorsHigh",),
+    ),
+    Case(
+        says="a replica fails every attempt, is ejected after 3 s, and comes back",
+        series={
+            **failing(1, to_s=23),
+            at_replica("llmlab_upstream_health", "model-1", probe="passive"): between(23, 28, 0, 1),
+        },
+        firing=(fires("ReplicaEjected", ticket("ejection", "model-1"), after_s=3, until_s=27, gone_s=28),),
+        silent=("UpstreamErrorsHigh",),
+    ),
+    Case(
+        says="a replica is down for 6 s, and fails a fifth of its attempts until 4 s after",
+        series={
+            **failing(0.2, to_s=31),
+            at_replica("llmlab_upstream_health", "model-1", probe="shallow"): between(21, 27, 0, 1),
+        },
+        firing=(fires("ServiceDown", page("health", "model-1"), after_s=3, until_s=26, gone_s=27),),
+        silent=("UpstreamErrorsHigh",),
+    ),
+    Case(
+        says="the api's health checks of a replica take 0.3 s",
+        series={at_replica("llmlab_probe_duration_seconds", "model-2"): between(20, 40, 0.3, 0.005)},
+        firing=(fires("ProbeSlow", ticket("latency", "model-2"), after_s=6, gone_s=40),),
+        silent=("ServiceDown",),
+    ),
+    Case(
+        says="two health checks of a busy replica are slow",
+        series={at_replica("llmlab_probe_duration_seconds", "model-2"): between(20, 22, 0.9, 0.005)},
+        firing=(),
+        silent=("ProbeSlow",),
+    ),
+    Case(
+        says="the api was frozen for 6 s, and its first health check after that is slow",
+        series={
+            at_replica("llmlab_probe_duration_seconds", "model-2"): lambda s: (
+                None if 20 <= s < 26 else 0.9 if s < 28 and s > 25 else 0.005
+            )
+        },
+        firing=(),
+        silent=("ProbeSlow",),
+    ),
+    Case(
+        says="a replica is down, and its last health check that succeeded was slow",
+        series={
+            at_replica("llmlab_probe_duration_seconds", "model-2"): between(20, 40, 0.9, 0.005),
+            at_replica("llmlab_upstream_health", "model-2", probe="shallow"): between(23, 40, 0, 1),
+        },
+        firing=(fires("ServiceDown", page("health", "model-2"), after_s=5, gone_s=40),),
+        silent=("ProbeSlow",),
     ),
     Case(
         says="a replica takes requests and answers none",

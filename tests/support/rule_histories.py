@@ -69,6 +69,11 @@ def lab(rate: float = RATE, **shares: Callable[[int], float]) -> dict[str, Story
         for probe in ("shallow", "passive"):
             labels = f'job="api",probe="{probe}",replica="{name}",service="api"'
             series[f"llmlab_upstream_health{{{labels}}}"] = steady(1)
+        at_replica = f'job="api",replica="{name}",service="api"'
+        series[f'llmlab_upstream_attempts_total{{{at_replica},reason="first"}}'] = counted(lambda s: rate / 2)
+        for reason in ("upstream_5xx", "upstream_429"):
+            series[f'llmlab_upstream_failures_total{{{at_replica},reason="{reason}"}}'] = steady(0)
+        series[f"llmlab_probe_duration_seconds{{{at_replica}}}"] = steady(0.005)
         series[f'llmlab_oldest_inflight_seconds{{phase="prefill",replica="{name}",service="api"}}'] = steady(0.1)
         series[f'llmlab_oldest_inflight_seconds{{phase="decode",replica="{name}",service="api"}}'] = steady(9)
         series[f'llmlab_oldest_silence_seconds{{replica="{name}",service="api"}}'] = steady(0.1)

@@ -84,6 +84,21 @@ REQUESTS = Board(
                     ),
                 ),
                 Panel(
+                    title="Failed tries per replica",
+                    description="Counted at the replica that failed. A retry on another may have hidden it from the "
+                    "client.",
+                    kind="stacked",
+                    unit="reqps",
+                    queries=(
+                        Query(
+                            expr='sum by (replica, reason) (rate(llmlab_upstream_failures_total{replica=~"$replica"}'
+                            "[$__rate_interval])) > 0",
+                            legend="{{replica}} {{reason}}",
+                        ),
+                    ),
+                    may_be_empty=True,
+                ),
+                Panel(
                     title="Wasted tokens per second",
                     description="Tokens computed for clients that left or for answers that broke off.",
                     kind="lines",

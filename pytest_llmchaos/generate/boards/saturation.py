@@ -56,6 +56,15 @@ SATURATION = Board(
                     ),
                     highest=1,
                 ),
+                Panel(
+                    title="Duration of health checks",
+                    description="The last health check by the api that succeeded. Slow: the network or the machine of "
+                    "the replica, while it still gets requests.",
+                    kind="lines",
+                    unit="s",
+                    queries=(Query(expr='llmlab_probe_duration_seconds{replica=~"$replica"}', legend="{{replica}}"),),
+                    bad_from=0.2,
+                ),
             ),
         ),
         (
