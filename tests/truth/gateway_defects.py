@@ -338,6 +338,14 @@ _COUNTS = (
         only="nothing_repairs",
     ),
     _defect(
+        "failed-attempts-not-counted",
+        "an attempt that failed at a replica is not counted as a failure of the replica",
+        "flaky_model",
+        "test_failures_that_retries_hide_are_detected",
+        ("pool.py", "self.replica.failures[outcome] += 1", "self.replica.failures[outcome] += 0"),
+        only="retries_hide",
+    ),
+    _defect(
         "attempts-not-counted",
         "a second attempt is not counted",
         "engine_errors",

@@ -110,6 +110,16 @@ MONITORING: tuple[SubjectDefect, ...] = (
         only="nothing_repairs",
     ),
     _defect(
+        "slow-probes-beyond-their-timeout",
+        "ProbeSlow fires for health checks above 2 s, and the gateway gives each up after 1 s",
+        LAB,
+        "(llmlab_probe_duration_seconds[4s])) > 0.2\n",
+        "(llmlab_probe_duration_seconds[4s])) > 2\n",
+        scenario="latency_model",
+        caught_by="test_a_slow_network_is_detected",
+        only="slow_network",
+    ),
+    _defect(
         "xid-of-great-numbers-only",
         "GpuXid fires for codes above 100 alone",
         LAB,
