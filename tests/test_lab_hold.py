@@ -1,6 +1,6 @@
 """Waits of the lab: for times, conditions, a steady service and the blast radius."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -167,6 +167,32 @@ class TestASteadyService:
 
         with pytest.raises(NotSteady, match=rf"within 3 s: {said}$"):
             lab.hold_steady(1.0, deadline_s=3.0)
+
+    def test_a_steady_service_routes_requests_to_each_replica(self, lab, clock):
+        """A fault on one that is out of rotation would show nothing."""
+
+        def vector(query, at_unix_s, *, may_be_empty=False):
+            if query != lab.subject.rotation_query:
+                return {}
+            return {(("service", "model-1"),): float(clock.passed_s >= 2), (("service", "gone"),): 0.0}
+
+        lab.running_load, lab.prometheus.vector = load_of(), vector
+        with pytest.raises(NotSteady, match=r"the service routes no requests to model-1, by its rotation_query$"):
+            lab.hold_steady(1.0, deadline_s=1.0)
+
+        lab.hold_steady(1.0)
+
+        assert clock.passed_s == pytest.approx(2, abs=0.21)
+
+    def test_a_steady_service_without_a_rotation_is_taken_at_its_word(self, lab):
+        asked = []
+        lab.subject = replace(lab.subject, rotation_query=None)
+        lab.running_load = load_of()
+        lab.prometheus.vector = lambda query, *_, **__: asked.append(query) or {}
+
+        lab.hold_steady(1.0)
+
+        assert len(asked) == 1
 
     @pytest.mark.parametrize(("reason", "explained"), [("half were refused", True), (None, False)], ids=["bad", "good"])
     def test_an_unsteady_service_had_reason_to_page_if_clients_suffered(self, lab, clock, reason, explained):

@@ -120,6 +120,20 @@ def is_quiet(lab: Lab) -> bool:
     return not alerts
 
 
+def not_routed(lab: Lab) -> list[str]:
+    """Return the replicas to which the service routes no requests, sorted.
+
+    A replica that the query does not name is unknown, and left out. Raises Inconclusive
+    if Prometheus does not respond or its answer is unusable.
+    """
+    query = lab.subject.rotation_query
+    if query is None:
+        return []
+    found = lab.prometheus.vector(query, time.time(), may_be_empty=True)
+    routed = {dict(labels).get("service", ""): value for labels, value in found.items()}
+    return sorted(name for name in lab.subject.replicas if routed.get(name, 1) != 1)
+
+
 def wait_until(condition: Callable[[], bool], deadline_s: float, otherwise: str) -> None:
     """Wait for a condition. Raises InvalidExperiment with the last reason."""
     deadline = time.monotonic() + deadline_s

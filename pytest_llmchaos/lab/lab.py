@@ -457,7 +457,10 @@ class Lab:
         time.sleep(TICK_S)
 
     def hold_steady(self, steady_s: float, *, deadline_s: float | None = None) -> None:
-        """Wait for the steady state: good for clients, and no alert fires.
+        """Wait for the steady state.
+
+        It is good for clients, every replica receives requests by the subject's
+        `rotation_query`, and no alert fires.
 
         Args:
             steady_s: seconds in a row for which every request must be good.
@@ -479,11 +482,13 @@ class Lab:
             is_served = reason is None
             if is_served:
                 try:
-                    alerts = self.firing()
+                    alerts, out = self.firing(), gates.not_routed(self)
                 except ProvesNothing as error:
                     reason = str(error)
                 else:
                     reason = f"alerts fire: {', '.join(alerts)}" if alerts else None
+                    if out:  # a fault on it would show nothing
+                        reason = f"the service routes no requests to {', '.join(out)}, by its rotation_query"
             last = reason or ""
             return reason is None
 
