@@ -946,10 +946,13 @@ class Moment:
     Attributes:
         at: The moment, in words.
         unix_s: Unix time of it, in seconds.
+        passes_s: Seconds after the start of the wait at which it passes, whatever
+            pytest does.
     """
 
     at: str
     unix_s: float
+    passes_s: float
 
 
 @runtime_checkable

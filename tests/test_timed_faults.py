@@ -1,6 +1,7 @@
 """Faults that begin at a message of a conversation."""
 
 import functools
+from contextlib import nullcontext
 from random import Random
 
 import pytest
@@ -91,6 +92,24 @@ def test_a_message_that_does_not_come_is_not_observed(lab):
         pytest.fail("the block must not be entered")
 
     assert lab.runtime.state("model-1").running
+    assert not any(one.active for one in lab.runtime._wire_faults.values())
+
+
+@pytest.mark.parametrize(("suspended_s", "is_late"), [(34.9, False), (35.0, True)])
+def test_a_message_that_passed_while_pytest_was_suspended_is_no_moment(lab, monkeypatch, suspended_s, is_late):
+    """The agent's lease of 35 s lets the message go."""
+    wait = lab.runtime.wire_wait
+
+    def suspended(*asked):
+        found = wait(*asked)
+        injector.time.advance(suspended_s)
+        return found
+
+    monkeypatch.setattr(lab.runtime, "wire_wait", suspended)
+    late = pytest.raises(FaultNotObserved, match=r"which passed after 35 s, and pytest went on after 35\.0 s: it was")
+    with late if is_late else nullcontext(), lab.load(LOAD, wire=["model-1"]), lab.inject(KILL):
+        assert not is_late
+
     assert not any(one.active for one in lab.runtime._wire_faults.values())
 
 

@@ -94,10 +94,11 @@ class AtMessage:
         """
         service = self.on or victim
         _, number, event = _parts(self.at)
+        lease_s = self.within_s + LEASE_MARGIN_S
         id_ = runtime.wire_start(
             service,
             "hold",
-            lease_s=self.within_s + LEASE_MARGIN_S,
+            lease_s=lease_s,
             seed=0,
             event=event,
             number=number,
@@ -111,7 +112,8 @@ class AtMessage:
                     f"{self.kind} {victim} was to begin {self.at}, and within {self.within_s:g} s {service} got {met:g} "
                     f"POST requests for {self.path}: raise the rate or within_s, or name an earlier request or another kind"
                 )
-            yield Moment(at=f"{self.at.replace(':', ' ')} on {service}", unix_s=held.hit_unix_s)
+            at = f"{self.at.replace(':', ' ')} on {service}"
+            yield Moment(at=at, unix_s=held.hit_unix_s, passes_s=lease_s)
         finally:
             with suppress(NotReady):  # an agent that went with its service holds nothing
                 runtime.wire_end(service, id_)

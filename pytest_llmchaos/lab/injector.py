@@ -163,11 +163,22 @@ class Injector:
 
     @contextmanager
     def _moment(self, able: AbleRuntime, act: Injection) -> Iterator[None]:
-        """Wait for the fault's moment if it has one, and record how exact it was."""
+        """Wait for the fault's moment if it has one, and record how exact it was.
+
+        Raises FaultNotObserved if the moment had passed, for example because pytest was
+        suspended.
+        """
         if not isinstance(act.fault, BeginsAtMoment):
             yield
             return
+        begun_s = time.monotonic()
         with act.fault.moment(able, act.victim) as moment:
+            waited_s = time.monotonic() - begun_s
+            if waited_s >= moment.passes_s:
+                raise FaultNotObserved(
+                    f"{act.fault.kind} {name_of(act)} was to begin {moment.at}, which passed after {moment.passes_s:g} s, and "
+                    f"pytest went on after {waited_s:.1f} s: it was suspended, or the machine is too slow; run again"
+                )
             late_ms = 1000 * max(0.0, time.time() - moment.unix_s)
             yield
         self._record.event("instrument", f"{act.fault.kind} {name_of(act)} began {late_ms:.1f} ms {moment.at}")
