@@ -714,6 +714,23 @@ def test_signals_begin_with_the_fault_and_end_before_the_last_instant(record):
     assert [one.name for one in signals_of(record, 10.0, [], fired, until_unix_s=104.0)] == ["B", "C"]
 
 
+def test_an_alert_about_a_blinded_prometheus_counts_after_the_revert(record):
+    """It could not fire before. Other alerts may be due to the revert."""
+    fired = [Fired("Missed", 106.0, service="prometheus"), Fired("ServiceDown", 107.0, service="api")]
+    audit = read({"event": "detected", "at": 106.5, "rule": "any", "service": "prometheus"})
+
+    def names(blinded: str | None) -> list[str]:
+        found = signals_of(
+            record, 10.0, audit, fired, until_unix_s=104.0, blinded=blinded, services={"prometheus", "api"}
+        )
+        return [str(one.name) for one in found]
+
+    assert names("prometheus") == ["Missed"]
+    assert names(None) == []
+    early = [Fired("Missed", 99.0, service="prometheus")]
+    assert signals_of(record, 10.0, [], early, until_unix_s=104.0, blinded="prometheus") == ()
+
+
 def test_a_signal_without_fields_has_empty_names(record):
     (one,) = signals_of(record, 10.0, read({"event": "detected", "at": 102.0}), [])
 

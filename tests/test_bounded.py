@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmchaos.errors import BadScenario, OpenRequests, ProvesNothing, TooFewSamples, VacuousClaim
+from pytest_llmchaos.errors import (
+    BadScenario,
+    Inconclusive,
+    OpenRequests,
+    ProvesNothing,
+    TooFewSamples,
+    VacuousClaim,
+)
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.stats.bounded import BoundedCount, BoundedFloat, Scale, Seconds
 from pytest_llmchaos.stats.quantiles import Quantiles
@@ -369,6 +376,63 @@ class TestWhatIsNoClaim:
     def test_but_a_count_may_be_compared_with_0(self):
         assert failed(1)
         assert not failed(0)
+
+
+class TestATimeThatMayHaveBeenShorter:
+    """Times from a watcher that had been blind."""
+
+    SEEN = Seconds(4.0, blind=Inconclusive("not watched"))
+
+    @pytest.mark.parametrize(
+        ("claim", "holds"),
+        [
+            (lambda s: s <= 4, True),
+            (lambda s: s < 5, True),
+            (lambda s: operator.ge(4, s), True),
+            (lambda s: s > 4, False),
+            (lambda s: s >= 4.5, False),
+            (lambda s: s >= 0, True),
+            (lambda s: s <= Decimal("4.5"), True),
+            (lambda s: s == 5, False),
+            (lambda s: s != 5, True),
+            (lambda s: s == "4", False),
+            (lambda s: s != "4", True),
+        ],
+    )
+    def test_a_claim_is_conclusive_if_each_shorter_time_agrees(self, claim, holds):
+        assert claim(self.SEEN) is holds
+
+    @pytest.mark.parametrize(
+        "claim",
+        [
+            lambda s: s <= 3,
+            lambda s: s < 4,
+            lambda s: s > 3,
+            lambda s: s >= 4,
+            lambda s: operator.lt(3, s),
+            lambda s: s == 4,
+            lambda s: s != 0,
+            lambda s: s == Decimal(2),
+        ],
+    )
+    def test_a_claim_that_a_shorter_time_would_change_is_inconclusive(self, claim):
+        with pytest.raises(Inconclusive, match="not watched"):
+            claim(self.SEEN)
+
+    def test_a_time_that_could_not_be_shorter_is_exact(self):
+        assert Seconds(0.0, blind=Inconclusive("not watched")) == 0
+        assert Seconds(4.0) >= 4
+        assert Seconds(4.0) == 4
+        assert Seconds(4.0) != 5
+        assert {Seconds(4.0)} == {4.0}
+
+    def test_a_copy_is_as_blind(self):
+        with pytest.raises(Inconclusive, match="not watched"):
+            assert copy.copy(self.SEEN) >= 4
+
+    def test_a_time_is_not_compared_with_a_text(self):
+        with pytest.raises(TypeError):
+            assert self.SEEN <= "4"
 
 
 class TestAPartOfItsRequests:

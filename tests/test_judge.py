@@ -33,7 +33,7 @@ from pytest_llmchaos.errors import (
 from pytest_llmchaos.evidence.trial_record import PhaseBounds
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import Injection, RuntimeEvent, ServiceState
-from pytest_llmchaos.prometheus.queries import Rule
+from pytest_llmchaos.prometheus.queries import FiredAlert, Rule
 from pytest_llmchaos.stats.columns import columns_of
 from pytest_llmchaos.subject.lab_signals import Expected
 from pytest_llmchaos.trial import judge as judging
@@ -459,6 +459,21 @@ class TestAFaultOnPrometheus:
         assert (trial.could_not_fire, trial.attempts) == (trial.blind, trial.blind)
         assert str(trial.blind) in trial.findings
         assert 0 < trial.whole.availability < 1
+
+    @pytest.mark.parametrize("is_blind", [True, False], ids=["blind", "seeing"])
+    def test_an_alert_about_it_counts_after_our_revert_if_it_saw_nothing(self, gap, monkeypatch, is_blind):
+        gap.injected.acts.append(Injection(after_s=0.0, fault=faults.pause("x").primitive, victim="prometheus"))
+        gap.injected.reverted_unix_s = gap.t0_unix_s + KILLED_S + 1
+        gap.lab.subject = replace(gap.lab.subject, prometheus="prometheus")
+        late = gap.t0_unix_s + KILLED_S + 3
+        fired = FiredAlert(name="Missed", labels={"service": "prometheus"}, at_unix_s=late, until_unix_s=late + 1)
+        monkeypatch.setattr(gap.lab.prometheus, "firing_spells", lambda *_: (fired,))
+        if not is_blind:
+            monkeypatch.setattr(gap.lab.prometheus, "require_coverage", lambda *_, **__: None)
+        trial = judged(gap)
+
+        assert [str(one.name) for one in trial.signals] == (["Missed"] if is_blind else [])
+        assert tuple(map(str, trial.alerts)) == ("Missed",)
 
     def test_a_gap_in_any_other_trial_proves_nothing(self, gap):
         with pytest.raises((PartialScrape, StaleData), match="8 s"):

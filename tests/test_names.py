@@ -77,7 +77,14 @@ def test_what_may_have_gone_unseen_is_not_known_to_be_absent():
     assert "api" in some
     assert some.count("api") == 1
     assert some != ()
-    for claim in (lambda: "model-1" not in some, lambda: some == ("api",), lambda: some.count("model-1") == 0):
+    assert some != ("model-1",)  # api was seen, whatever else there was
+    for claim in (
+        lambda: "model-1" not in some,
+        lambda: some == ("api",),
+        lambda: some == ("api", "model-1"),
+        lambda: some != ("api", "model-1"),
+        lambda: some.count("model-1") == 0,
+    ):
         with pytest.raises(Inconclusive, match="not observed"):
             claim()
 

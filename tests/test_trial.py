@@ -328,13 +328,44 @@ def test_what_a_blind_prometheus_did_not_see_is_neither_raised_nor_missing(trial
     why = Inconclusive("the fault hit prometheus")
     blind = trial(signals=SIGNALS, known_alerts=ALERTS, known_rules=RULES, detect_s=None, blind=why)
 
-    assert blind.alert("ServiceDown", "api").after_s == 1.5
+    assert blind.alert("ServiceDown", "api").after_s <= 1.5
     with pytest.raises(Inconclusive, match="hit prometheus"):
         blind.alert("AvailabilityFastBurn")
     with pytest.raises(Inconclusive, match="hit prometheus"):
         _ = blind.time_to_detect_s
     with pytest.raises(NotDetected, match="was not raised"):  # the remediator's own log is whole
         blind.rule("replica-exited", "api")
+
+
+def test_an_alert_of_a_blind_prometheus_fired_by_its_first_sample_at_the_latest(trial):
+    why = Inconclusive("the fault hit prometheus")
+    blind = trial(signals=SIGNALS, fired=("ServiceDown",), known_alerts=ALERTS, detect_s=1.5, blind=why)
+    alert = blind.alert("ServiceDown")
+
+    assert alert == blind.alert("ServiceDown", "api")
+    for seen_s in (alert.after_s, blind.time_to_detect_s, blind.signals[1].after_s):
+        assert seen_s <= 1.5
+        assert not seen_s > 1.6
+        for claim in (lambda s: s <= 1.4, lambda s: s >= 1.4, lambda s: s == 1.5):
+            with pytest.raises(Inconclusive, match="hit prometheus"):
+                claim(seen_s)
+    assert blind.rule("api-exited").after_s == 0.4  # by the remediator's own log
+    assert trial(signals=SIGNALS).alert("ServiceDown").after_s >= 1.4
+
+
+def test_the_alerts_of_a_blind_prometheus_are_at_least_those_that_were_seen(trial):
+    why = Inconclusive("the fault hit prometheus")
+    blind = trial(fired=("ServiceDown",), known_alerts=ALERTS, could_not_fire=why, blind=why)
+
+    assert "ServiceDown" in blind.alerts
+    assert blind.alerts != ()
+    for claim in (
+        lambda: "AvailabilityFastBurn" not in blind.alerts,
+        lambda: blind.alerts == ("ServiceDown",),
+        lambda: blind.alerts == ("AvailabilityFastBurn", "ServiceDown"),
+    ):
+        with pytest.raises(Inconclusive, match="hit prometheus"):
+            claim()
 
 
 def test_incidents_are_given_or_raise_why_they_are_unknown(trial):

@@ -14,7 +14,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import ClassVar, NoReturn, Self
 
-from pytest_llmchaos.errors import BadScenario, OpenRequests, TooFewSamples, VacuousClaim
+from pytest_llmchaos.errors import BadScenario, Inconclusive, OpenRequests, TooFewSamples, VacuousClaim
 
 Compare = Callable[[float, float], bool]
 _SIGNS: dict[Compare, str] = {operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">="}
@@ -292,14 +292,53 @@ class Seconds(float):
 
     Attributes:
         resolution_s: Seconds by which it may have been shorter.
+        blind: Reason why it may have been any shorter time, or None. A comparison whose
+            result such a time would change raises it.
     """
 
     resolution_s: float
+    blind: Inconclusive | None
 
-    def __new__(cls, value: float, resolution_s: float = 0.0) -> Self:
+    def __new__(cls, value: float, resolution_s: float = 0.0, blind: Inconclusive | None = None) -> Self:
         made = super().__new__(cls, value)
         made.resolution_s = resolution_s
+        made.blind = blind
         return made
+
+    def __lt__(self, other: float, /) -> bool:
+        return self._compare(operator.lt, other)
+
+    def __le__(self, other: float, /) -> bool:
+        return self._compare(operator.le, other)
+
+    def __gt__(self, other: float, /) -> bool:
+        return self._compare(operator.gt, other)
+
+    def __ge__(self, other: float, /) -> bool:
+        return self._compare(operator.ge, other)
+
+    def __eq__(self, other: object, /) -> bool:
+        if not isinstance(other, NUMBERS):
+            return NotImplemented
+        most, other = float(self), float(other)
+        if self.blind is not None and most > 0 and 0 <= other <= most:
+            raise self.blind
+        return most == other
+
+    def __ne__(self, other: object, /) -> bool:
+        if not isinstance(other, NUMBERS):
+            return NotImplemented
+        return not self == other
+
+    __hash__ = float.__hash__
+
+    def _compare(self, compare: Compare, other: object) -> bool:
+        if not isinstance(other, NUMBERS):
+            return NotImplemented  # type: ignore[no-any-return] # Python then raises its own TypeError
+        held = compare(float(self), float(other))
+        if self.blind is not None and compare(0.0, float(other)) != held:
+            raise self.blind
+        return held
 
     def __repr__(self) -> str:
         return f"{float(self):g} (seen to {self.resolution_s:g} s)" if self.resolution_s else f"{float(self):g}"

@@ -119,10 +119,9 @@ class Names(tuple[str, ...]):
     def __eq__(self, other: object, /) -> bool:
         for name in other if isinstance(other, tuple) else ():
             self.known.require(name)
-        same = super().__eq__(other) is True
-        if self.unseen is not None and same:
+        if self.unseen is not None and isinstance(other, tuple) and all(name in other for name in self):
             raise self.unseen
-        return same
+        return super().__eq__(other) is True
 
     def __ne__(self, other: object, /) -> bool:
         return not self == other

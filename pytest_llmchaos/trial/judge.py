@@ -176,6 +176,7 @@ def judge(
             audit,
             fired,
             until_unix_s=injected.reverted_unix_s if injected.acts else None,
+            blinded=None if blind is None else lab.subject.prometheus,
             services=services,
             victims=injected.victims,
         ),

@@ -19,7 +19,9 @@ class Signal:
 
     Attributes:
         after_s: Seconds from the fault's start. In a control arm, which has no fault,
-            seconds from the load's start.
+            seconds from the load's start. If Prometheus saw nothing for a while, an
+            alert may have fired earlier, never later. `after_s <= 12` can hold then,
+            and a bound that an earlier time would break raises Inconclusive.
         kind: "alert" for an alert of Prometheus, "rule" for a rule of the remediator.
         name: The alert's or the rule's name.
         service: The service that the signal is about. Empty for one about clients.
@@ -34,7 +36,8 @@ class Signal:
     severity: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "after_s", Seconds(self.after_s))
+        if not isinstance(self.after_s, Seconds):
+            object.__setattr__(self, "after_s", Seconds(self.after_s))
 
     def __str__(self) -> str:
         about = f" ({self.service})" if self.service else ""
@@ -109,7 +112,7 @@ def first(
                 f"that you expect, as in trial.{kind}({name!r}, {others[0]!r})"
             )
     if found:
-        return min(found, key=lambda signal: signal.after_s)
+        return min(found, key=lambda signal: float(signal.after_s))
     Known(kind, known).require(name)
     Known("service", {*services.names, *(str(s.service) for s in signals)} if services.names else ()).require(
         service or None

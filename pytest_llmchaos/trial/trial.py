@@ -177,7 +177,12 @@ class Trial(NoClaim):
             "restarts": Counts(self.restarts, services, lambda _: 0),
             "victims": Names(self.victims, services),
             "signals": tuple(
-                replace(one, service=Name(one.service, about), name=Name(one.name, of_kind[one.kind]))
+                replace(
+                    one,
+                    service=Name(one.service, about),
+                    name=Name(one.name, of_kind[one.kind]),
+                    after_s=Seconds(one.after_s, blind=self.blind if one.kind == "alert" else None),
+                )
                 for one in self.signals
             ),
         }
@@ -209,9 +214,13 @@ class Trial(NoClaim):
         Such a signal began before our revert. It is about a victim, about clients, or
         declared by the fault. All other signals are in `coincident`.
 
+        If Prometheus saw nothing for a while, an alert may have fired earlier. Then
+        `<= 5` can hold, and a bound that an earlier time would break is inconclusive.
+
         Raises:
             NotDetected: The system raised no such signal.
-            Inconclusive: It raised none while Prometheus saw nothing.
+            Inconclusive: Prometheus saw nothing for a while, and no signal was seen, or
+                an earlier time would break the bound.
         """
         if self.detect_s is None:
             if self.blind is not None:
@@ -223,7 +232,7 @@ class Trial(NoClaim):
                 f"no alert fired and no remediator noticed anything after {self.plan.fault}"
                 + (f" ({others})" if others else "")
             )
-        return Seconds(self.detect_s)
+        return Seconds(self.detect_s, blind=self.blind)
 
     @property
     def alerts(self) -> tuple[str, ...]:
@@ -231,7 +240,8 @@ class Trial(NoClaim):
 
         Raises:
             Inconclusive: No alert fired, and at least one could not have fired. A claim
-                that a certain alert is absent raises it too in such a trial.
+                that one is absent raises it too in such a trial. A claim that one fired
+                can hold.
         """
         if self.could_not_fire is not None and not self.fired:
             raise self.could_not_fire
@@ -270,6 +280,10 @@ class Trial(NoClaim):
     def alert(self, name: str, service: str | None = None) -> Signal:
         """Return the first time that this alert began to fire after the fault.
 
+        It counts if it began before our revert. After a fault on Prometheus, an alert
+        that fired is evidence, and the absence of one is not. An alert about Prometheus
+        counts after our revert too, because Prometheus can fire it only then.
+
         Args:
             name: The alert's name.
             service: The service that the alert must be about. If None, it must be about
@@ -278,7 +292,8 @@ class Trial(NoClaim):
         Raises:
             NotDetected: The alert did not fire. The message lists what did.
             Inconclusive: It fired for other services only, or did not fire while
-                Prometheus saw nothing.
+                Prometheus saw nothing. In such a trial, a bound of `after_s` that an
+                earlier time would break raises it too, such as `>= 5`.
             BadScenario: Prometheus lacks the alert, or the stack lacks the service.
         """
         try:
@@ -288,6 +303,8 @@ class Trial(NoClaim):
 
     def rule(self, name: str, service: str | None = None) -> Signal:
         """Return the first time that this remediator rule matched after the fault.
+
+        Its evidence is the remediator's own log, also after a fault on Prometheus.
 
         Args:
             name: The rule's name.
