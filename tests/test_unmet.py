@@ -89,6 +89,10 @@ def test_a_fault_after_more_tokens_than_the_longest_answer_has_is_refused():
     )
 
 
+def test_a_load_without_a_request_in_this_plan_has_no_longest_answer():
+    check(faults.stall("model-1", after_tokens=99), arrivals=())
+
+
 def test_the_answers_of_a_flood_count_too():
     flood = faults.overload("api", max_tokens=64)
 
