@@ -131,17 +131,7 @@ class World:
 
     def rules(self, victim: Any) -> str:
         """The kernel's rules in the victim's network namespace."""
-        said = self.client.containers.run(
-            self.agent_image,
-            ["python3", "-S", "-c", TABLES],
-            network_mode=f"container:{victim.id}",
-            user="0:0",
-            cap_drop=["ALL"],
-            cap_add=["NET_ADMIN"],
-            remove=True,
-            labels={"agents-test": self.project},
-        )
-        return str(said.decode())
+        return rules_of(victim, self.agent_image, labels={"agents-test": self.project})
 
     def close(self) -> None:
         for runtime in (one for one in self.runtimes if one._client is not None):
@@ -151,6 +141,21 @@ class World:
             one.remove(force=True, v=True)
         self.network.remove()
         self.client.close()
+
+
+def rules_of(victim: Any, agent_image: str, *, labels: Mapping[str, str]) -> str:
+    """The kernel's rules in the network namespace of a container."""
+    said = victim.client.containers.run(
+        agent_image,
+        ["python3", "-S", "-c", TABLES],
+        network_mode=f"container:{victim.id}",
+        user="0:0",
+        cap_drop=["ALL"],
+        cap_add=["NET_ADMIN"],
+        remove=True,
+        labels=dict(labels),
+    )
+    return str(said.decode())
 
 
 def address_of(container: Any) -> tuple[str, int]:
