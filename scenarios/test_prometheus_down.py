@@ -1,8 +1,8 @@
 """Without Prometheus, the remediator touches nothing, and clients are served.
 
 Prometheus is frozen, and a replica dies while it is. What only Prometheus counts is
-inconclusive then and never held. The remediator writes into its audit log that it is
-blind. Needs the simulated engine.
+inconclusive then and never held. When it goes on, it reports the time that it missed.
+The remediator writes into its audit log that it is blind. Needs the simulated engine.
 """
 
 import pytest
@@ -32,9 +32,17 @@ def test_what_only_prometheus_counts_is_inconclusive(trial):
     with pytest.raises(Inconclusive, match="hit prometheus"):
         assert trial.slo("availability").met
     with pytest.raises(Inconclusive, match="hit prometheus"):
-        assert trial.alerts == ()
+        assert "ServiceDown" not in trial.alerts
     with pytest.raises(Inconclusive, match="hit prometheus"):
         assert trial.attempts_per_request <= 1.05
+
+
+@alone
+def test_prometheus_reports_that_it_saw_nothing(trial):
+    """It fires the alert when it goes on, after 8 s. That an alert fired is a fact."""
+    alert = trial.alert("PrometheusMissingRuleEvaluations", "prometheus")
+    assert alert.after_s <= 14
+    assert alert.severity == "ticket"
 
 
 @alone
@@ -56,6 +64,12 @@ def test_a_blind_remediator_does_not_guess(trial):
     assert any(one.source == "remediator" and one.what.startswith("blind") for one in trial.events)
     assert trial.actions == ()
     assert trial.restarts == {}
+
+
+@in_trouble
+def test_prometheus_reports_it_in_trouble_too(trial):
+    """It goes on after 13 s: the second fault lasts for 8 s too."""
+    assert trial.alert("PrometheusMissingRuleEvaluations", "prometheus").after_s <= 20
 
 
 @in_trouble

@@ -27,7 +27,7 @@ class Expected:
 
     Attributes:
         fault: Kind of the fault.
-        on: `api`, `model-*` for each replica, or `*` for any service.
+        on: `api`, `prometheus`, `model-*` for each replica, or `*` for any service.
         options: Options of the fault that change its signals.
         alerts: Alerts that fire if the victim is not repaired. A victim that is back
             within a second or two may be back before they fire. They are about the
@@ -90,6 +90,7 @@ _SEEN = {
     "inband_error": _FAILS,
     "flaky": _FAILS,
 }
+_WHEN_IT_GOES_ON = "it fires when Prometheus goes on, also after our revert"
 _BY_STRENGTH = "it depends on the options: health checks pass, retries may hide it"
 
 EXPECTED = (
@@ -148,4 +149,8 @@ EXPECTED = (
     *(Expected(fault=fault, on="*", why=_BY_STRENGTH) for fault in _ON_ANSWERS if fault not in _SEEN),
     *(Expected(fault=fault, on="api", why=_BY_STRENGTH) for fault in _SEEN),
     *(Expected(fault=fault, on="model-*", alerts=alerts, why=_BY_STRENGTH) for fault, alerts in _SEEN.items()),
+    *(
+        Expected(fault=fault, on="prometheus", alerts=("PrometheusMissingRuleEvaluations",), why=_WHEN_IT_GOES_ON)
+        for fault in ("pause", "kill", "crash", "stop", "restart")
+    ),
 )

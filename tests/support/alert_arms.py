@@ -52,6 +52,17 @@ def no_pushgateway(lab: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def frozen_prometheus(lab: Any) -> Iterator[None]:
+    """It cannot fire an alert while it is frozen. It does when it goes on."""
+    lab.runtime.pause("prometheus")
+    try:
+        lab.hold(7)
+    finally:
+        lab.runtime.unpause("prometheus")
+    yield
+
+
+@contextlib.contextmanager
 def restarted_by_an_operator(lab: Any) -> Iterator[None]:
     """Four times, while the remediator counts and an operator's hold stops it."""
     with watched_on_hold(lab):
@@ -153,6 +164,11 @@ def arms(slos: Sequence[Slo]) -> tuple[Arm, ...]:
             raises=("ServiceDown", "ApiErrorsHigh", *burns("availability", "latency-p95", "latency-p99", "ttft-p95")),
         ),
         Arm(says="the push gateway is killed", broken=no_pushgateway, raises=("PushgatewayDown",)),
+        Arm(
+            says="Prometheus is frozen for 7 s",
+            broken=frozen_prometheus,
+            raises=("PrometheusMissingRuleEvaluations",),
+        ),
         Arm(
             says="a replica is restarted again and again", broken=restarted_by_an_operator, raises=("ServiceFlapping",)
         ),

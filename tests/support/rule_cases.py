@@ -13,7 +13,19 @@ from typing import Any
 
 import yaml
 from support.prometheus_server import program
-from support.rule_histories import RATE, Story, between, counted, histogram, history, lab, steady
+from support.rule_histories import (
+    MISSED,
+    RATE,
+    STARTED,
+    Story,
+    between,
+    counted,
+    frozen,
+    histogram,
+    history,
+    lab,
+    steady,
+)
 
 from pytest_llmchaos.generate.rules import LAB_SCALE, alert_name, alerts_of
 from pytest_llmchaos.slo.arithmetic import Slo
@@ -32,6 +44,9 @@ FAULT_S = 20  # the second at which each history goes wrong
 
 
 API = 'job="api"'
+
+
+BLIND = "PrometheusMissingRuleEvaluations"
 
 
 History = tuple[dict[str, Story], int, list[dict[str, Any]]]
@@ -352,6 +367,39 @@ CASES = [
         says="the push gateway cannot be scraped",
         series={'up{job="pushgateway",service="pushgateway"}': between(20, 40, 0, 1)},
         firing=(fires("PushgatewayDown", ticket("monitoring", "pushgateway"), after_s=3, gone_s=40),),
+    ),
+    Case(
+        says="Prometheus was frozen for 8 s",
+        series={MISSED: frozen(12, 20, 2, 9)},
+        firing=(fires(BLIND, ticket("monitoring", "prometheus"), after_s=0, until_s=29, gone_s=30),),
+    ),
+    Case(
+        says="Prometheus was frozen for 70 s, longer than any window",
+        series={MISSED: frozen(12, 82, 2, 71), STARTED: frozen(12, 82, 1.7e9, 1.7e9)},
+        firing=(Firing(alert=BLIND, labels=ticket("monitoring", "prometheus"), by_s=82, until_s=91, gone_s=92),),
+        seconds=100,
+    ),
+    Case(
+        says="Prometheus was frozen for 16 s, with its scrape of itself in flight",
+        series={MISSED: lambda s: None if s in (24, 40) else frozen(24, 41, 2, 17)(s)},
+        firing=(Firing(alert=BLIND, labels=ticket("monitoring", "prometheus"), by_s=41, until_s=50, gone_s=51),),
+    ),
+    Case(
+        says="Prometheus was restarted, so that its count begins at 0",
+        series={MISSED: frozen(17, 20, 2, 0), STARTED: frozen(17, 20, 1.7e9, 1.7e9 + 500)},
+        firing=(fires(BLIND, ticket("monitoring", "prometheus"), after_s=0, until_s=29, gone_s=30),),
+    ),
+    Case(
+        says="Prometheus on a busy machine misses 3 evaluations in 10 s",
+        series={MISSED: lambda s: 2.0 + 3 * (s // 10)},
+        firing=(),
+        silent=(BLIND,),
+    ),
+    Case(
+        says="another process that Prometheus scrapes was restarted",
+        series={'process_start_time_seconds{job="api",service="api"}': between(20, 80, 1.7e9 + 500, 1.7e9)},
+        firing=(),
+        silent=(BLIND,),
     ),
 ]
 

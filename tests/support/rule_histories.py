@@ -1,11 +1,13 @@
 """Made-up histories of the lab, second by second.
 
 A history is a healthy lab with some series replaced. A value is the result of a scrape
-at that second, None a failed scrape.
+at that second, None a failed scrape. NaN means that Prometheus itself did not run. It
+wrote no staleness marker then.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +15,10 @@ Value = float | None
 Story = Callable[[int], Value]
 RATE = 8.0  # requests a second that the clients offer
 REPLICAS = ("model-1", "model-2")
+MISSED = (
+    'prometheus_rule_group_iterations_missed_total{job="prometheus",rule_group="lab.yml;lab-api",service="prometheus"}'
+)
+STARTED = 'process_start_time_seconds{job="prometheus",service="prometheus"}'
 BAD_OUTCOMES = ("truncated", "stalled", "inband_error", "http_5xx", "http_429", "timeout", "refused", "corrupted")
 
 
@@ -22,6 +28,11 @@ def steady(value: float) -> Story:
 
 def between(from_s: int, to_s: int, inside: Value, outside: Value) -> Story:
     return lambda second: inside if from_s <= second < to_s else outside
+
+
+def frozen(from_s: int, to_s: int, before: float, after: float) -> Story:
+    """A series of a Prometheus that does not run in between."""
+    return lambda second: before if second < from_s else (math.nan if second < to_s else after)
 
 
 def counted(rate: Callable[[int], float], *, reset_at: int | None = None, gone: range = range(0)) -> Story:
@@ -48,6 +59,8 @@ def lab(rate: float = RATE, **shares: Callable[[int], float]) -> dict[str, Story
     series: dict[str, Story] = {
         'up{job="api",service="api"}': steady(1),
         'up{job="pushgateway",service="pushgateway"}': steady(1),
+        MISSED: steady(2),
+        STARTED: steady(1.7e9),
         'llmlab_queue_depth{job="api",service="api"}': steady(0),
         "llmchaos_client_offered_total": counted(lambda s: rate),
         "llmchaos_client_good_total": counted(lambda s: rate * (1 - bad(s))),
@@ -119,6 +132,10 @@ def _values(story: Story, seconds: int) -> list[str]:
     """Values for promtool. Prometheus writes one `stale` when a series vanishes."""
     found = [story(second) for second in range(seconds + 1)]
     return [
-        f"{value:g}" if value is not None else ("stale" if i and found[i - 1] is not None else "_")
+        "_"
+        if value is not None and math.isnan(value)
+        else f"{value:.12g}"
+        if value is not None
+        else ("stale" if i and found[i - 1] is not None else "_")
         for i, value in enumerate(found)
     ]
