@@ -2089,6 +2089,30 @@ SILENCE: tuple[InstrumentDefect, ...] = (
         tests=("test_judge.py::TestAFaultOnPrometheus::test_what_it_alone_records_is_inconclusive",),
     ),
     InstrumentDefect(
+        name="alert-of-a-blind-prometheus-is-on-time",
+        what="the time of an alert is exact, although Prometheus saw nothing for a while before it",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/trial.py",
+                old='after_s=Seconds(one.after_s, blind=self.blind if one.kind == "alert" else None),',
+                new="after_s=Seconds(one.after_s),",
+            ),
+        ),
+        tests=("test_trial.py::test_an_alert_of_a_blind_prometheus_fired_by_its_first_sample_at_the_latest",),
+    ),
+    InstrumentDefect(
+        name="alert-by-the-revert-of-a-blind-prometheus",
+        what="after a fault on Prometheus, alerts about any service count after our own revert",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/trial/attribution.py",
+                old='is_late_report = blinded is not None and one.kind == "alert" and one.service == blinded',
+                new='is_late_report = blinded is not None and one.kind == "alert"',
+            ),
+        ),
+        tests=("test_attribution.py::test_an_alert_about_a_blinded_prometheus_counts_after_the_revert",),
+    ),
+    InstrumentDefect(
         name="silence-of-a-dead-remediator",
         what="no action was taken, where the remediator does not run",
         patches=(
