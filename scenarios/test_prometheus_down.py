@@ -32,7 +32,7 @@ def test_what_only_prometheus_counts_is_inconclusive(trial):
     with pytest.raises(Inconclusive, match="hit prometheus"):
         assert trial.slo("availability").met
     with pytest.raises(Inconclusive, match="hit prometheus"):
-        assert "ServiceDown" not in trial.alerts
+        assert "RequestStuck" not in trial.alerts
     with pytest.raises(Inconclusive, match="hit prometheus"):
         assert trial.attempts_per_request <= 1.05
 
