@@ -184,6 +184,16 @@ def test_a_port_that_opens_while_a_reject_begins_is_closed(tmp_path: Path) -> No
     asyncio.run(both())
 
 
+def test_a_port_that_another_program_took_during_a_reject_opens_later(world: World) -> None:
+    with world.fault("reject") as fault:
+        taken = socket.create_server(("127.0.0.1", world.port))
+        with taken:
+            fault.end()
+            assert fault.state()["state"] == "ended"
+
+    until(lambda: world.knock() == "complete", "the agent's port is open again", 5)
+
+
 def test_a_share_of_connections_is_hit_and_the_same_ones_for_a_seed(world: World) -> None:
     def hits(seed: int) -> list[bool]:
         with world.fault("reset", share=0.5, seed=seed) as fault:
@@ -482,15 +492,16 @@ def test_a_stall_begins_after_its_tokens_and_ends_with_the_fault(world: World) -
 
 @pytest.mark.parametrize("kind", ["truncate", "inband_error", "malformed", "duplicate", "stall"])
 def test_a_fault_that_has_ended_hits_no_open_stream(world: World, kind: str) -> None:
-    world.service.gap_s = 0.05
+    world.service.gap_s = 0.3
     with world.client() as client, world.fault(kind, after_tokens=6) as fault:
         answers: list[Answer] = []
         asking = threading.Thread(target=lambda: answers.append(client.post()))
         asking.start()
-        until(lambda: world.service.requests and len(world.service.requests[0].sent_s) >= 2, "two tokens")
+        until(lambda: world.service.requests and world.service.requests[0].sent_s, "the first token")
 
         fault.end()
 
+        world.service.gap_s = 0.01
         asking.join()
         assert answers[0].body == STREAM
         assert (fault.count("met"), fault.count()) == (1, 0)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BACKLOG: Final = 1024
 _LOOK_S: Final = 0.05
+_REOPENS_S: Final = 0.2
 _REMEMBERED_IDS: Final = 10_000
 
 
@@ -63,6 +64,7 @@ class Agent:
         self._server: asyncio.Server | None = None
         self._ending: asyncio.Task[Lease] | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._reopening: asyncio.Task[None] | None = None
         self._listening = asyncio.Lock()
 
     # Connections.
@@ -76,6 +78,18 @@ class Agent:
                 )
                 if self._is_closed():  # since a fault that began meanwhile
                     self._close()
+
+    async def _listen_again(self) -> None:
+        """Open the listener once its port is free. Another program may have it."""
+        is_logged = False
+        while True:
+            try:
+                return await self.listen()
+            except OSError as error:
+                if not is_logged:
+                    self._log("the port is taken", port=self._settings.port, error=str(error))
+                is_logged = True
+                await asyncio.sleep(_LOOK_S)
 
     def _is_closed(self) -> bool:
         reject = self.link.leases.get("reject")
@@ -136,7 +150,7 @@ class Agent:
                 writer.close()
                 break
         self._watch = None
-        await self.listen()
+        await self._listen_again()
 
     def exchange(self, head: RequestHead) -> Exchange:
         """A request that has arrived, with the faults that may hit it."""
@@ -213,7 +227,8 @@ class Agent:
             except Exception as error:  # noqa: BLE001 - one connection must not keep the fault on all others
                 self._log("a connection did not end the fault", fault=id_, error=f"{type(error).__name__}: {error}")
         if isinstance(lease.fault, Reject):
-            await self.listen()
+            self._reopening = asyncio.get_running_loop().create_task(self._listen_again())
+            await asyncio.wait({self._reopening}, timeout=_REOPENS_S)
         self._log("fault ended", fault=lease.described())
         return lease
 
