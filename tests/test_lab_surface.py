@@ -49,7 +49,7 @@ def test_options_are_given_by_name_and_have_these_defaults():
         "CurrentTest.claim": {"keep": False},
         "Lab.say": {"deadline_s": None},
         "Lab.firing": {"of_services": False},
-        "Lab.load": {"arrivals": None, "longest_s": 300.0, "remediator": True, "wire": None},
+        "Lab.load": {"arrivals": None, "longest_s": 300.0, "remediator": True, "wire": None, "read": ()},
         "Lab.hold_until": {"deadline_s": required, "what": required},
         "Lab.hold_steady": {"deadline_s": None},
         "Lab.inject": {"abort_if": None, "blast_radius": None, "patience_s": 40.0},

@@ -12,7 +12,15 @@ from pytest_llmchaos.errors import NoVictim
 from pytest_llmchaos.faults.base import OnTarget
 from pytest_llmchaos.faults.kill import Kill
 from pytest_llmchaos.model import Injection
-from pytest_llmchaos.plan.schedule import ScheduledAct, entry_of, plan_trial, require_capacity, schedule, schedule_bytes
+from pytest_llmchaos.plan.schedule import (
+    ScheduledAct,
+    described,
+    entry_of,
+    plan_trial,
+    require_capacity,
+    schedule,
+    schedule_bytes,
+)
 from pytest_llmchaos.plan.seeds import MAX_SEED, parse_seed, rng_for
 
 SERVICES = ("api", "model-1", "model-2")
@@ -138,6 +146,28 @@ def test_a_value_without_stable_text_is_shown_by_its_type():
     odd, plain = (OnTarget(primitive=one, target="api") for one in (Odd(), Kill()))
     assert entry_of(planned(fault=odd)).injections[0].options == {"how": "object", "when": [None, 1, "object"]}
     assert entry_of(planned(fault=plain)).injections[0].options == {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (faults.kill("api"), "kill api at +0 s"),
+        (faults.flaky("api", status=529, share=0.3), "flaky(status=529, share=0.3) api at +0 s"),
+        (
+            faults.flaky("api", match=faults.match(path="/v1/*", streaming=True)),
+            "flaky(status=503, share=0.3, match=path=/v1/*, streaming=True) api at +0 s",
+        ),
+        (
+            faults.timed(faults.kill("api"), at="after:chat#3.first_token"),
+            "kill api at +0 s, begins after:chat#3.first_token",
+        ),
+    ],
+    ids=str,
+)
+def test_an_act_is_described_with_its_options(fault, words):
+    (act,) = fault.plan(random.Random(1), SERVICES)
+
+    assert described(act) == words
 
 
 def test_more_victims_at_once_than_the_blast_radius_allows_are_refused():

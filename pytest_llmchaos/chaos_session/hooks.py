@@ -18,7 +18,7 @@ from pytest_llmchaos.evidence.redaction import hide, redact
 from pytest_llmchaos.experiment_mark import experiment_of, wire_of
 from pytest_llmchaos.host.identity import new_run_name
 from pytest_llmchaos.plan.experiment import hypothesis_of
-from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.plan.schedule import described, plan_trial
 from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.replay import read_replay
 from pytest_llmchaos.session.settings import Settings, choose_runtime, default_backend
@@ -292,7 +292,7 @@ def plan_lines(campaign: Campaign) -> Iterator[str]:
         yield f"requests: {subject.requests} to {subject.api}, model {subject.model}"
     for trial in campaign.schedule():
         plan, entry = trial.plan, trial.entry
-        acts = ", ".join(map(str, plan.injections)) or "no fault"
+        acts = ", ".join(map(described, plan.injections)) or "no fault"
         lacking = campaign.lacking(plan)
         skipped = f" (skipped: needs {', '.join(lacking)})" if lacking else ""
         yield f"{plan.scenario}: {acts}; {entry.load}; {entry.arrivals} arrivals {entry.arrivals_sha256[:12]}{skipped}"

@@ -28,6 +28,7 @@ from pytest_llmchaos.trial.slo_result import ledger_entry
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Fault
     from pytest_llmchaos.session.run import Run
+    from pytest_llmchaos.subject.lab import Subject
     from pytest_llmchaos.trial.perform import Performed
 
 NOT_PERFORMED = "the claim was not performed, because the session ended before it"
@@ -80,19 +81,27 @@ class Campaign:
                 that it takes no HTTP/1.
             NoVictim: A target matches no service.
         """
-        subject = self.settings.subject if self._run is None else self._run.subject
+        self._require_readable(self.settings.subject, faults)
+
+    def _require_all_readable(self, subject: Subject) -> None:
+        """Check the faults of all trials against a stack whose settings are known."""
+        for trial in self._schedule:
+            if not self.lacking(trial.plan):
+                self._require_readable(subject, trial.plan.experiment.faults, f"scenario {trial.plan.scenario!r}: ")
+
+    def _require_readable(self, subject: Subject, faults: Iterable[Fault], where: str = "") -> None:
         for fault in faults:
             wired_services([fault], self.services)  # names a service that it lacks
             read = wired_services([fault], self.services, reads_http=True)
             for service, shown in subject.unreadable:
                 if service in read:
                     raise BadScenario(
-                        f"{fault} has to read requests of {service} as HTTP/1 without TLS, and {service} takes {shown}: choose a "
+                        f"{where}{fault} has to read requests of {service} as HTTP/1 without TLS, and {service} takes {shown}: choose a "
                         f"fault of connections ({OF_CONNECTIONS}), or a service behind the end of TLS"
                     )
             if subject.requests.tls and subject.api in read:
                 raise BadScenario(
-                    f"{fault} has to read requests of {subject.api}, and clients send them through TLS (llmchaos_tls): choose "
+                    f"{where}{fault} has to read requests of {subject.api}, and clients send them through TLS (llmchaos_tls): choose "
                     f"a fault of connections ({OF_CONNECTIONS}), or a service behind the end of TLS"
                 )
 
@@ -156,7 +165,7 @@ class Campaign:
         if not self.settings.subject.own:
             return []
         self.run.wire = self.wire()
-        return self.run.foresee()
+        return self.run.foresee(self._require_all_readable)
 
     def misspelt_targets(self) -> list[str]:
         """List entries of `llmchaos_targets` that a user's stack lacks."""
@@ -169,9 +178,7 @@ class Campaign:
         """
         self.run.wire = self.wire()
         self.run.preflight()
-        for trial in self._schedule:  # the preflight has read the services' settings
-            if not self.lacking(trial.plan):
-                self.require_readable(trial.plan.experiment.faults)
+        self._require_all_readable(self.run.subject)  # the preflight has read its services' settings
         self.run.announce([trial.entry for trial in self._schedule])
 
     def perform_once(self, plan: TrialPlan) -> Performed:

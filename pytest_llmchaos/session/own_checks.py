@@ -73,22 +73,21 @@ def examine(subject: Subject, problems: Problems, wire: Collection[str] = ()) ->
     return examined
 
 
-def foresee(settings: Settings, wire: Collection[str] = ()) -> list[str]:
+def foresee(
+    settings: Settings, wire: Collection[str] = (), require: Callable[[Subject], None] = lambda _: None
+) -> list[str]:
     """Return lines on what the start of a run would find now. Nothing is touched.
 
     Args:
         settings: the run's settings.
         wire: services that need a fault agent.
+        require: raises BadScenario if the session's faults cannot hit the stack.
     """
     problems, lines = Problems(), list[str]()
     subject = examine(settings.subject, problems, wire)
     if subject is not None:
         lines += [f"note: {line}" for line in subject.notices]
-        lines += [
-            f"note: {service} takes {shown}, so faults that read requests cannot hit it"
-            for service, shown in subject.unreadable
-            if service in subject.targets
-        ]
+        problems.of(require, subject)
         if subject.attach:
             lines += problems.of(_targets, settings, subject, problems) or ()
     return lines + [f"not ready: {line}" for error in problems.errors for line in str(error).splitlines()]

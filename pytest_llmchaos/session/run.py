@@ -153,9 +153,12 @@ class Run:
         self._runtime = runtime
         return runtime
 
-    def foresee(self) -> list[str]:
-        """Return lines on what the start would find in a user's stack, untouched."""
-        return own_checks.foresee(self.settings, self.wire)
+    def foresee(self, require: Callable[[Subject], None]) -> list[str]:
+        """Return lines on what the start would find in a user's stack, untouched.
+
+        `require` raises BadScenario if the session's faults cannot hit it.
+        """
+        return own_checks.foresee(self.settings, self.wire, require)
 
     def misspelt_targets(self) -> list[str]:
         """List entries of `llmchaos_targets` that a user's stack lacks."""

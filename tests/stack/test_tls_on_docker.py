@@ -67,9 +67,10 @@ def test_a_session_is_refused_before_the_start_by_the_services_settings(tiny):
     assert sessions.lines(tiny.reports) == []
 
 
-def test_the_plan_names_the_service(tiny):
+def test_the_plan_names_the_scenario(tiny):
     declare(tiny, COMPOSE + SHOWN)
 
     _, said = tiny.run("--chaos-plan")
 
-    assert "note: vault takes TLS on port 8443 (its health check requests https://localhost:8443), so faults" in said
+    assert "reading: flaky(status=503, share=1.0) vault at +0 s" in said
+    assert "not ready: scenario 'reading': flaky vault has to read requests of vault as HTTP/1 without TLS" in said
