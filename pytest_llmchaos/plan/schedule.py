@@ -14,7 +14,7 @@ import msgspec
 
 from pytest_llmchaos.errors import BadScenario, NoVictim
 from pytest_llmchaos.faults.base import options_of, plain, plain_strength
-from pytest_llmchaos.model import replica_name
+from pytest_llmchaos.model import BeginsAtMoment, replica_name
 from pytest_llmchaos.plan.experiment import STEADY_DEADLINE_FACTOR, STEADY_DEADLINE_MARGIN_S, Experiment, TrialPlan
 from pytest_llmchaos.plan.seeds import rng_for
 
@@ -223,7 +223,8 @@ def entry_of(plan: TrialPlan) -> ScheduleEntry:
 
 def described(act: Injection) -> str:
     """Return an act with its options, as `flaky(status=503, share=0.3) api at +0 s`."""
-    options = ", ".join(f"{name}={value}" for name, value in plain_strength(act.fault).items())
+    worded = {"at", "on"} if isinstance(act.fault, BeginsAtMoment) else set()
+    options = ", ".join(f"{name}={value}" for name, value in plain_strength(act.fault).items() if name not in worded)
     return f"{act.fault.kind}({options}){str(act).removeprefix(act.fault.kind)}" if options else str(act)
 
 
