@@ -596,6 +596,20 @@ def test_a_connection_counts_as_hit_once_whatever_else_starts_and_ends(world: Wo
         assert (fault.count("met"), fault.count()) == (1, 1)
 
 
+def test_a_connection_is_busy_until_its_answer_has_ended(world: World) -> None:
+    def busy() -> int:
+        return int(world.control(do="list")["ok"]["seen"]["busy"])
+
+    world.service.gap_s = 0.1
+    with world.client() as idle, world.client() as client:
+        assert is_good(idle.get())
+        assert busy() == 0
+        client.socket.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        until(lambda: busy() == 1, "the answer is on its way")
+        until(lambda: busy() == 0, "it has ended", 5)
+        assert DONE in client.socket.recv(1 << 16)
+
+
 def test_connections_without_http_are_counted_for_faults_on_requests(world: World) -> None:
     hello = b"\x16\x03\x01\x00\x05hello"
     with world.client() as before, world.client() as after, world.client() as plain:

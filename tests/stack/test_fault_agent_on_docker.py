@@ -1,5 +1,7 @@
 """Fault agents at containers, and their deaths."""
 
+import contextlib
+import http.client
 import os
 import signal
 import statistics
@@ -33,6 +35,7 @@ while True:
         if one.recv(4096)[:2] == bytes.fromhex("1603"):
             one.sendall(bytes.fromhex("15030300020270"))
 """
+SLOW = SERVER.replace("self.end_headers()", 'self.end_headers(); __import__("time").sleep(1)')
 AT_ITS_ADDRESS = SERVER.replace(
     '("", 8080)', '(__import__("socket").gethostbyname(__import__("socket").gethostname()), 8080)'
 )
@@ -307,6 +310,28 @@ def test_agents_leave_with_proof(world, armed, desk):
     assert '"removed"' in log.splitlines()[-1]
     assert armed.wire_faults("desk").faults == ()
     assert answers(address_of(desk))
+
+
+def test_an_answer_on_its_way_to_another_client_ends_before_the_agent_leaves(world, started):
+    slow = started("slow", labels=world.labels, command=SLOW, waits=False)
+    until(lambda: answers(address_of(slow), timeout_s=3), "it listens", AGAIN_S)
+    runtime = world.compose()
+    runtime.wire_arm(["slow"])
+    bodies = []
+
+    def get():
+        with contextlib.closing(http.client.HTTPConnection(*address_of(slow), timeout=5)) as connection:
+            connection.request("GET", "/")
+            bodies.append(connection.getresponse().read())
+
+    client = threading.Thread(target=get)
+    client.start()
+    until(lambda: runtime._ask_agent("slow", {"do": "list"})["ok"]["seen"]["busy"] == 1, "the answer is on its way")
+    runtime.wire_disarm()
+    client.join()
+
+    assert bodies == [b"hello"]
+    assert world.agents_of(slow) == []
 
 
 # Refusals, before anything is touched.

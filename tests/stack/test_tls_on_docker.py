@@ -72,5 +72,5 @@ def test_the_plan_names_the_scenario(tiny):
 
     _, said = tiny.run("--chaos-plan")
 
-    assert "reading: flaky(status=503, share=1.0) vault at +0 s" in said
+    assert "reading: flaky(status=503, share=0.3) vault at +0 s" in said
     assert "not ready: scenario 'reading': flaky vault has to read requests of vault as HTTP/1 without TLS" in said

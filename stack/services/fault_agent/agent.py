@@ -152,6 +152,11 @@ class Agent:
         self._watch = None
         await self._listen_again()
 
+    @property
+    def busy(self) -> int:
+        """Number of connections with a request whose answer has not ended."""
+        return sum(talk.is_busy for talk in self._talks)
+
     def exchange(self, head: RequestHead) -> Exchange:
         """A request that has arrived, with the faults that may hit it."""
         self.requests += 1

@@ -74,7 +74,7 @@ async def _perform(agent: Agent, asked: dict[str, object]) -> dict[str, object]:
     if what == "list":
         return {
             "at_unix_s": time.time(),
-            "seen": {"connections": agent.connections, "requests": agent.requests},
+            "seen": {"connections": agent.connections, "requests": agent.requests, "busy": agent.busy},
             "faults": [lease.described() for lease in agent.leases.all()],
         }
     if what == "protocols":

@@ -21,6 +21,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 from fault_agent.listening import DEVICES, has_network, read_outside_ports
 from fault_agent.redirect import Library, Nft, Redirect, RedirectError
@@ -33,6 +34,9 @@ ANSWER_S = 1.2
 PORTS_S = 1.0
 # A proxy that hangs cannot be killed without CAP_KILL. The end of this process does it.
 HANGS_S = 3.0
+# Clients other than the load's may still get an answer when the agent leaves.
+DRAIN_S = 3.0
+DRAIN_LOOK_S = 0.02
 FAILED, SERVICE_ENDED, HANGS = 1, 3, 4
 PROXY_USER = 65534
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
@@ -76,6 +80,16 @@ def _remove_left_over(nft: Nft) -> int:
     return 0
 
 
+class _Seen(TypedDict):
+    busy: int
+
+
+class _Listed(TypedDict):
+    """The proxy's answer to `list`, as far as this process needs it."""
+
+    seen: _Seen
+
+
 @dataclass(kw_only=True)
 class Control:
     """Connection to the proxy's control socket.
@@ -89,6 +103,14 @@ class Control:
 
     def answers(self, within_s: float) -> bool:
         """True if the proxy answers in time."""
+        return self._list(within_s) is not None
+
+    def is_busy(self, within_s: float) -> bool:
+        """True if the proxy reports in time that answers are on their way."""
+        listed = self._list(within_s)
+        return listed is not None and listed["seen"]["busy"] > 0
+
+    def _list(self, within_s: float) -> _Listed | None:
         try:
             if self._connection is None:
                 self._connection = self._connect()
@@ -100,10 +122,11 @@ class Control:
                 if not piece:
                     raise ConnectionResetError("the proxy closed its control socket")
                 answer += piece
-            return "ok" in json.loads(answer)
-        except (OSError, ValueError):
+            listed: _Listed = json.loads(answer)["ok"]
+            return listed
+        except (OSError, ValueError, KeyError):
             self.close()
-            return False
+            return None
 
     def _connect(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -215,7 +238,11 @@ class Parent:
         self._control.close()
 
     def _leave(self) -> int:
+        """Let new connections pass, then let answers on their way end."""
         self._redirect.remove()
+        end_s = time.monotonic() + DRAIN_S
+        while (left_s := end_s - time.monotonic()) > 0 and self._control.is_busy(left_s):
+            time.sleep(DRAIN_LOOK_S)
         log("removed")
         return 0
 

@@ -322,6 +322,13 @@ class Conversation:
         self._ask(held)
 
     @property
+    def is_busy(self) -> bool:
+        """True until the client has the answers to all its requests."""
+        to_client = self.client.transport
+        is_sending = to_client is not None and to_client.get_write_buffer_size() > 0
+        return bool(self._exchanges) or self._asked is not None or is_sending
+
+    @property
     def is_unread(self) -> bool:
         """True if the connection never carried an HTTP/1 request."""
         return self._is_raw and not self._is_http
