@@ -765,7 +765,9 @@ def test_an_orphan_of_a_name_that_a_live_run_has_too_is_left_alone(daemon, capsy
 def test_a_compose_command_is_matched_by_its_whole_project_name():
     def command(project):
         words = ("docker", "compose", "-p", project, "up")
-        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *words])
+        echo = "import sys; [print(line, end='', flush=True) for line in sys.stdin]"
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        return subprocess.Popen([sys.executable, "-c", echo, *words], text=True, **pipes)
 
     dead, sibling = command("llmchaos-1-abcd"), command("llmchaos-1-abcd-gw1")
     try:
@@ -775,11 +777,13 @@ def test_a_compose_command_is_matched_by_its_whole_project_name():
         removal.end_compose("llmchaos-1-abcd")
 
         assert dead.wait(timeout=5) == -signal.SIGKILL
-        assert sibling.poll() is None
+        sibling.stdin.write("here\n")  # a process that was killed answers nothing more
+        sibling.stdin.flush()
+        assert sibling.stdout.readline() == "here\n"
     finally:
         for one in (dead, sibling):
             one.kill()
-            one.wait()
+            one.communicate()
 
 
 def test_only_a_helper_process_that_lives_is_ended(tmp_path, monkeypatch):
