@@ -31,7 +31,7 @@ def port(target, **more):
         ({"healthcheck": {"test": ["CMD-SHELL", "wget -q https://127.0.0.1/ || exit 1"]}}, "TLS on port 443"),
         ({"expose": ["8080"], "healthcheck": {"test": [*CURL, "https://localhost:8443/health"]}}, ""),
         ({"healthcheck": {"test": [*CURL, "https://localhost.example.org/"]}}, ""),
-        ({"healthcheck": {"test": [*CURL, "https://huggingface.co/"]}}, ""),
+        ({"healthcheck": {"test": [*CURL, "https://models.example.org/"]}}, ""),
         ({"healthcheck": {"test": [*CURL, "http://localhost:8080/"]}}, ""),
         ({"healthcheck": {"test": ["CMD", "grpc_health_probe", "-addr=:50051"]}}, "HTTP/2 on port 50051"),
         ({"command": ["vllm", "serve", "--ssl-keyfile", "/k"]}, "TLS (its command has --ssl-keyfile)"),

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 PROOF_WITHIN_S = 10.0
 LONGEST_S = 3600.0  # of delays and pauses, as in stack/services/fault_agent
 MOST_TOKENS = 1_000_000
-# Faults that need not read requests, for messages.
-OF_CONNECTIONS = "latency, bandwidth, black_hole, reset, reject"
+# The way out where requests cannot be read, for messages.
+UNREADABLE_WAY = (
+    "choose a fault of connections (latency, bandwidth, black_hole, reset, reject), or a service behind the end of TLS"
+)
 
 WireOption = str | int | float | tuple[tuple[str, str | bool], ...]
 

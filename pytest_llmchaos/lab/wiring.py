@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario, HealFailed, InvalidExperiment, NotReady
 from pytest_llmchaos.faults.base import check_target, victims_of
-from pytest_llmchaos.faults.wire_faults import OF_CONNECTIONS
+from pytest_llmchaos.faults.wire_faults import UNREADABLE_WAY
 from pytest_llmchaos.model import BeginsAtMoment, ReadsRequests
 from pytest_llmchaos.runtime.abilities import grant
 
@@ -100,7 +100,7 @@ class Wiring:
             ports = ", ".join(f"{protocol} on port {port}" for port, protocol in sorted(protocols.items()))
             raise InvalidExperiment(
                 f"a fault of {shown} has to read requests of {service} as HTTP/1 without TLS, and {service} takes {ports}: "
-                f"choose a fault of connections ({OF_CONNECTIONS}), or a service behind the end of TLS"
+                f"{UNREADABLE_WAY}"
             )
         self._readable.add(service)
 

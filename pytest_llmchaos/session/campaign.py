@@ -14,7 +14,7 @@ from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.evidence.journal_lines import Claim
 from pytest_llmchaos.evidence.trial_result import ClaimOutcome
 from pytest_llmchaos.faults.compositions import wired_services
-from pytest_llmchaos.faults.wire_faults import OF_CONNECTIONS
+from pytest_llmchaos.faults.wire_faults import UNREADABLE_WAY
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.plan import schedule as planning
 from pytest_llmchaos.plan.experiment import TrialPlan
@@ -96,13 +96,13 @@ class Campaign:
             for service, shown in subject.unreadable:
                 if service in read:
                     raise BadScenario(
-                        f"{where}{fault} has to read requests of {service} as HTTP/1 without TLS, and {service} takes {shown}: choose a "
-                        f"fault of connections ({OF_CONNECTIONS}), or a service behind the end of TLS"
+                        f"{where}{fault} has to read requests of {service} as HTTP/1 without TLS, and {service} takes {shown}: "
+                        f"{UNREADABLE_WAY}"
                     )
             if subject.requests.tls and subject.api in read:
                 raise BadScenario(
-                    f"{where}{fault} has to read requests of {subject.api}, and clients send them through TLS (llmchaos_tls): choose "
-                    f"a fault of connections ({OF_CONNECTIONS}), or a service behind the end of TLS"
+                    f"{where}{fault} has to read requests of {subject.api}, and clients send them through TLS (llmchaos_tls): "
+                    f"{UNREADABLE_WAY}"
                 )
 
     def require_met(self, plan: TrialPlan) -> None:

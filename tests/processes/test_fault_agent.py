@@ -16,6 +16,7 @@ from random import Random
 import pytest
 from support import agent_process, wire
 from support.agent_process import SERVICES, free_port
+from support.agent_process import Agent as AgentProcess
 from support.agent_world import DONE, EVENTS, WORDS, Answer, Service, World
 from support.waiting import until
 
@@ -608,6 +609,22 @@ def test_a_connection_is_busy_until_its_answer_has_ended(world: World) -> None:
         until(lambda: busy() == 1, "the answer is on its way")
         until(lambda: busy() == 0, "it has ended", 5)
         assert DONE in client.socket.recv(1 << 16)
+
+
+def test_a_connection_with_another_protocol_is_not_busy(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        agent = AgentProcess(server.getsockname()[1], tmp_path)
+        try:
+            with socket.create_connection(("127.0.0.1", agent.port), timeout=5) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: chat\r\nConnection: upgrade\r\n\r\n")
+                service, _ = server.accept()
+                with service:
+                    until(lambda: agent.ask({"do": "list"})["seen"]["busy"] == 1, "the request is on its way")
+                    service.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\nhello")
+                    assert client.recv(100).startswith(b"HTTP/1.1 101")
+                    assert agent.ask({"do": "list"})["seen"]["busy"] == 0
+        finally:
+            agent.stop()
 
 
 def test_connections_without_http_are_counted_for_faults_on_requests(world: World) -> None:

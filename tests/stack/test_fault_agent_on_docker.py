@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import machine, tiny_stack
-from support.docker_agents import SERVER, Onlooker, World, address_of, answers, status_of
+from support.docker_agents import SERVER, TLS_SERVER, Onlooker, World, address_of, answers, status_of
 from support.stacks import require
 from support.waiting import until
 
@@ -26,15 +26,6 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 REACHABLE_S = 2.0
 AGAIN_S = 20.0
 FLAKY = {"lease_s": 120, "seed": 7, "status": 503}
-# Refuses each handshake, as a server of TLS does that serves another name.
-TLS_SERVER = """
-import socket
-server = socket.create_server(("", 8080))
-while True:
-    with server.accept()[0] as one:
-        if one.recv(4096)[:2] == bytes.fromhex("1603"):
-            one.sendall(bytes.fromhex("15030300020270"))
-"""
 SLOW = SERVER.replace("self.end_headers()", 'self.end_headers(); __import__("time").sleep(1)')
 AT_ITS_ADDRESS = SERVER.replace(
     '("", 8080)', '(__import__("socket").gethostbyname(__import__("socket").gethostname()), 8080)'
@@ -284,7 +275,7 @@ def test_the_protocols_of_a_service_are_those_that_it_answers(runtime, started, 
     started("vault", labels=world.labels, command=TLS_SERVER, waits=False)
     runtime.wire_arm(["vault"])
 
-    until(lambda: runtime.wire_protocols("vault") == {8080: "TLS"}, "the vault listens", AGAIN_S)
+    until(lambda: runtime.wire_protocols("vault") == {8443: "TLS"}, "the vault listens", AGAIN_S)
     assert runtime.wire_protocols("desk") == {8080: "HTTP/1"}
     runtime.wire_end("vault", runtime.wire_start("vault", "latency", lease_s=5, seed=1, delay_s=0.01))
 

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import pytest
 from support import sessions, tiny_stack
+from support.docker_agents import TLS_SERVER
 from support.stacks import require
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(120)]
 
-# Refuses each handshake, as a server of TLS does that serves another name.
-VAULT = """
-import socket
-server = socket.create_server(("", 8443))
-while True:
-    with server.accept()[0] as one:
-        if one.recv(4096)[:2] == bytes.fromhex("1603"):
-            one.sendall(bytes.fromhex("15030300020270"))
-"""
 COMPOSE = """
   vault:
     <<: *service
@@ -33,7 +25,7 @@ SHOWN = """
 def tiny(tmp_path):
     require("sim")
     made = tiny_stack.make(tmp_path / "user", tiny_stack.image())
-    (made.folder / "vault.py").write_text(VAULT)
+    (made.folder / "vault.py").write_text(TLS_SERVER)
     made.scenario("reading", 'flaky("vault")', tiny_stack.PASSING)
     ini = made.folder / "pytest.ini"
     ini.write_text(ini.read_text().replace("llmchaos_targets = desk", "llmchaos_targets = desk vault"))

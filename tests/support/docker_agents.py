@@ -36,6 +36,15 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_): pass
 ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 """
+# Refuses each handshake, as a server of TLS does that serves another name.
+TLS_SERVER = """
+import socket
+server = socket.create_server(("", 8443))
+while True:
+    with server.accept()[0] as one:
+        if one.recv(4096)[:2] == bytes.fromhex("1603"):
+            one.sendall(bytes.fromhex("15030300020270"))
+"""
 # Sends one request to a container by its name.
 CLIENT = "import sys, urllib.request; print(urllib.request.urlopen(f'http://{sys.argv[1]}:8080/', timeout=5).read().decode())"
 # Lists the kernel's tables of nftables, without the agent's code.

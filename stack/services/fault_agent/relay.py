@@ -323,10 +323,10 @@ class Conversation:
 
     @property
     def is_busy(self) -> bool:
-        """True until the client has the answers to all its requests."""
+        """True until the client has the answers to all its requests of HTTP/1."""
         to_client = self.client.transport
         is_sending = to_client is not None and to_client.get_write_buffer_size() > 0
-        return bool(self._exchanges) or self._asked is not None or is_sending
+        return is_sending or (not self._is_raw and (bool(self._exchanges) or self._asked is not None))
 
     @property
     def is_unread(self) -> bool:
