@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+import socket
 from itertools import pairwise
 
 import pytest
@@ -231,21 +232,29 @@ def test_an_http_1_0_client_gets_its_stream_without_chunk_framing() -> None:
 
 
 def test_a_client_that_does_not_read_is_cut_off_before_it_fills_the_memory() -> None:
+    model = "m" * 4096  # each event carries it: one answer has 35 MB, more than any machine's kernel holds for it
+
     async def scenario() -> None:
-        async with world(LAB_TOKEN_GAP_S="0.0001", LAB_TOKENS_PER_S="1000000", LAB_FIRST_TOKEN_S="0.001") as lab:
+        async with world(
+            LAB_TOKEN_GAP_S="0.0001", LAB_TOKENS_PER_S="1000000", LAB_FIRST_TOKEN_S="0.001", LAB_MODEL=model
+        ) as lab:
             host, port = lab.url.removeprefix("http://").split(":")
-            reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
-            asks = lab.ask("x", stream=True, max_tokens=8000)
-            body = json.dumps(asks).encode()
-            for _ in range(4):  # one answer may fit into the kernel's buffers, four do not
-                writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
-                writer.write(body)
+            client = socket.socket()
+            # Without a bound some kernels let this buffer grow to 32 MB.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect((host, int(port)))
+            reader, writer = await asyncio.open_connection(sock=client, limit=1024)
+            body = json.dumps(lab.ask("x", model=model, stream=True, max_tokens=8000)).encode()
+            writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body))
+            writer.write(body)
+            stats = lab.engine.scheduler.stats
             await until_async(
-                lambda: lab.engine.scheduler.stats.finished["abort"] == 1, "the engine gives up on it", 20
+                lambda: stats.finished["abort"] == 1, "the engine gives up on it", 20, seen=lambda: stats.finished
             )
             writer.close()
             del reader
 
+            assert stats.finished["length"] == 0
             assert lab.engine.scheduler.unfinished == 0
 
     asyncio.run(scenario())
