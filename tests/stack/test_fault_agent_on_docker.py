@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import machine, tiny_stack
+from support import tiny_stack
 from support.docker_agents import SERVER, TLS_SERVER, Onlooker, World, address_of, answers, status_of
 from support.stacks import require
 from support.waiting import until
@@ -249,11 +249,15 @@ def test_an_agent_of_another_run_is_respected(world, runtime, desk):
         other.wire_arm(["desk"])
 
 
-HELD, CLIENT_WAITS_S, MOMENT_S = 100, 0.01, 0.02
+HELD, CLIENT_WAITS_S, MOMENT_S = 20, 0.01, 0.02
 
 
-def test_the_runtime_learns_of_a_held_message_within_20_ms(runtime, desk, record_testsuite_property):
-    """So much later than the message a fault of `faults.timed` begins."""
+def test_the_runtime_learns_of_a_held_message_within_20_ms(runtime, desk):
+    """So much later than the message a fault at a message begins.
+
+    The median, which other work on the machine hardly moves. `benchmarks/runtimes.py`
+    has the 99th percentile.
+    """
     target, late_s = published(desk), []
     for _ in range(HELD):
         id_ = runtime.wire_start("desk", "hold", lease_s=20, seed=0, event="received")
@@ -264,11 +268,7 @@ def test_the_runtime_learns_of_a_held_message_within_20_ms(runtime, desk, record
         runtime.wire_end("desk", id_)
         client.join()
 
-    median_s, p99_s = statistics.median(late_s), sorted(late_s)[-2]
-    record_testsuite_property(
-        "from a held message to the runtime, median and p99 in ms", f"{median_s * 1000:.1f} {p99_s * 1000:.1f}"
-    )
-    assert p99_s <= MOMENT_S * machine.slowness(), (median_s, p99_s)
+    assert statistics.median(late_s) <= MOMENT_S, late_s
 
 
 def test_the_protocols_of_a_service_are_those_that_it_answers(runtime, started, world):
