@@ -75,6 +75,7 @@ def restarted_by_an_operator(lab: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def watched_on_hold(lab: Any) -> Iterator[None]:
     """The remediator runs under an operator's hold, and Prometheus has its counters."""
+    ran = lab.remediator.running
     lab.remediator.ensure(True)
     hold = "/audit/hold"
     try:
@@ -87,6 +88,7 @@ def watched_on_hold(lab: Any) -> Iterator[None]:
         yield
     finally:
         inside(lab, "remediator", "rm", "-f", hold)
+        lab.remediator.ensure(ran)
 
 
 @contextlib.contextmanager
