@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from support import conversations
 from support.agent_process import Agent
 from support.waiting import until
-from support.wire import Flight, Peer, Service, close_all, connect, talk
+from support.wire import KNOCK, Flight, Peer, Service, close_all, connect, reaches, talk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +95,6 @@ def way(request: pytest.FixtureRequest) -> Agent:
 
 def pair(agent: Agent, service: Service) -> tuple[Peer, Peer]:
     """A connection's two ends."""
-    service.forget()
     client = connect(agent.port)
     return client, service.accepted()
 
@@ -324,7 +324,7 @@ class TestEnds:
         for how in ("close", "abort"):
             for first in (0, 1):
                 both = pair(agent, service)
-                both[first].send(b"\x00 no HTTP")
+                both[first].send(KNOCK)
                 getattr(both[first], how)()
                 both[1 - first].sees_the_end()
                 both[1 - first].close()
@@ -483,11 +483,9 @@ class TestService:
         peer.abort()
         client.sees_the_end()
 
-        again = Service(service.port)
-
-        until(agent.accepts, "the agent's port is open")
-        talk(agent.port, again, flights(GET, OK))
-        again.close()
+        with closing(Service(service.port)) as again:
+            until(lambda: reaches(agent.port, again), "the agent's port is open")
+            talk(agent.port, again, flights(GET, OK))
 
     def test_a_refusal_is_a_refusal(self, world):
         agent, service = world
@@ -497,11 +495,9 @@ class TestService:
         assert refused(agent), "a connection that the service refused ended cleanly"
         until(lambda: not agent.accepts(), "the agent's port refuses", 2)
 
-        again = Service(service.port)
-
-        until(agent.accepts, "the agent's port is open again", 2)
-        talk(agent.port, again, flights(GET, OK))
-        again.close()
+        with closing(Service(service.port)) as again:
+            until(lambda: reaches(agent.port, again), "the agent's port is open again", 2)
+            talk(agent.port, again, flights(GET, OK))
 
     def test_streams_of_other_clients_outlive_a_refusal(self, world):
         agent, service = world

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 5.0
 CLIENT, SERVICE = "client", "service"
+KNOCK = b"\x00 no HTTP"
 OPEN: list[Peer] = []  # by this module, and not closed by it yet
 
 
@@ -135,24 +136,10 @@ class Service:
             return None
 
     def accepted(self) -> Peer:
-        """Wait for the next connection that its other side has not ended at once."""
-
-        def find() -> Peer | None:
-            while (peer := self.accept()) is not None:
-                peer.read()
-                if not ((peer.ended or peer.reset) and not peer.got):
-                    return peer
-                peer.close()
-            return None
-
-        peer = until(find, "a connection at the service", DEADLINE_S, every_s=0.001)
+        """Wait for the next connection."""
+        peer = until(self.accept, "a connection at the service", DEADLINE_S, every_s=0.001)
         assert peer is not None
         return peer
-
-    def forget(self) -> None:
-        """Close the connections that wait to be accepted."""
-        while (peer := self.accept()) is not None:
-            peer.close()
 
     def close(self) -> None:
         self.socket.close()
@@ -217,9 +204,37 @@ class _Writer:
             self.ends = False
 
 
+def reaches(port: int, service: Service) -> bool:
+    """True if bytes pass the proxy at `port`.
+
+    Its connections to the service have ended then, so the next one is that of the next
+    client.
+    """
+    try:
+        client = connect(port)
+    except ConnectionError:
+        return False
+    client.send(KNOCK)
+    came: list[Peer] = []
+
+    def arrived() -> bool:
+        while (peer := service.accept()) is not None:
+            came.append(peer)
+        for peer in (client, *came):
+            peer.read()
+        return client.ended or client.reset or any(peer.got == KNOCK for peer in came)
+
+    until(arrived, "the bytes of a new connection", DEADLINE_S, every_s=0.001, seen=lambda: came)
+    passed = any(peer.got == KNOCK for peer in came)
+    client.close()
+    for peer in came:
+        peer.sees_the_end()
+        peer.close()
+    return passed
+
+
 def talk(port: int, service: Service, conversation: Sequence[Flight]) -> None:
     """Hold one conversation through the proxy at `port` and compare every byte."""
-    service.forget()
     client = connect(port)
     answering: Peer | None = None
     try:
