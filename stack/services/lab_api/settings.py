@@ -5,10 +5,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from lab_common.settings import Section, number, parsed, section, text, whole
+from lab_common.settings import Section, number, parsed, section, switch, text, whole
 
 REPLICA_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 EXAMPLE = "model-1=http://model-1:8080,model-2=http://model-2:8080"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patterns(Section):
+    """One switch for each reliability pattern."""
+
+    queue: bool = switch("LAB_QUEUE", default=True)  # off: as many wait as come, as long as it takes
+    retry_after: bool = switch("LAB_RETRY_AFTER", default=True)
+    ttft_deadline: bool = switch("LAB_TTFT_DEADLINE", default=True)
+    gap_deadline: bool = switch("LAB_GAP_DEADLINE", default=True)
+    retry: bool = switch("LAB_RETRY", default=True)
+    retry_budget: bool = switch("LAB_RETRY_BUDGET", default=True)
+    breaker: bool = switch("LAB_BREAKER", default=True)
+    latency_ejection: bool = switch("LAB_LATENCY_EJECTION", default=True)
+    half_open: bool = switch("LAB_HALF_OPEN", default=True)  # off: a circuit closes with time alone
+    slow_start: bool = switch("LAB_SLOW_START", default=True)
+    fail_open: bool = switch("LAB_FAIL_OPEN", default=True)
+    cancel: bool = switch("LAB_CANCEL", default=True)  # off: replicas finish what nobody reads
+    strict: bool = switch("LAB_STRICT", default=True)  # off: a stream that ends early ends well
+    drain: bool = switch("LAB_DRAIN", default=True)
+    keepalive: bool = switch("LAB_KEEPALIVE", default=True)
+    health_apart: bool = switch("LAB_HEALTH_APART", default=True)  # off: alive only with a replica
+    shed: bool = switch("LAB_SHED", default=False)
+    priority: bool = switch("LAB_PRIORITY", default=True)
+    migration: bool = switch("LAB_MIGRATION", default=False)
+    affinity: bool = switch("LAB_AFFINITY", default=False)
+    hedging: bool = switch("LAB_HEDGING", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +138,7 @@ class Settings(Section):
     health_path: str = text("LAB_HEALTH_PATH", "/health", pattern="/.*", expected="a path that starts with a slash")
     api_key: str = text("LAB_API_KEY", pattern="[!-~]*", expected="printable ASCII without blanks", secret=True)
     log_level: str = parsed("LAB_LOG_LEVEL", _level, lambda: "INFO")
+    patterns: Patterns = section(Patterns)
     admission: Admission = section(Admission)
     deadlines: Deadlines = section(Deadlines)
     probing: Probing = section(Probing)

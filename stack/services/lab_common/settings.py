@@ -89,6 +89,17 @@ def flag(variable: str) -> bool:
     return parsed(variable, parse, lambda: False)
 
 
+def switch(variable: str, *, default: bool) -> bool:
+    """A switch: on or off."""
+
+    def parse(given: str) -> bool:
+        if given not in ("on", "off"):
+            raise ValueError("on or off")
+        return given == "on"
+
+    return parsed(variable, parse, lambda: default)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """Base of frozen dataclasses whose fields this module's functions declare."""
