@@ -14,7 +14,7 @@ from lab_api.exchange import Board
 from lab_api.metrics import Metrics
 from lab_api.outcomes import RETRYABLE, GatewayError, Outcome
 from lab_api.pool import Pool, Probed
-from lab_api.settings import Admission, Ejection, Probing, Settings, unknown_variables
+from lab_api.settings import Admission, Ejection, Patterns, Probing, Settings, unknown_variables
 from lab_api.sse import EVENT_MAX_BYTES, Scanner
 from lab_api.watchdog import SilenceError, Watchdog
 from lab_common.settings import SettingsError
@@ -155,7 +155,8 @@ def test_an_event_without_end_is_given_up() -> None:
 
 
 def _breaker(**policy: float) -> Breaker:
-    return Breaker(Ejection(**{"min_requests": 4, "error_ratio": 0.5, "connect_failures": 3, "open_s": 5} | policy))
+    bounds = {"min_requests": 4, "error_ratio": 0.5, "connect_failures": 3, "open_s": 5} | policy
+    return Breaker(Ejection(**bounds), Patterns())
 
 
 def test_a_circuit_opens_by_error_ratio_only_with_enough_requests() -> None:
@@ -255,6 +256,7 @@ def _unprobed(**admission: float) -> Pool:
         admission=Admission(**{"concurrency": 1, "queue_timeout_s": 5} | admission),
         probing=Probing(),
         ejection=Ejection(slow_start_s=0),
+        patterns=Patterns(),
         clock=lambda: 0.0,
     )
 

@@ -143,10 +143,11 @@ _RETRIES = (
         (
             "gateway.py",
             (
-                "            error.outcome in RETRYABLE\n            and len(tried) < self.settings.retrying.attempts_max\n"
-                "            and self.pool.has_candidate(tried)\n            and self.budget.spend()\n"
+                "            and error.outcome in RETRYABLE\n            and len(tried) < self.settings.retrying.attempts_max\n"
+                "            and self.pool.has_candidate(tried)\n"
+                "            and (not patterns.retry_budget or self.budget.spend())\n"
             ),
-            "            error.outcome in RETRYABLE and len(tried) < 100\n",
+            "            and error.outcome in RETRYABLE\n            and len(tried) < 100\n",
         ),
         ("gateway.py", "acquire(excluding=tried, retry=bool(tried))", "acquire(retry=bool(tried))"),
     ),
@@ -180,7 +181,7 @@ _HEALTH = (
         "while every replica is ejected, none is tried, although the cause may be gone",
         "retry_storm",
         "test_the_service_comes_back_when_the_trigger_is_gone",
-        ("pool.py", "        chosen = chosen or [replica for replica in self.replicas if not replica.refuses]\n", ""),
+        ("pool.py", "        if not chosen and self._patterns.fail_open:\n", "        if False:\n"),
         only="comes_back_when",
     ),
     _defect(

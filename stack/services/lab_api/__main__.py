@@ -20,9 +20,15 @@ from lab_api.settings import Settings, unknown_variables
 from lab_common.settings import CANNOT_START, SettingsError, refuse
 from lab_common.signals import stop_event
 
+_END_S = 0.2  # for handlers that still run after the drain
+_CUT_S = 0.001  # without a drain. 0 would wait for them without limit
+
 
 async def serve(settings: Settings) -> None:
-    """Serve until the stop event, then let open requests end within `drain_s`."""
+    """Serve until the stop event, then let open requests end within `drain_s`.
+
+    They are cut at once if the pattern `drain` is off.
+    """
     stop = stop_event()
     gateway = Gateway(settings)
     # A client that disconnects cancels the handler, and so the upstream request.
@@ -33,7 +39,7 @@ async def serve(settings: Settings) -> None:
         auto_decompress=False,
         keepalive_timeout=75.0,
         lingering_time=1.0,
-        shutdown_timeout=0.2,
+        shutdown_timeout=_END_S if settings.patterns.drain else _CUT_S,
     )
     await runner.setup()
     try:
@@ -48,7 +54,8 @@ async def serve(settings: Settings) -> None:
         gc.collect()
         gc.freeze()
         await stop.wait()
-        await drain(gateway)
+        if settings.patterns.drain:
+            await drain(gateway)
     finally:
         await runner.cleanup()
         await gateway.close()

@@ -98,12 +98,16 @@ async def _models(request: web.Request) -> web.StreamResponse:
     raise GatewayError(outcome=Outcome.NO_REPLICA, message="no replica reports which models it serves: retry later")
 
 
-async def _healthz(_request: web.Request) -> web.StreamResponse:
+async def _healthz(request: web.Request) -> web.StreamResponse:
     """Alive: the event loop runs.
 
-    Replicas do not count, or their failure would restart the gateway.
+    Replicas do not count, or their failure would restart the gateway. They do if the
+    pattern `health_apart` is off.
     """
-    return web.json_response({"status": "ok"})
+    gateway = request.app[GATEWAY]
+    if gateway.settings.patterns.health_apart or gateway.pool.ready:
+        return web.json_response({"status": "ok"})
+    return web.json_response({"status": "no replica is ready"}, status=503)
 
 
 async def _readyz(request: web.Request) -> web.StreamResponse:

@@ -4,7 +4,7 @@ from collections import deque
 from enum import IntEnum
 
 from lab_api.outcomes import REPLICA_FAILURES, Outcome
-from lab_api.settings import Ejection
+from lab_api.settings import Ejection, Patterns
 
 
 class Circuit(IntEnum):
@@ -19,11 +19,12 @@ class Breaker:
     """Circuit breaker of one replica.
 
     Opens by error ratio or by consecutive connection failures. After its timeout it
-    lets single trials through.
+    lets single trials through, or closes if the pattern `half_open` is off.
     """
 
-    def __init__(self, policy: Ejection) -> None:
+    def __init__(self, policy: Ejection, patterns: Patterns) -> None:
         self._policy = policy
+        self._patterns = patterns
         self._results: deque[tuple[float, bool]] = deque()
         self._failures = 0  # within `_results`
         self._connect_failures = 0
@@ -33,11 +34,13 @@ class Breaker:
         self.closed_at_s: float | None = None  # last close by a trial
 
     def state(self, now_s: float) -> Circuit:
-        """The state now. An open circuit becomes half-open with time alone."""
+        """The state now. An open circuit's state changes with time alone."""
         if self._opened is None:
             return Circuit.CLOSED
         since_s, open_s = self._opened
-        return Circuit.OPEN if now_s < since_s + open_s else Circuit.HALF_OPEN
+        if now_s < since_s + open_s:
+            return Circuit.OPEN
+        return Circuit.HALF_OPEN if self._patterns.half_open else Circuit.CLOSED
 
     def allows(self, now_s: float) -> bool:
         """True if one more request may be sent."""
@@ -62,10 +65,13 @@ class Breaker:
             if failed:
                 self._open(now_s)
             elif outcome is Outcome.OK:
-                self._close(now_s)
+                self._close()
+                self.closed_at_s = now_s
             return
-        if self._opened is not None or not (failed or outcome is Outcome.OK):
-            return  # it started before the circuit opened, or does not concern the replica
+        if self.state(now_s) is Circuit.CLOSED and self._opened is not None:
+            self._close()  # its time is over
+        if self._opened is not None or not self._patterns.breaker or not (failed or outcome is Outcome.OK):
+            return  # it started before the circuit opened, or is not the replica's doing
         self._connect_failures = self._connect_failures + 1 if outcome is Outcome.CONNECT_ERROR else 0
         self._results.append((now_s, failed))
         self._failures += failed
@@ -81,13 +87,12 @@ class Breaker:
         self._trips = min(self._trips + 1, 30)
         self._opened = (now_s, open_s)
 
-    def _close(self, now_s: float) -> None:
+    def _close(self) -> None:
         self._opened = None
         self._trips = 0
         self._connect_failures = 0
         self._results.clear()
         self._failures = 0
-        self.closed_at_s = now_s
 
     def _forget_before(self, then_s: float) -> None:
         while self._results and self._results[0][0] < then_s:

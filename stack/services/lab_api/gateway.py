@@ -33,7 +33,11 @@ class Gateway:
         self.draining = False
         self.board = Board()
         self.pool = Pool(
-            settings.replicas, admission=settings.admission, probing=settings.probing, ejection=settings.ejection
+            settings.replicas,
+            admission=settings.admission,
+            probing=settings.probing,
+            ejection=settings.ejection,
+            patterns=settings.patterns,
         )
         self.budget = RetryBudget(ratio=settings.retrying.ratio, burst=settings.retrying.burst)
         self.upstream = Upstream(settings.deadlines)
@@ -178,11 +182,13 @@ class Gateway:
                 raise
 
     def _may_retry(self, error: GatewayError, tried: Sequence[str]) -> bool:
+        patterns = self.settings.patterns
         return (
-            error.outcome in RETRYABLE
+            patterns.retry
+            and error.outcome in RETRYABLE
             and len(tried) < self.settings.retrying.attempts_max
             and self.pool.has_candidate(tried)
-            and self.budget.spend()
+            and (not patterns.retry_budget or self.budget.spend())
         )
 
     async def _admitted(self, tried: Sequence[str]) -> Lease:
@@ -215,7 +221,7 @@ class Gateway:
     def refusal(self, error: GatewayError, request_id: str, replica: str = "") -> web.Response:
         """An error as an HTTP answer."""
         response = web.json_response(error.body(request_id), status=error.status)
-        if error.asks_to_retry:
+        if error.asks_to_retry and self.settings.patterns.retry_after:
             response.headers["Retry-After"] = str(self.settings.admission.retry_after_s)
         if replica:
             response.headers["x-llmlab-replica"] = replica

@@ -8,7 +8,7 @@ from enum import Enum
 
 from lab_api.breaker import Breaker
 from lab_api.outcomes import ATTEMPT_FAILURES, GatewayError, Outcome
-from lab_api.settings import Admission, Ejection, Probing
+from lab_api.settings import Admission, Ejection, Patterns, Probing
 
 Clock = Callable[[], float]
 
@@ -24,11 +24,13 @@ class Probed(Enum):
 class Replica:
     """One replica as the gateway sees it."""
 
-    def __init__(self, name: str, url: str, *, concurrency: int, probing: Probing, ejection: Ejection) -> None:
+    def __init__(
+        self, name: str, url: str, *, concurrency: int, probing: Probing, ejection: Ejection, patterns: Patterns
+    ) -> None:
         self.name = name
         self.url = url
         self.in_flight = 0
-        self.breaker = Breaker(ejection)
+        self.breaker = Breaker(ejection, patterns)
         self.last_probe: Probed | None = None
         self.healthy = False  # by the shallow probe
         self.probe_s: float | None = None  # duration of the last good probe
@@ -36,7 +38,7 @@ class Replica:
         self._bad_probes = 0
         self._concurrency = concurrency
         self._probing = probing
-        self._slow_start_s = ejection.slow_start_s
+        self._slow_start_s = ejection.slow_start_s if patterns.slow_start else 0.0
         self._recovered_at_s = float("-inf")
         self.turn = 0
 
@@ -114,14 +116,16 @@ class Pool:
         admission: Admission,
         probing: Probing,
         ejection: Ejection,
+        patterns: Patterns,
         clock: Clock = time.monotonic,
     ) -> None:
         self.clock = clock
         self.replicas = [
-            Replica(name, url, concurrency=admission.concurrency, probing=probing, ejection=ejection)
+            Replica(name, url, concurrency=admission.concurrency, probing=probing, ejection=ejection, patterns=patterns)
             for name, url in replicas.items()
         ]
         self._admission = admission
+        self._patterns = patterns
         self._waiting: deque[_Waiter] = deque()
         self._turn = 0
 
@@ -150,7 +154,7 @@ class Pool:
         if not self._waiting and (lease := self._take(excluding)) is not None:
             return lease
         self._require_candidate(excluding)
-        if not retry and len(self._waiting) >= self._admission.queue_max:
+        if self._patterns.queue and not retry and len(self._waiting) >= self._admission.queue_max:
             raise GatewayError(
                 outcome=Outcome.REJECTED_QUEUE_FULL,
                 message=f"{len(self._waiting)} requests are already waiting for a replica: send it again later",
@@ -161,7 +165,7 @@ class Pool:
         (self._waiting.appendleft if first else self._waiting.append)(waiter)
         self.wake()
         try:
-            async with asyncio.timeout(self._admission.queue_timeout_s):
+            async with asyncio.timeout(self._admission.queue_timeout_s if self._patterns.queue else None):
                 return await waiter.future
         except TimeoutError as error:
             self._leave(waiter)
@@ -224,7 +228,8 @@ class Pool:
         """
         now_s = self.clock()
         chosen = [replica for replica in self.replicas if replica.usable(now_s)]
-        chosen = chosen or [replica for replica in self.replicas if not replica.refuses]
+        if not chosen and self._patterns.fail_open:
+            chosen = [replica for replica in self.replicas if not replica.refuses]
         return [replica for replica in chosen if replica.name not in excluding]
 
     def _require_candidate(self, excluding: Collection[str]) -> None:

@@ -26,7 +26,7 @@ class Patterns(Section):
     half_open: bool = switch("LAB_HALF_OPEN", default=True)  # off: a circuit closes with time alone
     slow_start: bool = switch("LAB_SLOW_START", default=True)
     fail_open: bool = switch("LAB_FAIL_OPEN", default=True)
-    cancel: bool = switch("LAB_CANCEL", default=True)  # off: replicas finish what nobody reads
+    cancel: bool = switch("LAB_CANCEL", default=True)  # off: replicas finish what no client reads
     strict: bool = switch("LAB_STRICT", default=True)  # off: a stream that ends early ends well
     drain: bool = switch("LAB_DRAIN", default=True)
     keepalive: bool = switch("LAB_KEEPALIVE", default=True)
