@@ -596,6 +596,33 @@ class CanOverload(Protocol):
         ...
 
 
+# Environment variables by service, each with its value.
+Environment = Mapping[str, Mapping[str, str]]
+
+
+@runtime_checkable
+class CanConfigure(Protocol):
+    """A runtime that gives services further environment variables."""
+
+    def configure(self, environment: Environment) -> None:
+        """Run the services with these variables on top of their own.
+
+        A service is restarted if its further variables change, which includes those
+        that it no longer gets. Returns once all restarted services are healthy and
+        scraped. Idempotent. An empty value restores every service's own variables.
+
+        Args:
+            environment: Services that may be hit, each with its variables.
+
+        Raises:
+            BadScenario: A service may not be hit, or a variable has an impossible name
+                or value. Nothing was touched.
+            NotReady: A service cannot be restarted, or does not become healthy. The
+                next call restarts it again.
+        """
+        ...
+
+
 class Flood(Protocol):
     """Clients on top of a trial's own.
 
@@ -775,6 +802,7 @@ class AbleRuntime(
     CanReachEngine,
     CanProxy,
     CanOverload,
+    CanConfigure,
     Protocol,
 ):
     """A runtime with every ability, as faults get it.
@@ -800,6 +828,7 @@ ABILITIES: Mapping[str, type] = {
     "events": HasEvents,
     "engine": CanReachEngine,
     "proxy": CanProxy,
+    "configure": CanConfigure,
 }
 # Every `op` of an `Undo`, and the ability that provides it.
 UNDO_OPS: Mapping[str, str] = {

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "pytest_llmchaos"
 # runtime/docker. Other files of runtime/ are the room `runtime`.
 ROOMS = (
     "errors", "model",
-    "stats", "loads", "faults", "slo", "plan", "subject",
+    "stats", "loads", "faults", "slo", "subject", "plan",
     "evidence", "host", "prometheus",
     "runtime", "runtime.docker", "runtime.local",
     "loadgen", "cleanup", "lab", "trial", "report", "generate", "session",

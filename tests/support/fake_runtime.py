@@ -12,6 +12,7 @@ from pytest_llmchaos.errors import HealFailed, NotReady
 from pytest_llmchaos.model import (
     ABILITIES,
     REPLICA,
+    Environment,
     EventGap,
     Flood,
     LeasedFaults,
@@ -25,6 +26,7 @@ from pytest_llmchaos.model import (
 )
 from pytest_llmchaos.runtime.docker.restrictions import RELEASES
 from pytest_llmchaos.runtime.undo import UndoRegistry
+from pytest_llmchaos.subject.environment import check_environment
 from pytest_llmchaos.subject.lab import lab_subject
 
 
@@ -70,6 +72,7 @@ class FakeRuntime(UndoRegistry):
         self.protocols: dict[str, dict[int, str]] = {}
         self._wire_faults: dict[tuple[str, str], LeasedFaultState] = {}
         self.audit_lines: Sequence[Mapping[str, Any]] | None = ()
+        self.environment: Environment = {}
 
     def now(self) -> float:
         return float(next(self._clock))
@@ -242,6 +245,14 @@ class FakeRuntime(UndoRegistry):
         if service in self._floods:
             return None
         return Proof(step="healed", witness="the fake's own word", at_unix_s=self.now())
+
+    def configure(self, environment: Environment) -> None:
+        """Restart each service whose variables change."""
+        wanted = check_environment("configure(environment)", environment, tuple(self._states))
+        for service in sorted({*self.environment, *wanted}):
+            if self.environment.get(service, {}) != wanted.get(service, {}):
+                self.restart(service)
+        self.environment = wanted
 
     @property
     def undo_ops(self) -> Mapping[str, UndoOp]:

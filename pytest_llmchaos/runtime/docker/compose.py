@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import BadScenario, NotReady, Unsupported
 from pytest_llmchaos.evidence.redaction import redact, redact_bytes
 from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, Undo, UndoOp
+from pytest_llmchaos.runtime.configuring import ConfigureAbility
 from pytest_llmchaos.runtime.docker import docker_cli, freezing, removal, restrictions, sdk, startup
 from pytest_llmchaos.runtime.docker.agent_post import Post
 from pytest_llmchaos.runtime.docker.compose_start import ComposeStart
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from docker.models.containers import Container, ExecResult
 
 
-class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, DockerAgents, OverloadAbility):
+class ComposeRuntime(
+    UndoRegistry, restrictions.Restrictable, EngineAbility, DockerAgents, OverloadAbility, ConfigureAbility
+):
     """Compose project `llmchaos-<pid>-<worker>` with this run's labels throughout."""
 
     name = "compose"
@@ -71,6 +74,7 @@ class ComposeRuntime(UndoRegistry, restrictions.Restrictable, EngineAbility, Doc
         self._found: dict[str, restrictions.AsFound] = {}
         self._replicas = Replicas()
         self._posts: dict[str, Post] = {}
+        self._given: dict[str, Mapping[str, str] | None] = {}
 
     def __repr__(self) -> str:
         return f"<compose project {self.project}>"

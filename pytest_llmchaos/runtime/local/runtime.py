@@ -12,6 +12,7 @@ from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.host.ports import Ports, given_port
 from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, UndoOp
+from pytest_llmchaos.runtime.configuring import ConfigureAbility
 from pytest_llmchaos.runtime.json_log import at_of, with_torn
 from pytest_llmchaos.runtime.local import cleanup
 from pytest_llmchaos.runtime.local.compose_reader import Addresses, Program
@@ -31,7 +32,7 @@ UP_DEADLINE_S = 60.0
 _LOOK_EVERY_S = 0.05
 
 
-class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, OverloadAbility):
+class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, OverloadAbility, ConfigureAbility):
     """One supervisord that runs the lab's services in one folder.
 
     Every process has the name `llmchaos-...` of the run in its environment. A fault
@@ -74,6 +75,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
         self._control = Control(self._work)
         self._daemon = Daemon(self._work, self._control)
         self._health = HealthWatch()
+        self._given: dict[str, Mapping[str, str] | None] = {}
 
     def __repr__(self) -> str:
         return f"<local project {self.project}>"
