@@ -34,6 +34,9 @@ ANSWER_S = 1.2
 PORTS_S = 1.0
 # A proxy that hangs cannot be killed without CAP_KILL. The end of this process does it.
 HANGS_S = 3.0
+# On a busy machine Python starts slowly. Nothing is redirected before the first answer,
+# for which the runtime waits 20 s.
+STARTS_S = 15.0
 # Clients other than the load's may still get an answer when the agent leaves.
 DRAIN_S = 3.0
 DRAIN_LOOK_S = 0.02
@@ -160,6 +163,7 @@ class Parent:
         self._proxy: subprocess.Popen[bytes] | None = None
         self._shown: list[int] | None = None
         self._answered_s = self._ports_s = 0.0
+        self._patience_s = STARTS_S  # since the last answer, or the first start
         self._ports: frozenset[int] = frozenset()
 
     def run(self) -> int:
@@ -187,13 +191,14 @@ class Parent:
                 self._keep()
             elif self._shown is not None:
                 self._let_go("proxy_silent")
-            if time.monotonic() - self._answered_s > HANGS_S:
+            if time.monotonic() - self._answered_s > self._patience_s:
                 log("proxy_hangs")
                 self._redirect.remove()
                 return HANGS
             wait_s = REFRESH_S if self._shown is not None else 0.05
 
     def _start_proxy(self) -> None:
+        self._patience_s = STARTS_S
         given = {"LAB_UPSTREAM": "", "LAB_HOST": "0.0.0.0", "LAB_PORT": str(self._port)}  # noqa: S104 - behind the redirect
         self._proxy = subprocess.Popen(
             [sys.executable, "-m", "fault_agent"],
@@ -222,6 +227,7 @@ class Parent:
             self._ports = (self._settings.ports or read_outside_ports()) - {self._port}
         self._redirect.refresh(self._ports)
         gap_s, self._answered_s = time.monotonic() - self._answered_s, time.monotonic()
+        self._patience_s = HANGS_S
         if self._shown is not None and gap_s > ANSWER_S + REFRESH_S:
             log("late", gap_s=round(gap_s, 3))
         ports = sorted(self._ports)
