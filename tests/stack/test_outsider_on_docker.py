@@ -102,12 +102,17 @@ def said_by(log, kind):
 
 
 def require_seen(reports, log, kind):
-    """The witness met the fault, at one container, as long as it was in force."""
+    """The witness met the fault, at one container, as long as it was in force.
+
+    In a stack at work it has also met the faults of sessions that were disturbed and
+    ran again, each at a container of its own.
+    """
     (trial,) = sessions.run_json(reports)["trials"]
     assert (trial["verdict"], trial["fault"]) == ("held", f"{kind} brain")
     (fault,), (intent,), proofs = trial["undo"], sessions.of_kind(reports, "intent"), sessions.of_kind(reports, "proof")
     begin_s, end_s = intent["at_unix_s"], proofs[-1]["at_unix_s"]
-    hit = [one for one in said_by(log, "chat") if one["chat"] != "whole"]
+    (run,) = sessions.of_kind(reports, "run")
+    hit = [one for one in said_by(log, "chat") if one["chat"] != "whole" and one["began"] >= run["at_unix_s"]]
 
     assert {one["chat"] for one in hit} == {SEEN[kind]}
     assert len({one["to"] for one in hit}) == 1  # and no chat with the other container
