@@ -44,6 +44,17 @@ def test_a_machine_that_is_always_too_busy_is_an_error(ends_with):
     assert len(left) == 1
 
 
+def test_an_act_that_the_machine_disturbed_is_repeated_and_a_failed_one_is_not():
+    ends = [LoadNotHeld("late"), AssertionError("no window"), "unread"]
+
+    def act():
+        raise ends.pop(0)
+
+    with pytest.raises(AssertionError, match="no window"):
+        hiccups.act_measured(act)
+    assert ends == ["unread"]
+
+
 HELD = "✓ held         web: pause web    detected 0.5 s, settled 1.2 s"
 LATE = "∅ invalid      web: pause web    - LoadNotHeld: the load ran late: p99 0.0525 s, expected at most 0.05 s"
 NO_VICTIM = "∅ invalid      web: pause web    - NoVictim: nothing to hit"

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 import pytest
+from support.hiccups import act_measured
 
 from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import (
@@ -169,12 +170,15 @@ def test_a_frozen_replica_passes_and_the_service_settles(trial_of):
 
 
 def test_the_lab_serves_odd_shapes(stack_lab):
-    with stack_lab.load(loads.open_loop(rate_rps=10, max_tokens=4)) as load:
-        stack_lab.hold_steady(2)
-        with stack_lab.inject(faults.pause("model-1")) as injected:
+    def act():
+        with stack_lab.load(loads.open_loop(rate_rps=10, max_tokens=4)) as load:
+            stack_lab.hold_steady(2)
+            with stack_lab.inject(faults.pause("model-1")) as injected:
+                stack_lab.hold(1)
             stack_lab.hold(1)
-        stack_lab.hold(1)
-        live = load.live_window(3)
+            return injected, load.live_window(3)
+
+    injected, live = act_measured(act)
 
     assert injected.victims == ("model-1",)
     assert live.offered > 0

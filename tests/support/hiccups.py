@@ -24,6 +24,7 @@ PERFORMANCES = 3
 _DISTURBED = re.compile(rf"^\S+ +invalid +.* - (?:{'|'.join(one.__name__ for one in BUSY)}): .*", re.MULTILINE)
 
 Ended = TypeVar("Ended")
+Result = TypeVar("Result")
 
 
 def perform_measured(lab: Lab, plan: TrialPlan, *, performances: int = PERFORMANCES) -> Trial:
@@ -31,12 +32,21 @@ def perform_measured(lab: Lab, plan: TrialPlan, *, performances: int = PERFORMAN
 
     A verdict is not retried. The last error is raised if every try was disturbed.
     """
-    for left in reversed(range(performances)):
-        performed = perform(lab, plan)
-        if not left or not isinstance(performed.error, BUSY):
-            return performed.require()
-        sys.stderr.write(f"performed again: {type(performed.error).__name__}: {performed.error}\n")
-    raise AssertionError("never reached")
+    return act_measured(lambda: perform(lab, plan).require(), performances=performances)
+
+
+def act_measured(act: Callable[[], Result], *, performances: int = PERFORMANCES) -> Result:
+    """Act, and again if the machine was too busy to measure it.
+
+    A failed assertion is not retried. The last error is raised if every try was
+    disturbed.
+    """
+    for _ in range(performances - 1):
+        try:
+            return act()
+        except BUSY as error:
+            sys.stderr.write(f"performed again: {type(error).__name__}: {error}\n")
+    return act()
 
 
 def run_measured(run: Callable[[], Ended], output_of: Callable[[Ended], str]) -> Ended:
