@@ -245,13 +245,31 @@ def test_times_give_n_and_spread_and_leave_out_what_proves_nothing(tmp_path: Pat
 def test_the_page_lists_what_was_not_exercised(tmp_path: Path) -> None:
     page = built(tmp_path, Made())
 
-    assert page.text.count("NOT EXERCISED") == 6 * 4 - 1
+    (others,) = [(tag, about) for tag, about in page.elements if about.get("class") == "others"]
+
+    assert page.text.count("NOT EXERCISED") == 4 - 1  # the other targets of the exercised fault
+    assert others == ("details", {"class": "others"})  # folded, without a script
+    assert (
+        "5 faults not exercised On none of api, model-1, model-2, prometheus: crash restart pause partition limit_cpu"
+        in page.text
+    )
+
+
+def test_a_run_that_exercised_every_fault_has_nothing_to_fold(tmp_path: Path) -> None:
+    page = built(
+        tmp_path,
+        *(Made(fault=f"{kind} api") for kind in ("kill", "crash", "restart", "pause", "partition", "limit_cpu")),
+    )
+
+    assert page.text.count("NOT EXERCISED") == 6 * (4 - 1)
+    assert "not exercised" not in page.text
 
 
 def test_a_control_arm_covers_nothing(tmp_path: Path) -> None:
     page = built(tmp_path, Made(remediator=False), Made(fault="none", victim="", outage_s=0))
 
-    assert page.text.count("NOT EXERCISED") == 6 * 4
+    assert "6 faults not exercised" in page.text
+    assert "Verdicts by fault and service" not in page.text
     assert "Control arms: kill api without the remediator ✓ held without a fault ✓ held" in page.text
 
 

@@ -84,12 +84,13 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """Faults by targets with the exercised cells, and the control arms.
+    """Exercised faults by targets, the other faults, and the control arms.
 
     `controls` holds (description, verdict, trials).
     """
 
-    faults: list[str]
+    exercised: list[str]
+    others: list[str]
     targets: list[str]
     cells: Mapping[tuple[str, str], Cell]
     controls: list[tuple[str, str, int]]
@@ -149,8 +150,11 @@ def coverage(run: RunResult) -> Coverage:
         else:
             for place in _places(trial):
                 grouped.setdefault(place, []).append(trial)
+    hit = {fault for fault, _ in grouped}
+    faults = _union(run.catalogue.faults, [fault for fault, _ in grouped])
     return Coverage(
-        faults=_union(run.catalogue.faults, [fault for fault, _ in grouped]),
+        exercised=[fault for fault in faults if fault in hit],
+        others=[fault for fault in faults if fault not in hit],
         targets=_union(run.catalogue.targets, [target for _, target in grouped]),
         cells={place: _cell(trials) for place, trials in grouped.items()},
         controls=[(what, verdict, n) for (what, verdict), n in controls.items()],
