@@ -97,6 +97,22 @@ REQUESTS: dict[str, tuple[Any, int, str]] = {
     ),
     "two answers": ({"messages": MESSAGES, "n": 2}, 400, "'n' is not modelled"),
     "tools": ({"messages": MESSAGES, "tools": [{"type": "function"}]}, 400, "'tools' is not modelled"),
+    "an answer both continued and begun": (
+        {"messages": [*MESSAGES, {"role": "assistant", "content": "x"}], "continue_final_message": True},
+        400,
+        "'continue_final_message' needs 'add_generation_prompt' false",
+    ),
+    "a question continued": (
+        {"messages": MESSAGES, "continue_final_message": True, "add_generation_prompt": False},
+        400,
+        "needs a last message of role assistant, got \"user\"",
+    ),
+    "an answer continued perhaps": (
+        {"messages": MESSAGES, "continue_final_message": 1}, 400, "'continue_final_message' must be true or false",
+    ),
+    "an answer begun perhaps": (
+        {"messages": MESSAGES, "add_generation_prompt": "no"}, 400, "'add_generation_prompt' must be true or false",
+    ),
     "a body too large": (b'"' + b"x" * (5 << 20) + b'"', 413, "larger than 4194304 bytes"),
 }  # fmt: skip
 

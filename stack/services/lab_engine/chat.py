@@ -43,17 +43,20 @@ class ChatRequest:
     """One checked request."""
 
     prompt: str  # content of the last user message
-    rendered: bytes  # all messages as one text, the model's input
+    rendered: bytes  # the messages as one text, the model's input, up to a partial answer
     stream: bool
     include_usage: bool
-    prompt_tokens: int
-    answer_tokens: int
+    prompt_tokens: int  # with those of a partial answer
+    answer_tokens: int  # new ones
     finish_reason: str
-    kept_characters: int  # of the answer, fewer than all after a stop string
+    start: int  # characters of the answer that the client sent, 0 for a new answer
+    end: int  # characters of the whole answer, fewer than its tokens have after a stop string
 
     def piece(self, text: tokens.AnswerText, index: int) -> str:
-        at = index * tokens.TOKEN_CHARACTERS
-        return text.token(index)[: max(0, self.kept_characters - at)]
+        """The text of new token `index`. The first one completes a partial token."""
+        at = tokens.held_by(self.start) + index
+        token = text.token(at)[: max(0, self.end - at * tokens.TOKEN_CHARACTERS)]
+        return token if index else text.rest(self.start)[: self.end - self.start] + token
 
 
 def parse(body: bytes, *, model: str, max_model_tokens: int) -> ChatRequest:
@@ -69,7 +72,7 @@ def parse(body: bytes, *, model: str, max_model_tokens: int) -> ChatRequest:
     for name, harmless in NOT_MODELLED.items():
         if data.get(name) not in harmless:
             raise BadRequestError(f"'{name}' is not modelled by this simulated engine: drop it", param=name)
-    prompt, rendered = _messages(data.get("messages"))
+    prompt, rendered, given = _messages(data.get("messages"), continues=_continues(data))
     stream = _flag(data, "stream")
     options = data.get("stream_options")
     if options is not None and not isinstance(options, dict):
@@ -77,7 +80,7 @@ def parse(body: bytes, *, model: str, max_model_tokens: int) -> ChatRequest:
     if options and not stream:
         raise BadRequestError("'stream_options' is only allowed when 'stream' is true", param="stream_options")
     _sampling(data)
-    prompt_tokens = tokens.prompt_tokens(rendered)
+    prompt_tokens = tokens.prompt_tokens(rendered) + tokens.held_by(given)
     room = max_model_tokens - prompt_tokens
     wanted = _max_tokens(data)
     least = wanted or 1
@@ -88,11 +91,7 @@ def parse(body: bytes, *, model: str, max_model_tokens: int) -> ChatRequest:
             "Please reduce the length of the messages or completion.",
             param="messages" if room < 1 else "max_tokens",
         )
-    answer_tokens, reason = (wanted, "length") if wanted else (min(room, _own_length(prompt, data.get("seed"))), "stop")
-    kept = answer_tokens * tokens.TOKEN_CHARACTERS
-    stopped = tokens.stopped_at(prompt, _stops(data.get("stop")), answer_tokens)
-    if stopped is not None:
-        (answer_tokens, kept), reason = stopped, "stop"
+    answer_tokens, end, reason = _extent(data, prompt, given=given, wanted=wanted, room=room)
     return ChatRequest(
         prompt=prompt,
         rendered=rendered,
@@ -101,8 +100,37 @@ def parse(body: bytes, *, model: str, max_model_tokens: int) -> ChatRequest:
         prompt_tokens=prompt_tokens,
         answer_tokens=answer_tokens,
         finish_reason=reason,
-        kept_characters=kept,
+        start=given,
+        end=end,
     )
+
+
+def _extent(data: dict[str, Any], prompt: str, *, given: int, wanted: int | None, room: int) -> tuple[int, int, str]:
+    """New tokens, characters of the whole answer, and the finish reason.
+
+    A model that would have ended its answer within the `given` characters ends it at
+    once, with a token without text.
+    """
+    whole = _own_length(prompt, data.get("seed"))
+    new, reason = (wanted, "length") if wanted else (min(room, whole - tokens.held_by(given)), "stop")
+    stops = _stops(data.get("stop"))
+    if new < 1:
+        return 1, max(given, whole * tokens.TOKEN_CHARACTERS), reason
+    if (stopped := tokens.stopped_at(prompt, stops, new, start=given)) is not None:
+        return *stopped, "stop"
+    return new, (tokens.held_by(given) + new) * tokens.TOKEN_CHARACTERS, reason
+
+
+def _continues(data: dict[str, Any]) -> bool:
+    """True if the last message is the start of the answer, by the fields of vLLM."""
+    continues = _flag(data, "continue_final_message")
+    opens = data.get("add_generation_prompt") is None or _flag(data, "add_generation_prompt")
+    if continues and opens:
+        raise BadRequestError(
+            "'continue_final_message' needs 'add_generation_prompt' false: an answer is either continued or begun",
+            param="add_generation_prompt",
+        )
+    return continues
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -115,12 +143,14 @@ def _object(body: bytes) -> dict[str, Any]:
     return data
 
 
-def _messages(messages: object) -> tuple[str, bytes]:
+def _messages(messages: object, *, continues: bool) -> tuple[str, bytes, int]:
+    """The last user message, the model's input, and characters of a partial answer."""
     if not isinstance(messages, list) or not messages:
         raise BadRequestError(
             f"'messages' must be a list with at least one message, got {_brief(messages)}", param="messages"
         )
-    rendered, prompt = [], None
+    rendered, prompt, text = [], None, ""
+    role: object = None
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         if not isinstance(message, dict):
@@ -138,9 +168,15 @@ def _messages(messages: object) -> tuple[str, bytes]:
         raise BadRequestError(
             "'messages' has no message of role user: the answer is derived from the last one", param="messages"
         )
+    if continues:
+        if role != "assistant":
+            raise BadRequestError(
+                f"'continue_final_message' needs a last message of role assistant, got {_brief(role)}", param="messages"
+            )
+        rendered.pop()  # its tokens are counted by their number
     rendered.append("<|im_start|>assistant\n")
     try:
-        return prompt, "".join(rendered).encode()
+        return prompt, "".join(rendered).encode(), len(text) if continues else 0
     except UnicodeEncodeError:
         raise BadRequestError("'messages' holds a lone surrogate, which is not text", param="messages") from None
 

@@ -24,31 +24,43 @@ class AnswerText:
         digest.update(b"%d" % index)
         return digest.hexdigest()[:6] + " "
 
+    def rest(self, start: int) -> str:
+        """Characters from `start` to the end of its token. None between two tokens."""
+        at, offset = divmod(start, TOKEN_CHARACTERS)
+        return self.token(at)[offset:] if offset else ""
+
 
 def answer(prompt: str, tokens: int) -> str:
     text = AnswerText(prompt)
     return "".join(text.token(index) for index in range(tokens))
 
 
-def stopped_at(prompt: str, stops: tuple[str, ...], limit: int) -> tuple[int, int] | None:
-    """Tokens generated and characters kept if one of `stops` ends the answer.
+def stopped_at(prompt: str, stops: tuple[str, ...], limit: int, *, start: int = 0) -> tuple[int, int] | None:
+    """New tokens, and characters of the whole answer, if one of `stops` ends it.
 
-    None if the answer reaches its `limit` of tokens. As in real engines the stop string
-    is not part of the answer.
+    None if the answer reaches its `limit` of new tokens. As in real engines the stop
+    string is not part of the answer, and the client's first `start` characters are not
+    searched. An engine does not send the start of a stop string that it completes, so a
+    client that returns its partial answer has cut none in two.
     """
     if not stops:
         return None
     text = AnswerText(prompt)
     kept = max(len(stop) for stop in stops) - 1  # this much of the text before can still begin a stop string
-    tail, tail_at = "", 0
+    tail, tail_at = text.rest(start), start
     for index in range(limit):
-        tail += text.token(index)
+        tail += text.token(held_by(start) + index)
         found = [at for stop in stops if (at := tail.find(stop)) >= 0]
         if found:
             return index + 1, tail_at + min(found)
         dropped = max(0, len(tail) - kept)
         tail, tail_at = tail[dropped:], tail_at + dropped
     return None
+
+
+def held_by(characters: int) -> int:
+    """Tokens in so many characters of an answer. A partial one counts."""
+    return -(-characters // TOKEN_CHARACTERS)
 
 
 def prompt_tokens(rendered: bytes) -> int:
