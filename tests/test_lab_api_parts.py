@@ -16,7 +16,6 @@ from lab_api.outcomes import RETRYABLE, GatewayError, Outcome
 from lab_api.pool import Pool, Probed
 from lab_api.settings import Admission, Ejection, Patterns, Probing, Settings, unknown_variables
 from lab_api.sse import EVENT_MAX_BYTES, Scanner
-from lab_api.watchdog import SilenceError, Watchdog
 from lab_common.settings import SettingsError
 
 TEXTS = st.text(min_size=1, max_size=20)
@@ -339,24 +338,6 @@ def test_a_retry_is_not_turned_away_by_a_full_queue() -> None:
         await asyncio.sleep(0)
         held[1].end(Outcome.OK)
         assert (await retry).replica.name == "b"
-
-    asyncio.run(story())
-
-
-def test_a_watchdog_ends_a_silent_block_and_leaves_a_cancelled_one_alone() -> None:
-    async def story() -> None:
-        with pytest.raises(SilenceError), Watchdog(0.01):
-            await asyncio.Event().wait()
-
-        async def watched() -> None:
-            with Watchdog(60):
-                await asyncio.Event().wait()
-
-        task = asyncio.ensure_future(watched())
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
 
     asyncio.run(story())
 

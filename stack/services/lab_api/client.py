@@ -5,12 +5,14 @@ import json
 import time
 from contextlib import suppress
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
+from aiohttp.abc import AbstractStreamWriter
 
 from lab_api.exchange import Exchange
 from lab_api.outcomes import GatewayError
 
 PING = b": keep-alive\n\n"
+_UNREAD_BYTES = 2**16  # a transport's default bound, above which `drain` waits
 
 
 class _EventStream(web.StreamResponse):
@@ -28,28 +30,46 @@ class ClientStream:
     reported inside the stream.
     """
 
-    def __init__(self, request: web.Request, exchange: Exchange, keepalive_s: float) -> None:
+    def __init__(self, request: web.Request, exchange: Exchange, keepalive_s: float | None) -> None:
         self._request = request
         self._exchange = exchange
-        self._keepalive_s = keepalive_s
         self._loop = asyncio.get_running_loop()
         self._response: web.StreamResponse | None = None
         self._starting = asyncio.Lock()
         self.sent_s = time.monotonic()
         self._ping: asyncio.Task[None] | None = None
-        self._timer = self._loop.call_later(keepalive_s, self._look)
+        self._timer: asyncio.TimerHandle | None = None
+        self._transport = request.transport
+        self._writer: AbstractStreamWriter | None = None
+        self._framed = request.version >= HttpVersion11
+        if keepalive_s is not None:
+            self._timer = self._loop.call_later(keepalive_s, self._look, keepalive_s)
 
     @property
     def started(self) -> bool:
         """True if the client has received the status."""
         return self._response is not None
 
-    async def response(self) -> web.StreamResponse:
-        """The response with its status decided.
+    async def write(self, events: bytes) -> None:
+        """Send the status, if it is not sent yet, and whole events."""
+        await (self._response or await self._start()).write(events)
 
-        Code that writes whole events to it renews `sent_s`.
+    def forward(self, events: bytes) -> bool:
+        """Send events at once, after `write` has sent some. Renew `sent_s` with it.
+
+        False if so much is unread that `drain` should be waited for.
         """
-        return self._response or await self._start()
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return True  # the request is about to be cancelled
+        # As `write` would do it, for a third of the time.
+        transport.write(b"%x\r\n%b\r\n" % (len(events), events) if self._framed else events)
+        return transport.get_write_buffer_size() <= _UNREAD_BYTES
+
+    async def drain(self) -> None:
+        """Wait until the client has read on."""
+        if self._writer is not None:
+            await self._writer.drain()
 
     async def fail(self, error: GatewayError) -> web.StreamResponse:
         """Report inside the stream that the answer is incomplete. No [DONE] follows."""
@@ -65,25 +85,27 @@ class ClientStream:
     async def end(self, last: bytes) -> web.StreamResponse:
         """Send the last events and end the response."""
         self.close()
-        response = await self.response()
+        response = self._response or await self._start()
         await response.write_eof(last)
         return response
 
     def close(self) -> None:
         """Stop the keep-alive comments."""
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._ping is not None:
             self._ping.cancel()
 
-    def _look(self) -> None:
-        left_s = self.sent_s + self._keepalive_s - time.monotonic()
+    def _look(self, keepalive_s: float) -> None:
+        left_s = self.sent_s + keepalive_s - time.monotonic()
         if left_s <= 0 and (self._ping is None or self._ping.done()):
             self._ping = self._loop.create_task(self._send_ping())
-        self._timer = self._loop.call_later((left_s if left_s > 0 else self._keepalive_s) + 0.001, self._look)
+        again_s = (left_s if left_s > 0 else keepalive_s) + 0.001
+        self._timer = self._loop.call_later(again_s, self._look, keepalive_s)
 
     async def _send_ping(self) -> None:
         with suppress(ConnectionError):  # the client has disconnected, which cancels the request itself
-            await (await self.response()).write(PING)
+            await self.write(PING)
 
     async def _start(self) -> web.StreamResponse:
         async with self._starting:
@@ -98,6 +120,6 @@ class ClientStream:
                 )
                 if self._exchange.replica:
                     response.headers["x-llmlab-replica"] = self._exchange.replica
-                await response.prepare(self._request)
+                self._writer = await response.prepare(self._request)
                 self._response = response
             return self._response

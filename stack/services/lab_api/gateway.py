@@ -40,7 +40,7 @@ class Gateway:
             patterns=settings.patterns,
         )
         self.budget = RetryBudget(ratio=settings.retrying.ratio, burst=settings.retrying.burst)
-        self.upstream = Upstream(settings.deadlines)
+        self.upstream = Upstream(settings)
         self.prober = Prober(self.pool, path=settings.health_path, probing=settings.probing)
         self.metrics = Metrics(model=settings.model, pool=self.pool, board=self.board, budget=self.budget)
 
@@ -49,7 +49,15 @@ class Gateway:
         await self.upstream.close()
 
     async def chat(self, request: web.Request, request_id: str) -> web.StreamResponse:
-        """Answer one chat completion and count its outcome."""
+        """Answer one chat completion and count its outcome.
+
+        A client that disconnects cancels it, and so the work upstream.
+        """
+        if self.settings.patterns.cancel:
+            return await self._chat(request, request_id)
+        return await asyncio.shield(asyncio.create_task(self._chat(request, request_id)))
+
+    async def _chat(self, request: web.Request, request_id: str) -> web.StreamResponse:
         exchange = Exchange(request_id=request_id)
         with self.board.showing(exchange):
             try:
@@ -67,7 +75,8 @@ class Gateway:
                 exchange.streaming = ask.stream
                 if not ask.stream:
                     return await self._whole(ask, exchange)
-                client = ClientStream(request, exchange, self.settings.deadlines.keepalive_s)
+                keepalive_s = self.settings.deadlines.keepalive_s if self.settings.patterns.keepalive else None
+                client = ClientStream(request, exchange, keepalive_s)
                 return await self._stream(ask, exchange, client)
         except GatewayError as error:
             return await self._fail(exchange, client, error)
@@ -136,7 +145,15 @@ class Gateway:
         stream = await self._attempt(exchange, lambda lease: self.upstream.stream(lease, ask, exchange.request_id))
         try:
             exchange.enter(Phase.DECODE, stream.lease.replica.name)
-            response = await relay(stream, exchange, client, gap_s=self.settings.deadlines.gap_s)
+            gap_s = self.settings.deadlines.gap_s
+            response = await relay(
+                stream,
+                exchange,
+                client,
+                gap_s=gap_s if self.settings.patterns.gap_deadline else None,
+                unread_s=gap_s,
+                strict=self.settings.patterns.strict,
+            )
             exchange.outcome = Outcome.OK
         except GatewayError as error:
             stream.lease.end(error.outcome)

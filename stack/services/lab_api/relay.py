@@ -1,68 +1,177 @@
-"""Relay of a started stream to the client: the hot path."""
+"""Relay of a started stream to the client: the hot path.
 
+Events go from the replica's connection to the client's in one callback. The task of the
+request sleeps meanwhile. It wakes at the end, after a silence, and when the client
+reads too slowly.
+"""
+
+import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Self
 
-import aiohttp
 from aiohttp import web
 
 from lab_api.client import ClientStream
 from lab_api.exchange import Exchange
 from lab_api.outcomes import GatewayError, Outcome
 from lab_api.sse import DONE
-from lab_api.upstream import Stream, failure_of
-from lab_api.watchdog import SilenceError, Watchdog
+from lab_api.upstream import Stream
 
 
 class ClientGoneError(Exception):
     """The client stopped reading its answer."""
 
 
-async def relay(stream: Stream, exchange: Exchange, client: ClientStream, *, gap_s: float) -> web.StreamResponse:
+async def relay(
+    stream: Stream, exchange: Exchange, client: ClientStream, *, gap_s: float | None, unread_s: float, strict: bool
+) -> web.StreamResponse:
     """The response, once the client has received everything including [DONE].
+
+    Args:
+        stream: The stream with its first token.
+        exchange: Record of the request.
+        client: Where the events go.
+        gap_s: Longest silence between data events, None for any.
+        unread_s: Longest wait for a client that does not read.
+        strict: False ends an answer that is not complete as if it were.
 
     Raises:
         GatewayError: the stream is not complete.
         ClientGoneError: the client does not read on.
     """
-    writing = False
-    scanner = stream.scanner
-    name = stream.lease.replica.name
-    readany = stream.response.content.readany
-    events = stream.head
-    try:
-        with Watchdog(gap_s) as watch:
-            exchange.first_token_s = exchange.last_event_s = client.sent_s = watch.touched_s
-            writing = True
-            write = (await client.response()).write
-            while True:
-                exchange.tokens = scanner.events
-                writing = True
-                if scanner.complete:
-                    return await client.end(events + DONE)
-                if events:
-                    await write(events)
-                writing = False
-                if scanner.ended:
-                    raise failure_of(scanner, name)
-                events = b""
-                # Only data events show progress: a proxy on the way may send comments.
-                watch.touched_s = time.monotonic()
-                while not events and not scanner.ended:
-                    chunk = await readany()
-                    if not chunk:
-                        raise failure_of(scanner, name)
-                    events = scanner.feed(chunk)
-                now_s = time.monotonic()
-                exchange.max_gap_s = max(exchange.max_gap_s, now_s - watch.touched_s)
-                exchange.last_event_s = client.sent_s = watch.touched_s = now_s
-    except SilenceError as error:
-        if writing:
-            raise ClientGoneError(f"did not read for {gap_s:g} s") from error
-        exchange.max_gap_s = max(exchange.max_gap_s, gap_s)
-        message = f"{name} sent no data for {gap_s:g} s in the middle of its answer"
-        raise GatewayError(outcome=Outcome.STALL_TIMEOUT, message=message) from error
-    except aiohttp.ClientError as error:
-        if writing:  # aiohttp reports a disconnected client with the same family of errors
-            raise ClientGoneError("closed the connection") from error
-        message = f"{name} broke off in the middle of its answer: {type(error).__name__}"
-        raise GatewayError(outcome=Outcome.TRUNCATED, message=message) from error
+    exchange.first_token_s = time.monotonic()
+    async with _Splice(stream, exchange, client, gap_s=gap_s, unread_s=unread_s) as splice:
+        last = await splice.ended()
+        if stream.scanner.complete:
+            return await splice.end(last + DONE)
+        if not strict:
+            return await splice.end(last + (DONE if stream.scanner.done else b""))
+        if last:
+            await splice.write(last)
+        raise stream.failure()
+
+
+class _Splice:
+    """The connection of one stream to its client."""
+
+    __slots__ = (
+        *("_client", "_exchange", "_full", "_gap_s", "_last", "_over", "_paused_s", "_scanner", "_silent"),
+        *("_stream", "_timer", "_touched_s", "_unread_s", "_wake", "_writable"),
+    )
+
+    def __init__(
+        self, stream: Stream, exchange: Exchange, client: ClientStream, *, gap_s: float | None, unread_s: float
+    ) -> None:
+        self._stream = stream
+        self._scanner = stream.scanner
+        self._exchange = exchange
+        self._client = client
+        self._gap_s = gap_s
+        self._unread_s = unread_s
+        self._last = b""
+        self._over = self._full = self._silent = False
+        self._wake: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        """Send what the stream has held back, then take its events."""
+        self._touch()
+        await self.write(self._stream.held())
+        self._touch()
+        self._stream.attach(self._take)
+        self._take(self._stream.held())
+        if self._gap_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(self._gap_s, self._look)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def ended(self) -> bytes:
+        """The events that came with the end of the stream.
+
+        Raises:
+            GatewayError: the replica fell silent.
+            ClientGoneError: the client does not read on.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._full:
+                await self._drain()
+            elif self._over:
+                return self._last
+            elif self._silent:
+                name, gap_s = self._stream.name, self._gap_s or 0.0
+                self._exchange.max_gap_s = max(self._exchange.max_gap_s, gap_s)
+                message = f"{name} sent no data for {gap_s:g} s in the middle of its answer"
+                raise GatewayError(outcome=Outcome.STALL_TIMEOUT, message=message)
+            else:
+                self._wake = loop.create_future()
+                await self._wake
+
+    async def write(self, events: bytes) -> None:
+        """Send events, and wait for a client that reads slowly."""
+        async with self._reading():
+            await self._client.write(events)
+
+    async def end(self, last: bytes) -> web.StreamResponse:
+        """Send the last events and end the response."""
+        async with self._reading():
+            return await self._client.end(last)
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[None]:
+        """Bound the time that a client may leave everything unread."""
+        try:
+            async with asyncio.timeout(self._unread_s):
+                yield
+        except TimeoutError as error:
+            raise ClientGoneError(f"did not read for {self._unread_s:g} s") from error
+
+    async def _drain(self) -> None:
+        async with self._reading():
+            await self._client.drain()
+        self._full = False
+        self._touch()
+        self._stream.connection.resume()
+
+    def _touch(self) -> None:
+        now_s = time.monotonic()
+        self._touched_s = self._exchange.last_event_s = self._client.sent_s = now_s
+
+    def _take(self, events: bytes) -> None:
+        """Forward whole events. They are empty if the stream ends without any."""
+        exchange = self._exchange
+        exchange.tokens = self._scanner.events
+        if events:
+            before_s = self._touched_s
+            self._touch()
+            exchange.max_gap_s = max(exchange.max_gap_s, self._touched_s - before_s)
+        if self._scanner.ended or self._stream.ended is not None:
+            self._last += events
+            self._over = True
+        elif not events or self._client.forward(events):
+            return
+        else:
+            self._full = True
+            self._stream.connection.pause()
+        self._notify()
+
+    def _look(self) -> None:
+        left_s = self._touched_s + (self._gap_s or 0.0) - time.monotonic()
+        if left_s <= 0 and not self._full:  # a replica may be silent while its client is waited for
+            self._silent = True
+            self._notify()
+            return
+        # The loop's clock resolves 1 ms.
+        self._timer = asyncio.get_running_loop().call_later(max(left_s, 0.0) + 0.001, self._look)
+
+    def _notify(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)

@@ -104,7 +104,7 @@ def _replicas(given: str = "") -> dict[str, str]:
         if name in replicas:
             raise ValueError(f"a name of its own for each replica instead of {name!r} twice")
         if not _is_http(url):
-            raise ValueError(f"an http address for {name!r} instead of {url!r}")
+            raise ValueError(f"an http address without user or query for {name!r} instead of {url!r}")
         replicas[name] = url.rstrip("/")
     if not replicas:
         raise ValueError(f"at least one replica, as in {EXAMPLE}")
@@ -114,7 +114,8 @@ def _replicas(given: str = "") -> dict[str, str]:
 def _is_http(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        named = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        return named and parts.username is None and url.isascii() and not re.search(r"[\s?#]", url)
     except ValueError:
         return False
 

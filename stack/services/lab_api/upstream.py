@@ -2,78 +2,209 @@
 
 import asyncio
 import json
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import aiohttp
 
 from lab_api.ask import Ask
+from lab_api.connections import IDLE_S, Address, Connection, Connections, End
 from lab_api.outcomes import GatewayError, Outcome
 from lab_api.pool import Lease, Replica
-from lab_api.settings import Deadlines
+from lab_api.settings import Settings
 from lab_api.sse import GIVEN_UP, Scanner
 
+_T = TypeVar("_T")
 PATH = "/v1/chat/completions"
 # The client's own mistakes: another replica would answer the same.
 _CLIENTS_FAULT = frozenset({400, 413, 414, 415, 422})
 _BUSY = frozenset({408, 429})
 _DETAIL_MAX_BYTES = 2000
-_END_S = 0.2
-_IDLE_S = 2.0  # replicas close idle connections (llama.cpp after 5 s), which can fail a request
+_WHOLE_MAX_BYTES = 2**26
+_HELD_MAX_BYTES = 2**20  # until somebody takes the events
+_END_S = 0.2  # a complete stream may take this long to end, so that its connection is used again
 
 
-@dataclass(kw_only=True)
-class Stream:
-    """A stream that has sent its first token. `head` ends with that token."""
+class _Answer:
+    """Reader of one answer. A task waits in `until` for what it needs."""
 
-    lease: Lease
-    response: aiohttp.ClientResponse
-    scanner: Scanner
-    head: bytes
+    def __init__(self, name: str, connection: Connection) -> None:
+        self.name = name
+        self.connection = connection
+        self.status = 0
+        self.ended: End | None = None
+        self._woken: asyncio.Future[None] | None = None
 
-    async def read_out(self) -> None:
-        """Wait briefly for the end of a complete stream, to reuse its connection."""
-        try:
-            async with asyncio.timeout(_END_S):
-                while await self.response.content.readany():
-                    pass
-        except (TimeoutError, aiohttp.ClientError):
-            pass
-        finally:
-            self.response.close()  # no effect after the end
+    def begin(self, status: int) -> None:
+        self.status = status
+
+    def end(self, how: End) -> None:
+        self.ended = how
+        self.wake()
+
+    def wake(self) -> None:
+        """Let the waiting task look again."""
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    async def until(self, ready: Callable[[], bool]) -> None:
+        """Wait until `ready`, or until the answer has ended."""
+        loop = asyncio.get_running_loop()
+        while self.ended is None and not ready():
+            self._woken = loop.create_future()
+            await self._woken
+
+    def require_status(self) -> None:
+        """Check that there is an answer in HTTP.
+
+        Raises:
+            GatewayError: there is none.
+        """
+        if self.ended is End.MALFORMED:
+            raise GatewayError(outcome=Outcome.UPSTREAM_5XX, message=f"{self.name} does not answer in HTTP")
+        if not self.status:
+            raise GatewayError(
+                outcome=Outcome.CONNECT_ERROR, message=f"the connection to {self.name} was lost before an answer"
+            )
+
+
+class Whole(_Answer):
+    """An answer that is read to its end."""
+
+    def __init__(self, name: str, connection: Connection) -> None:
+        super().__init__(name, connection)
+        self.body = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self.body += data
+        if len(self.body) > _WHOLE_MAX_BYTES:
+            self.connection.close()
+            self.end(End.MALFORMED)
+        elif self.status != 200 and len(self.body) >= _DETAIL_MAX_BYTES:
+            self.wake()
+
+    async def read(self) -> bytes:
+        """The body.
+
+        Raises:
+            GatewayError: the answer is a refusal or broke off.
+        """
+        await self.until(lambda: self.status not in (0, 200) and len(self.body) >= _DETAIL_MAX_BYTES)
+        self.require_status()
+        if self.status != 200:
+            raise _refusal(self.name, self.status, bytes(self.body[:_DETAIL_MAX_BYTES]))
+        if self.ended is not End.COMPLETE:
+            raise GatewayError(outcome=Outcome.TRUNCATED, message=f"{self.name} broke off its answer")
+        return bytes(self.body)
+
+
+class Stream(_Answer):
+    """A stream of events.
+
+    It holds them back up to its first token, so a replica that dies before can still be
+    replaced. Then `take` gets them as they arrive.
+    """
+
+    def __init__(self, lease: Lease, connection: Connection) -> None:
+        super().__init__(lease.replica.name, connection)
+        self.lease = lease
+        self.scanner = Scanner()
+        self._held = bytearray()
+        self._take: Callable[[bytes], None] | None = None
+
+    def feed(self, data: bytes) -> None:
+        if self.status == 200:
+            data = self.scanner.feed(data)
+            if self._take is not None:
+                self._take(data)
+                return
+        self._held += data
+        if len(self._held) > _HELD_MAX_BYTES:
+            self.connection.pause()
+        if self._first():
+            self.wake()
+
+    def end(self, how: End) -> None:
+        self.ended = how
+        if self._take is not None:
+            self._take(b"")
+        else:
+            self.wake()
+
+    def _first(self) -> bool:
+        if self.status != 200:
+            return self.status != 0 and len(self._held) >= _DETAIL_MAX_BYTES
+        return self.scanner.started or self.scanner.ended
+
+    async def first_token(self) -> None:
+        """Wait for the first token.
+
+        Raises:
+            GatewayError: the answer is a refusal or ended before.
+        """
+        await self.until(self._first)
+        self.require_status()
+        if self.status != 200:
+            raise _refusal(self.name, self.status, bytes(self._held[:_DETAIL_MAX_BYTES]))
+        if not self.scanner.started:
+            raise self.failure()
+
+    def attach(self, take: Callable[[bytes], None]) -> None:
+        """Give `take` the events from now on, and nothing but b"" at the end."""
+        self._take = take
+        self.connection.resume()
+
+    def held(self) -> bytes:
+        """The events that nobody has taken yet."""
+        events = bytes(self._held)
+        self._held.clear()
+        return events
+
+    def failure(self) -> GatewayError:
+        """Reason why a stream that has ended is not a complete answer."""
+        scanner = self.scanner
+        if scanner.error is not None:
+            return GatewayError(outcome=Outcome.INBAND_ERROR, message=f"{self.name} reported an error: {scanner.error}")
+        if scanner.corrupted is not None:
+            return GatewayError(
+                outcome=Outcome.CORRUPTED, message=f"{self.name} sent what is not a stream: {scanner.corrupted}"
+            )
+        if self.ended in (End.LOST, End.MALFORMED):
+            where = "in the middle of its answer" if scanner.started else "before its first token"
+            return GatewayError(outcome=Outcome.TRUNCATED, message=f"{self.name} broke off {where}")
+        # Without its brackets: a careless client may search the bytes for the marker.
+        missing = "finish_reason" if not scanner.finished else "the DONE marker"
+        return GatewayError(outcome=Outcome.TRUNCATED, message=f"{self.name} ended its answer without {missing}")
 
 
 class Upstream:
     """Client of the replicas."""
 
-    def __init__(self, deadlines: Deadlines) -> None:
-        self._deadlines = deadlines
-        self._reading_out: set[asyncio.Task[None]] = set()
+    def __init__(self, settings: Settings) -> None:
+        self._deadlines = settings.deadlines
+        self._ttft_s = settings.deadlines.ttft_s if settings.patterns.ttft_deadline else None
+        self._connections = Connections(settings.deadlines.connect_s)
+        self._addresses = {name: Address.of(url, PATH) for name, url in settings.replicas.items()}
         self._session = aiohttp.ClientSession(
-            # A recreated container has a new address, so resolve names anew.
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=1, keepalive_timeout=_IDLE_S),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=deadlines.connect_s),
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=1, keepalive_timeout=IDLE_S),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.deadlines.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
         )
 
     async def close(self) -> None:
-        for task in tuple(self._reading_out):
-            task.cancel()
+        self._connections.close()
         await self._session.close()
 
     def release(self, stream: Stream) -> None:
         """End the stream's use of its connection.
 
-        A complete stream is read out by a task of its own: its client has everything,
-        so the client's later fate may not change the count. Any other is closed, which
-        cancels the work upstream: replicas detect the disconnect.
+        A complete stream's connection is used again. Any other is closed, which cancels
+        the work upstream: replicas detect the disconnect.
         """
-        if not stream.scanner.complete:
-            stream.response.close()
-            return
-        task = asyncio.create_task(stream.read_out())
-        self._reading_out.add(task)
-        task.add_done_callback(self._reading_out.discard)
+        if stream.scanner.complete:
+            stream.connection.release(_END_S)
+        else:
+            stream.connection.close()
 
     async def stream(self, lease: Lease, ask: Ask, request_id: str) -> Stream:
         """The stream with its first token.
@@ -81,18 +212,14 @@ class Upstream:
         Raises:
             GatewayError: no first token came.
         """
-        ttft_s = self._deadlines.ttft_s
         try:
-            async with asyncio.timeout(ttft_s):
-                response = await self._post(lease.replica, ask, request_id)
-                try:
-                    return await _until_first_token(lease, response)
-                except BaseException:
-                    response.close()
-                    raise
+            async with asyncio.timeout(self._ttft_s):
+                stream = Stream(lease, await self._connection(lease.replica))
+                await self._send(stream, ask, request_id, stream.first_token)
+                return stream
         except TimeoutError as error:
             raise GatewayError(
-                outcome=Outcome.TTFT_TIMEOUT, message=f"{lease.replica.name} sent no token within {ttft_s:g} s"
+                outcome=Outcome.TTFT_TIMEOUT, message=f"{lease.replica.name} sent no token within {self._ttft_s:g} s"
             ) from error
 
     async def whole(self, lease: Lease, ask: Ask, request_id: str) -> bytes:
@@ -105,14 +232,9 @@ class Upstream:
         name = lease.replica.name
         try:
             async with asyncio.timeout(answer_s):
-                response = await self._post(lease.replica, ask, request_id)
-                try:
-                    body = await response.read()
-                except aiohttp.ClientError as error:
-                    raise GatewayError(outcome=Outcome.TRUNCATED, message=f"{name} broke off its answer") from error
-                except BaseException:
-                    response.close()
-                    raise
+                answer = Whole(name, await self._connection(lease.replica))
+                body = await self._send(answer, ask, request_id, answer.read)
+                answer.connection.release(_END_S)
         except TimeoutError as error:
             raise GatewayError(
                 outcome=Outcome.TTFT_TIMEOUT, message=f"{name} did not answer within {answer_s:g} s"
@@ -137,41 +259,34 @@ class Upstream:
                 outcome=Outcome.CONNECT_ERROR, message=f"{replica.name} does not report which models it serves"
             ) from error
 
-    async def _post(self, replica: Replica, ask: Ask, request_id: str) -> aiohttp.ClientResponse:
-        """The response, once its status is 200."""
-        headers = {
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream" if ask.stream else "application/json",
-            "Accept-Encoding": "identity",
-            "x-request-id": request_id,
-        }
+    async def _connection(self, replica: Replica) -> Connection:
         try:
-            response = await self._session.post(
-                replica.url + PATH, data=ask.body, headers=headers, allow_redirects=False
-            )
-        except (aiohttp.ClientConnectionError, aiohttp.ClientOSError) as error:
+            return await self._connections.get(self._addresses[replica.name])
+        except OSError as error:  # includes a deadline that has passed
             raise GatewayError(
-                outcome=Outcome.CONNECT_ERROR,
-                message=f"no connection to {replica.name}, or lost before an answer: {type(error).__name__}",
+                outcome=Outcome.CONNECT_ERROR, message=f"no connection to {replica.name}: {type(error).__name__}"
             ) from error
-        except aiohttp.ClientError as error:
-            raise GatewayError(
-                outcome=Outcome.UPSTREAM_5XX, message=f"{replica.name} does not answer in HTTP: {type(error).__name__}"
-            ) from error
-        if response.status != 200:
-            raise await _refusal(replica.name, response)
-        return response
+
+    async def _send(self, answer: Stream | Whole, ask: Ask, request_id: str, read: Callable[[], Awaitable[_T]]) -> _T:
+        """Send the request, and return what `read` makes of its answer."""
+        address = answer.connection.address
+        accept = "text/event-stream" if ask.stream else "application/json"
+        head = (
+            f"POST {address.target} HTTP/1.1\r\nHost: {address.authority}\r\nUser-Agent: lab_api\r\n"
+            f"Content-Type: application/json\r\nAccept: {accept}\r\nAccept-Encoding: identity\r\n"
+            f"x-request-id: {request_id}\r\nContent-Length: {len(ask.body)}\r\n\r\n"
+        )
+        try:
+            answer.connection.send(head.encode(), ask.body, answer)
+            return await read()
+        except BaseException:
+            answer.connection.close()
+            raise
 
 
-async def _refusal(name: str, response: aiohttp.ClientResponse) -> GatewayError:
+def _refusal(name: str, status: int, body: bytes) -> GatewayError:
     """The client's error for a status other than 200."""
-    try:
-        said = (await response.content.read(_DETAIL_MAX_BYTES)).decode(errors="replace")
-    except aiohttp.ClientError:
-        said = ""
-    status = response.status
-    response.close()
-    message = f"{name} answered {status}: {_error_message(said)}"
+    message = f"{name} answered {status}: {_error_message(body.decode(errors='replace'))}"
     if status in _BUSY:
         return GatewayError(outcome=Outcome.UPSTREAM_429, message=message)
     if status in _CLIENTS_FAULT:
@@ -187,39 +302,6 @@ def _error_message(text: str) -> str:
         return str(error["message"] if isinstance(error, dict) else error)[:300]
     except (ValueError, KeyError, TypeError):
         return text[:200] or "(nothing)"
-
-
-async def _until_first_token(lease: Lease, response: aiohttp.ClientResponse) -> Stream:
-    """Everything up to the first token.
-
-    It is held back, so a replica that dies before can still be replaced.
-    """
-    scanner = Scanner()
-    head: list[bytes] = []
-    try:
-        while not scanner.started and not scanner.ended:
-            chunk = await response.content.readany()
-            if not chunk:
-                break
-            head.append(scanner.feed(chunk))
-    except aiohttp.ClientError as error:
-        raise GatewayError(
-            outcome=Outcome.TRUNCATED, message=f"{lease.replica.name} broke off before its first token"
-        ) from error
-    if not scanner.started:
-        raise failure_of(scanner, lease.replica.name)
-    return Stream(lease=lease, response=response, scanner=scanner, head=b"".join(head))
-
-
-def failure_of(scanner: Scanner, name: str) -> GatewayError:
-    """Reason why a stream that has ended is not a complete answer."""
-    if scanner.error is not None:
-        return GatewayError(outcome=Outcome.INBAND_ERROR, message=f"{name} reported an error: {scanner.error}")
-    if scanner.corrupted is not None:
-        return GatewayError(outcome=Outcome.CORRUPTED, message=f"{name} sent what is not a stream: {scanner.corrupted}")
-    # Without its brackets: a careless client may search the bytes for the marker.
-    missing = "finish_reason" if not scanner.finished else "the DONE marker"
-    return GatewayError(outcome=Outcome.TRUNCATED, message=f"{name} ended its answer without {missing}")
 
 
 def _require_complete(name: str, body: bytes) -> None:
