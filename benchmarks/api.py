@@ -32,7 +32,7 @@ from figures import Figure, figure, publish
 TOKENS = 32
 FIRST_S, NEXT_S = 0.020, 0.005
 RATE_RPS = 100
-CAPACITY_RPS = (200, 400, 600, 800)
+CAPACITY_RPS = (200, 400, 600, 800, 1000)
 HELD_P99_S = 0.060  # three times the server's own first token
 SERVICES = Path(__file__).parents[1] / "stack" / "services"
 
@@ -48,7 +48,8 @@ def _chunked(data: bytes) -> bytes:
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 TOKEN, LAST = _event("null"), _event('"stop"') + _chunked(b"data: [DONE]\n\n") + b"0\r\n\r\n"
-HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+MODELS = b'{"object":"list","data":[{"id":"null","object":"model","owned_by":"benchmark"}]}'
+HEALTHY = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(MODELS) + MODELS
 BODY = b'{"model":"null","stream":true,"messages":[{"role":"user","content":"hello"}]}'
 REQUEST = (
     f"POST /v1/chat/completions HTTP/1.1\r\nHost: lab\r\nContent-Type: application/json\r\nContent-Length: {len(BODY)}"
@@ -70,9 +71,10 @@ class NullServer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.seen += data
+        head, _, body = self.seen.partition(b"\r\n\r\n")
         if self.seen.startswith(b"GET") and self.seen.endswith(b"\r\n\r\n"):
             self.transport.write(HEALTHY)
-        elif self.seen.endswith(b"]}"):
+        elif body and len(body) >= int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0]):
             self.sent = 0
             self.due_s = time.monotonic() + FIRST_S
             asyncio.get_running_loop().call_later(FIRST_S, self.speak)
