@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields
 
 import pytest
 import uvloop
+from aiohttp import web
 from support import virtual_time
-from support.lab_api_world import World, answers, good, hangs, world
+from support.lab_api_world import DONE, World, answers, chunk, good, hangs, sends, world
 from support.waiting import until_async
 
 from lab_api.outcomes import Outcome
@@ -18,16 +19,11 @@ from lab_api.settings import Admission, Ejection, Patterns, Probing
 SHOWN_BY_A_PROCESS = {"drain"}  # tests/processes/test_lab_api_process.py
 ELSEWHERE = {
     "affinity",
-    "cancel",
-    "gap_deadline",
     "hedging",
-    "keepalive",
     "latency_ejection",
     "migration",
     "priority",
     "shed",
-    "strict",
-    "ttft_deadline",
 }
 Observe = Callable[[str], Awaitable[object]]
 
@@ -155,6 +151,66 @@ async def health_apart(switched: str) -> object:
         await it.models[0].stop()
         await until_async(lambda: not it.gateway.pool.ready, "the probe sees it")
         return (await it.get("/healthz")).status
+
+
+@shows(on="ttft_timeout", off="request_timeout")
+async def ttft_deadline(switched: str) -> object:
+    short = {"LAB_TTFT_TIMEOUT_S": "0.05", "LAB_REQUEST_TIMEOUT_S": "0.3", "LAB_RETRY": "off"}
+    async with world(replicas=1, LAB_TTFT_DEADLINE=switched, **short) as it:
+        it.models[0].behaviour = hangs
+        return (await it.chat()).error["code"]
+
+
+@shows(on="stall_timeout", off="request_timeout")
+async def gap_deadline(switched: str) -> object:
+    short = {"LAB_GAP_TIMEOUT_S": "0.05", "LAB_REQUEST_TIMEOUT_S": "0.3"}
+    async with world(replicas=1, LAB_GAP_DEADLINE=switched, **short) as it:
+        it.models[0].behaviour = sends(chunk("a "), then="hang")
+        return (await it.chat()).error["code"]
+
+
+@shows(on=(True, False), off=(False, False))
+async def strict(switched: str) -> object:
+    async with world(replicas=1, LAB_STRICT=switched) as it:
+        it.models[0].behaviour = sends(chunk("a "), chunk("b "))
+        answer = await it.chat()
+        assert answer.body.startswith(chunk("a ") + chunk("b "))
+        return b'"error"' in answer.body, b"[DONE]" in answer.body
+
+
+@shows(on=True, off=False)
+async def keepalive(switched: str) -> object:
+    short = {"LAB_KEEPALIVE_S": "0.05", "LAB_REQUEST_TIMEOUT_S": "0.3"}
+    async with world(replicas=1, LAB_KEEPALIVE=switched, **short) as it:
+        it.models[0].behaviour = hangs
+        return b": keep-alive" in (await it.chat()).body
+
+
+@shows(on=(1, 1), off=(0, 3))
+async def cancel(switched: str) -> object:
+    goes_on = asyncio.Event()
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(chunk("a "))
+        await goes_on.wait()
+        await response.write(chunk("b ") + chunk("c ", finish="stop") + DONE)
+        return response
+
+    async with world(replicas=1, LAB_CANCEL=switched) as it:
+        it.models[0].behaviour = behave
+        async with it.post() as response:
+            await response.content.readany()
+            response.close()
+        if switched == "on":
+            await until_async(lambda: it.models[0].cancelled == 1, "the work upstream is cancelled")
+        for _ in range(2):
+            assert (await it.get("/healthz")).status == 200  # by now the gateway has seen the client leave
+        goes_on.set()
+        await until_async(lambda: it.replica(0).in_flight == 0, "the place is free")
+        assert await it.outcomes() == {"client_cancelled": 1}
+        return it.models[0].cancelled, await it.metric("llmlab_wasted_tokens_total", reason="client_gone")
 
 
 @pytest.mark.parametrize("switched", ["on", "off"])

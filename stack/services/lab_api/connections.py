@@ -79,6 +79,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = 0
         self._status = 0
         self._framed = self._complete = self._lasting = False
+        self._excess = False  # something came that is no part of one answer
         self._expiry: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -143,18 +144,16 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._end(End.MALFORMED)
-            return
-        if self._head_bytes > HEAD_MAX_BYTES and not self._status:
-            self._end(End.MALFORMED)
-            return
+            self._excess = True
         if self._body:
-            data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             self._body.clear()
             if self._reader is not None:
-                self._reader.feed(data)
+                self._reader.feed(body)
         if self._complete:
             self._end(End.COMPLETE)
+        elif self._excess or (not self._status and self._head_bytes > HEAD_MAX_BYTES):
+            self._end(End.MALFORMED)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._rest(None)
@@ -165,7 +164,7 @@ class Connection(asyncio.Protocol):
 
     def _end(self, how: End) -> None:
         reader, self._reader = self._reader, None
-        reusable = how is End.COMPLETE and self._complete and self.open and self._lasting
+        reusable = how is End.COMPLETE and self._complete and self.open and self._lasting and not self._excess
         if not reusable:
             self.close()
         elif reader is None:
@@ -175,20 +174,24 @@ class Connection(asyncio.Protocol):
 
     # Called by the parser.
 
+    def on_message_begin(self) -> None:
+        self._excess = self._complete
+
     def on_header(self, name: bytes, _value: bytes) -> None:
         if name.lower() in (b"content-length", b"transfer-encoding"):
             self._framed = True
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status < 200:
-            return  # an interim answer
+        if status < 200 or self._excess:
+            return  # an interim answer, or one to no request
         self._status = status
         if self._reader is not None:
             self._reader.begin(status)
 
     def on_body(self, data: bytes) -> None:
-        self._body.append(data)
+        if not self._excess:
+            self._body.append(data)
 
     def on_message_complete(self) -> None:
         self._complete = self._status > 0

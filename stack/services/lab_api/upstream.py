@@ -22,7 +22,8 @@ _BUSY = frozenset({408, 429})
 _DETAIL_MAX_BYTES = 2000
 _WHOLE_MAX_BYTES = 2**26
 _HELD_MAX_BYTES = 2**20  # until somebody takes the events
-_END_S = 0.2  # a complete stream may take this long to end, so that its connection is used again
+# A complete stream may take this long to end, so that its connection is used again.
+_END_S = 0.2
 
 
 class _Answer:
