@@ -272,7 +272,7 @@ def test_a_replica_has_no_duration_of_a_health_check_until_one_succeeds() -> Non
     metrics = Metrics(model="m", pool=pool, board=Board(), budget=RetryBudget(ratio=0.2, burst=1))
 
     def durations() -> list[str]:
-        return re.findall(r"llmlab_probe_duration_seconds{.*", metrics.exposition().decode())
+        return re.findall(r"llmlab_probe_duration_seconds{.*", asyncio.run(metrics.exposition()).decode())
 
     for verdict in (Probed.BAD, Probed.REFUSED):
         pool.replicas[0].probed(verdict, 0, took_s=1)

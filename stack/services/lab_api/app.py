@@ -1,8 +1,8 @@
 """HTTP routes of the gateway, request ids and the API key."""
 
 import hmac
+import os
 import re
-import uuid
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -36,7 +36,7 @@ async def _front(
 ) -> web.StreamResponse:
     """Give each request an id, check its key, and format refusals as OpenAI errors."""
     asked = request.headers.get("x-request-id", "")
-    request_id = asked if REQUEST_ID.fullmatch(asked) else uuid.uuid4().hex
+    request_id = asked if REQUEST_ID.fullmatch(asked) else os.urandom(16).hex()
     request[_REQUEST_ID] = request_id
     gateway = request.app[GATEWAY]
     try:
@@ -128,4 +128,5 @@ async def _readyz(request: web.Request) -> web.StreamResponse:
 
 
 async def _metrics(request: web.Request) -> web.StreamResponse:
-    return web.Response(body=request.app[GATEWAY].metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    text = await request.app[GATEWAY].metrics.exposition()
+    return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})

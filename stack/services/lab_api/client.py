@@ -54,6 +54,11 @@ class ClientStream:
         """Send the status, if it is not sent yet, and whole events."""
         await (self._response or await self._start()).write(events)
 
+    def takes_at_once(self, events: bytes) -> bool:
+        """True if `write` of these does not wait for the client."""
+        transport = self._transport
+        return len(events) < _UNREAD_BYTES and (transport is None or not transport.get_write_buffer_size())
+
     def forward(self, events: bytes) -> bool:
         """Send events at once, after `write` has sent some. Renew `sent_s` with it.
 

@@ -118,7 +118,7 @@ class Gateway:
             message = f"the body must be sent as it is, got Content-Encoding {encoding[:40]!r}"
             raise GatewayError(outcome=Outcome.INVALID_REQUEST, message=message, status=415)
         try:
-            async with asyncio.timeout(body_s):
+            async with asyncio.timeout(None if request.content.is_eof() else body_s):
                 body = await request.read()
         except TimeoutError as error:
             message = f"the body did not arrive within {body_s:g} s"

@@ -1,7 +1,9 @@
 """The gateway's metrics. State is read at scrape time, off the hot path."""
 
+import asyncio
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -75,29 +77,30 @@ class Metrics:
         self._create_series(pool)
 
     def _create_series(self, pool: Pool) -> None:
-        for outcome in Outcome:
-            self._requests.labels(outcome.value)
-        for replica in pool.replicas:
-            self._attempts.labels(replica.name, "first")
+        """Create all series. A look-up costs more than to count, so some are kept."""
+        self._ended = {outcome: self._requests.labels(outcome.value) for outcome in Outcome}
+        self._first = {replica.name: self._attempts.labels(replica.name, "first") for replica in pool.replicas}
         for reason in ("client_gone", "truncated"):
             self._wasted.labels(reason)
-        for family in (self._duration, self._ttft, self._per_token):
-            family.labels(OPERATION, self._model, "")
-        self._queue_wait.labels("admitted")
+        self._good_duration, self._good_ttft, self._good_per_token = (
+            family.labels(OPERATION, self._model, "") for family in (self._duration, self._ttft, self._per_token)
+        )
+        self._admitted = self._queue_wait.labels("admitted")
 
     def attempted(self, replica: str, reason: str) -> None:
-        self._attempts.labels(replica, reason).inc()
+        (self._first[replica] if reason == "first" else self._attempts.labels(replica, reason)).inc()
 
     def queued(self, waited_s: float, outcome: str) -> None:
-        self._queue_wait.labels(outcome).observe(waited_s)
+        (self._admitted if outcome == "admitted" else self._queue_wait.labels(outcome)).observe(waited_s)
 
     def ended(self, exchange: Exchange, now_s: float) -> None:
         """Count a request once, at its end."""
         outcome = exchange.outcome or Outcome.INTERNAL_ERROR
-        self._requests.labels(outcome.value).inc()
+        self._ended[outcome].inc()
         error_type = "" if outcome is Outcome.OK else outcome.value
         labels = (OPERATION, self._model, error_type)
-        self._duration.labels(*labels).observe(now_s - exchange.arrived_s)
+        duration = self._duration.labels(*labels) if error_type else self._good_duration
+        duration.observe(now_s - exchange.arrived_s)
         if exchange.streaming:
             self._count_stream(exchange, labels, now_s)
         if exchange.tokens and error_type:
@@ -109,15 +112,29 @@ class Metrics:
             if exchange.outcome is not Outcome.INVALID_REQUEST:
                 self._ttft.labels(*labels).observe(now_s - exchange.arrived_s)
             return
-        self._ttft.labels(OPERATION, self._model, "").observe(exchange.first_token_s - exchange.arrived_s)
+        self._good_ttft.observe(exchange.first_token_s - exchange.arrived_s)
         self._max_gap.observe(exchange.max_gap_s)
         if exchange.outcome is Outcome.OK and exchange.tokens > 1:
             spent_s = exchange.last_event_s - exchange.first_token_s
-            self._per_token.labels(*labels).observe(spent_s / (exchange.tokens - 1))
+            self._good_per_token.observe(spent_s / (exchange.tokens - 1))
 
-    def exposition(self) -> bytes:
-        """The text format."""
-        return generate_latest(self.registry)
+    async def exposition(self) -> bytes:
+        """The text format. Between two families the streams go on."""
+        parts = []
+        for family in self.registry.collect():
+            parts.append(generate_latest(_One(family)))
+            await asyncio.sleep(0)
+        return b"".join(parts)
+
+
+@dataclass(frozen=True)
+class _One:
+    """A registry of one family."""
+
+    family: Metric
+
+    def collect(self) -> Iterator[Metric]:
+        yield self.family
 
 
 class _State(Collector):

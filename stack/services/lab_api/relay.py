@@ -117,11 +117,15 @@ class _Splice:
 
     async def write(self, events: bytes) -> None:
         """Send events, and wait for a client that reads slowly."""
+        if self._client.takes_at_once(events):
+            return await self._client.write(events)
         async with self._reading():
-            await self._client.write(events)
+            return await self._client.write(events)
 
     async def end(self, last: bytes) -> web.StreamResponse:
         """Send the last events and end the response."""
+        if self._client.takes_at_once(last):
+            return await self._client.end(last)
         async with self._reading():
             return await self._client.end(last)
 
@@ -150,9 +154,9 @@ class _Splice:
         exchange = self._exchange
         exchange.tokens = self._scanner.events
         if events:
-            before_s = self._touched_s
-            self._touch()
-            exchange.max_gap_s = max(exchange.max_gap_s, self._touched_s - before_s)
+            now_s = time.monotonic()
+            exchange.max_gap_s = max(exchange.max_gap_s, now_s - self._touched_s)
+            self._touched_s = exchange.last_event_s = self._client.sent_s = now_s
         if self._scanner.ended or self._stream.ended is not None:
             self._last += events
             self._over = True
