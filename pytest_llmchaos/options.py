@@ -17,7 +17,7 @@ import pytest
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.plan.seeds import parse_seed
 from pytest_llmchaos.subject.lab import BACKENDS
-from pytest_llmchaos.subject.own_stack import OwnKeys, own_subject, refuse_services
+from pytest_llmchaos.subject.own_stack import OwnKeys, own_subject, refuse_services, require_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ OPTIONS: tuple[tuple[str, dict[str, Any], str], ...] = (
         {"metavar": "{auto,compose,local}"},
         (
             "Where the stack runs: in containers (compose) or as processes on this machine (local). "
-            "Default: auto, which is compose if Docker responds, else local."
+            "Default: auto, which is compose for your own stack or if Docker responds, else local."
         ),
     ),
     (
@@ -546,9 +546,7 @@ def check(config: pytest.Config) -> None:
     runtime, own = runtime_of(config), own_subject_of(config)
     backend_of(config), repeat_of(config)
     if own is not None and runtime == "local":
-        raise BadScenario(
-            f"llmchaos_compose needs the compose runtime, got {spelling(config, 'runtime')}=local: drop the option"
-        )
+        require_local(own)
 
 
 def seed_of(config: pytest.Config) -> int:

@@ -203,10 +203,10 @@ def test_targets_are_those_of_the_ini_file_and_not_of_the_lab(chaos):
     )
 
 
-def test_an_own_stack_does_not_run_as_local_processes(chaos):
+def test_keys_that_need_docker_are_refused_for_local_processes(chaos):
     result = chaos("--chaos-runtime=local", "--chaos-plan")
 
-    assert "llmchaos_compose needs the compose runtime, got --chaos-runtime=local" in str(
+    assert "llmchaos_prometheus needs the compose runtime, and the runtime is local: remove the key" in str(
         result.outlines + result.errlines
     )
     assert result.ret != 0

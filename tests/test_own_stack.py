@@ -263,3 +263,26 @@ def test_profiles_and_headers_are_taken_as_they_are(folder):
 
     assert subject.profiles == ("cpu", "debug")
     assert subject.prometheus_headers == (Header("Authorization", "Bearer $TOKEN"), Header("X-Scope-OrgID", "7"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("attach", True),
+        ("prometheus", "prom"),
+        ("profiles", ("cpu",)),
+        ("restart", "keep"),
+        ("remediator", "fixer"),
+        ("allow", ("volume:models",)),
+        ("published_on", "docker"),
+    ],
+)
+def test_a_key_that_needs_docker_is_refused_for_processes(folder, key, value):
+    subject = subject_of(folder, **{"prometheus": "", key: value})
+
+    with pytest.raises(BadScenario, match=f"llmchaos_{key} needs the compose runtime, and the runtime is local"):
+        own_stack.require_local(subject)
+
+
+def test_a_stack_without_such_keys_can_run_as_processes(folder):
+    own_stack.require_local(subject_of(folder, prometheus=""))

@@ -39,7 +39,7 @@ class TimedOut(BaseException):
 @pytest.fixture
 def settings(tmp_path, monkeypatch):
     monkeypatch.setattr(measurement_lock, "slot_file", lambda name: tmp_path / f"{name}.lock")
-    about = {"runtime": "local", "backend": "sim", "repeat": 1, "worker": "", "replay_line": "pytest"}
+    about = {"runtime": "compose", "backend": "sim", "repeat": 1, "worker": "", "replay_line": "pytest"}
     return Settings(run="r", seed=1, reports=tmp_path, **about)
 
 

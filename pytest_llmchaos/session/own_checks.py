@@ -11,12 +11,13 @@ from pytest_llmchaos.generate.rules import rules
 from pytest_llmchaos.loadgen.first_request import check_requests
 from pytest_llmchaos.runtime.docker import preflight
 from pytest_llmchaos.runtime.docker.attached import AttachedRuntime, Looked
+from pytest_llmchaos.runtime.local.own_compose import OwnCompose
 from pytest_llmchaos.session.settings import Settings
 from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.headers import PROMETHEUS_KEY, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from pytest_llmchaos.subject.lab import Subject
 
@@ -51,7 +52,7 @@ class Problems:
             raise kind("\n".join(str(one) for one in self.errors))
 
 
-def examine(subject: Subject, problems: Problems, wire: Collection[str] = ()) -> Subject | None:
+def examine(subject: Subject, problems: Problems, wire: Collection[str] = (), *, local: bool = False) -> Subject | None:
     """Return the subject with what a run reads about its stack.
 
     Nothing is touched.
@@ -60,6 +61,7 @@ def examine(subject: Subject, problems: Problems, wire: Collection[str] = ()) ->
         subject: the user's stack.
         problems: takes each problem.
         wire: services that need a fault agent.
+        local: True if it runs as processes.
 
     Returns:
         None if the compose file or the running project has problems.
@@ -67,6 +69,8 @@ def examine(subject: Subject, problems: Problems, wire: Collection[str] = ()) ->
     problems.of(resolve, subject.prometheus_headers, os.environ, PROMETHEUS_KEY)
     problems.of(check_requests, subject.requests)
     subject = problems.of(_with_rules, subject) or subject
+    if local:
+        return problems.of(_examine_local, subject)
     examined = problems.of(preflight.examine, subject)
     if wire:
         problems.of(preflight.require_agent_image)
@@ -84,7 +88,7 @@ def foresee(
         require: raises BadScenario if the session's faults cannot hit the stack.
     """
     problems, lines = Problems(), list[str]()
-    subject = examine(settings.subject, problems, wire)
+    subject = examine(settings.subject, problems, wire, local=settings.runtime == "local")
     if subject is not None:
         lines += [f"note: {line}" for line in subject.notices]
         problems.of(require, subject)
@@ -99,7 +103,11 @@ def misspelt_targets(settings: Settings) -> list[str]:
     A scenario that names the service itself is right then.
     """
     subject, problems = settings.subject, Problems()
-    if subject.attach:
+    lines: Sequence[str]
+    if settings.runtime == "local":
+        compose = problems.of(OwnCompose, subject.compose_files, os.environ)
+        lines = compose.missing(subject) if compose else ()
+    elif subject.attach:
         known = problems.of(preflight.examine, subject)
         found = problems.of(_look, settings, known) if known else None
         lines = found.problems if found else ()
@@ -128,6 +136,10 @@ def _look(settings: Settings, subject: Subject) -> Looked:
         return runtime.look()
     finally:
         runtime.down()
+
+
+def _examine_local(subject: Subject) -> Subject:
+    return OwnCompose(subject.compose_files, os.environ).examine(subject)
 
 
 def _with_rules(subject: Subject) -> Subject:

@@ -133,7 +133,7 @@ class Run:
         project = identity.project_name(os.getpid(), self.settings.worker)
         problems = own_checks.Problems()
         if self.subject.own:
-            examined = own_checks.examine(self.subject, problems, self.wire)
+            examined = own_checks.examine(self.subject, problems, self.wire, local=self.settings.runtime == "local")
             if examined is None:
                 problems.require_none()
             self.subject = examined or self.subject

@@ -66,9 +66,9 @@ class Settings:
 def choose_runtime(wanted: str, *, own: bool = False) -> tuple[str, str]:
     """Return (runtime, reason) for `--chaos-runtime`.
 
-    A user's own stack needs compose.
+    A user's own stack runs as processes only if that was configured.
     """
-    if own:
+    if own and wanted != "local":
         return "compose", "llmchaos_compose is set"
     if wanted != "auto":
         return wanted, "as configured"

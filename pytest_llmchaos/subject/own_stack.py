@@ -279,6 +279,28 @@ def refuse_services(lines: Sequence[str], *, toml: bool) -> None:
         raise BadScenario(f"llmchaos_services is not an ini key: each role has its own, so write\n{written}")
 
 
+def require_local(subject: Subject) -> None:
+    """Check that a user's stack can run as processes.
+
+    Raises:
+        BadScenario: A key needs Docker.
+    """
+    given = {
+        "attach": subject.attach,
+        "prometheus": subject.alerts is not None,
+        "profiles": subject.profiles,
+        "restart": subject.keeps_restart,
+        "remediator": subject.remediator,
+        "allow": subject.allow,
+        "published_on": subject.published_on,
+    }
+    for name, value in given.items():
+        if value:
+            raise BadScenario(
+                f"llmchaos_{name} needs the compose runtime, and the runtime is local: remove the key, or set the runtime to compose"
+            )
+
+
 def _as_ini_line(role: str, value: str, *, toml: bool) -> str:
     if not toml or role in ("tokens_per_s", "startup_s", "attach"):
         return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,12 +9,12 @@ from dataclasses import replace
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.runtime.docker import docker_cli, offered_ports, reach
+from pytest_llmchaos.runtime.judge_files import PROMETHEUS_PORT, PUSHGATEWAY_PORT, prometheus_file, rule_file
 from pytest_llmchaos.subject.lab import Endpoint, Subject, stack_dir
 from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY
 
 # The network of the two. The judge joins the networks of what it scrapes, too.
 NETWORK = "llmchaos"
-PROMETHEUS_PORT, PUSHGATEWAY_PORT = 9090, 9091
 _FOLDER = "/etc/llmchaos"
 # The probe waits inside the container, because frequent probes would take CPU from the
 # measurement (see stack/compose.yaml).
@@ -109,20 +108,7 @@ def prometheus_config(config: reach.Config, scrapes: Sequence[Endpoint]) -> str:
         }
         for service in dict.fromkeys(one.service for one in scrapes)
     ]
-    pushed = {
-        "job_name": PUSHGATEWAY,
-        "honor_labels": True,  # the pushed `job` and `instance` name the client
-        "static_configs": [{"targets": [f"{PUSHGATEWAY}:{PUSHGATEWAY_PORT}"], "labels": {"service": PUSHGATEWAY}}],
-    }
-    return json.dumps(
-        {
-            # A frozen target is a failed scrape, never a late one.
-            "global": {"scrape_interval": "1s", "scrape_timeout": "900ms", "evaluation_interval": "1s"},
-            "rule_files": [f"{_FOLDER}/rules.yml"],
-            "scrape_configs": [*jobs, pushed],
-        },
-        indent=1,
-    )
+    return prometheus_file(jobs, pushgateway=f"{PUSHGATEWAY}:{PUSHGATEWAY_PORT}", rules=f"{_FOLDER}/rules.yml")
 
 
 def _discovery(config: reach.Config, scrapes: Sequence[Endpoint]) -> dict[str, object]:
@@ -138,21 +124,6 @@ def _discovery(config: reach.Config, scrapes: Sequence[Endpoint]) -> dict[str, o
         ],
         "relabel_configs": [{"target_label": "service", "replacement": service}],
     }
-
-
-def rule_file(subject: Subject) -> str:
-    """Return the rules of the objectives, and an alert on each service that is down."""
-    down = [
-        {
-            "alert": "ServiceDown",
-            "expr": f'up{{job="{service}"}} == 0',
-            "labels": {"severity": "page", "service": service},
-            "annotations": {"summary": f"Prometheus cannot scrape {service}"},
-        }
-        for service in dict.fromkeys(one.service for one in subject.scrapes)
-    ]
-    text = subject.rules or "groups:\n"
-    return text if not down else f"{text}  - {json.dumps({'name': 'llmchaos', 'rules': down})}\n"
 
 
 def resolved(config: reach.Config, scrapes: Sequence[Endpoint]) -> tuple[tuple[Endpoint, ...], list[str]]:

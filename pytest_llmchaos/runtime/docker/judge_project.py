@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.runtime.docker import docker_cli, judge, reach, removal, startup
 from pytest_llmchaos.runtime.docker.place import Place
+from pytest_llmchaos.runtime.judge_files import PROMETHEUS_PORT, PUSHGATEWAY_PORT
 from pytest_llmchaos.subject.lab import Subject
 from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 UP_DEADLINE_S = 120.0  # without pulls
 _NAMELESS = "bridge"
-_INSIDE = {JUDGE: judge.PROMETHEUS_PORT, PUSHGATEWAY: judge.PUSHGATEWAY_PORT}
+_INSIDE = {JUDGE: PROMETHEUS_PORT, PUSHGATEWAY: PUSHGATEWAY_PORT}
 
 
 def project_name() -> str:

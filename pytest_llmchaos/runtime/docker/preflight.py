@@ -18,6 +18,7 @@ from pytest_llmchaos.runtime.docker import (
 )
 from pytest_llmchaos.runtime.docker.near_names import near
 from pytest_llmchaos.runtime.docker.user_files import EVERY, UserFiles
+from pytest_llmchaos.runtime.judge_files import PROMETHEUS_PORT, PUSHGATEWAY_PORT
 from pytest_llmchaos.subject.lab import Endpoint, Subject
 from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY, services_by_key
 
@@ -160,7 +161,7 @@ def _published(
         tcp = [port.target for port in service.ports if port.protocol == "tcp"]
         if name not in inside and tcp and reach.replicas(service) == 1:
             inside[name] = tcp[0]
-    inside |= {JUDGE: judge.PROMETHEUS_PORT, PUSHGATEWAY: judge.PUSHGATEWAY_PORT}
+    inside |= {JUDGE: PROMETHEUS_PORT, PUSHGATEWAY: PUSHGATEWAY_PORT}
     return tuple((name, "", port) for name, port in inside.items())
 
 

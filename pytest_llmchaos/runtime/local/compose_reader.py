@@ -110,6 +110,11 @@ class Addresses:
 
 def read_services(files: Sequence[Path], variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Merge the `services` of compose files in order and substitute `${VARIABLES}`."""
+    return {name: _substitute(service, variables) for name, service in merge_services(files).items()}
+
+
+def merge_services(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Merge the `services` of compose files in order."""
     merged: dict[str, dict[str, Any]] = {}
     for file in files:
         try:
@@ -118,7 +123,7 @@ def read_services(files: Sequence[Path], variables: Mapping[str, str]) -> dict[s
             raise BadScenario(f"{file} is not a readable compose file: {error}") from None
         for name, service in (document.get("services") or {}).items():
             merged[name] = _merge(merged.get(name, {}), service)
-    return {name: _substitute(service, variables) for name, service in merged.items()}
+    return merged
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -73,27 +73,7 @@ class Programs:
 
     def agents(self, wired: Mapping[str, int], addresses: Addresses) -> list[Process]:
         """Build the fault agents' processes for supervisord."""
-        return [
-            Process(
-                service=fault_agents.agent_name(name),
-                command=(sys.executable, "-m", "fault_agent"),
-                environment={
-                    "LAB_TARGET": name,
-                    "LAB_HOST": loopback(),
-                    "LAB_PORT": str(addresses.port(name, port)),
-                    "LAB_UPSTREAM": addresses.own(name, port),
-                    # The kernel accepts no socket path above 107 bytes.
-                    "LAB_CONTROL": f"/proc/self/cwd/{fault_agents.socket_name(name)}",
-                    **self._python_settings(),
-                },
-                restarts=True,
-            )
-            for name, port in wired.items()
-        ]
-
-    def _python_settings(self) -> dict[str, str]:
-        switched_on = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-        return {"PYTHONPATH": python_path(self._stack / "services"), **switched_on}
+        return [agent_process(name, port, addresses, self._stack) for name, port in wired.items()]
 
     def _process(self, program: Program, work: Path, addresses: Addresses) -> Process:
         name, scratch = program.service, work / "tmp" / program.service
@@ -124,7 +104,7 @@ class Programs:
                 command = _python(program)
         if name in _MODELS and self._backend == "sim":
             extra["LAB_ADMIN_PORT"] = str(addresses.own_port(name, 8081))
-        extra |= self._python_settings()
+        extra |= _python_settings(self._stack)
         return Process(
             service=name, command=command, environment={**program.environment, **extra}, background=program.background
         )
@@ -152,6 +132,29 @@ class Programs:
         extra |= {"OLLAMA_NOPRUNE": "1", "OLLAMA_KEEP_ALIVE": "-1", "OLLAMA_NUM_PARALLEL": "2"}
         extra |= {"OLLAMA_MAX_QUEUE": "32", "OLLAMA_CONTEXT_LENGTH": "1024"}
         return (str(program), "serve")
+
+
+def agent_process(service: str, port: int, addresses: Addresses, stack: Path) -> Process:
+    """Build the process of the fault agent in the way of a service's port."""
+    return Process(
+        service=fault_agents.agent_name(service),
+        command=(sys.executable, "-m", "fault_agent"),
+        environment={
+            "LAB_TARGET": service,
+            "LAB_HOST": loopback(),
+            "LAB_PORT": str(addresses.port(service, port)),
+            "LAB_UPSTREAM": addresses.own(service, port),
+            # The kernel accepts no socket path above 107 bytes.
+            "LAB_CONTROL": f"/proc/self/cwd/{fault_agents.socket_name(service)}",
+            **_python_settings(stack),
+        },
+        restarts=True,
+    )
+
+
+def _python_settings(stack: Path) -> dict[str, str]:
+    switched_on = {"PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {"PYTHONPATH": python_path(stack / "services"), **switched_on}
 
 
 def _python(program: Program) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from pytest_llmchaos.runtime.local.daemon import Daemon
 from pytest_llmchaos.runtime.local.fault_agents import WireFaults, agent_name, death_gaps
 from pytest_llmchaos.runtime.local.health import WATCH_EVERY_S, HealthWatch, healthy
 from pytest_llmchaos.runtime.local.memory_limit import MemoryLimitable
+from pytest_llmchaos.runtime.local.own_programs import OwnPrograms
 from pytest_llmchaos.runtime.local.programs import Programs
 from pytest_llmchaos.runtime.local.supervisord_config import EVENTS, Process, read_log, write_supervisord
 from pytest_llmchaos.runtime.overload import OverloadAbility
@@ -55,10 +56,6 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
     ) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", project):
             raise BadScenario(f"a project name must consist of a-z, 0-9, '_' and '-', got {project!r}")
-        if subject.bootstrap is None:
-            raise BadScenario(
-                "the local runtime runs the reference stack only: use --chaos-runtime=compose for your own compose file"
-            )
         self.subject = subject
         self.project = project
         self._owner = owner
@@ -66,10 +63,9 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
         self._work = cleanup.work_folder(self._directory, project)
         self._wire = tuple(sorted(wire))
         self._wired: dict[str, int] = {}  # their ports in the compose file's numbers
-        self._backend = dict(subject.extra_env)["LLMCHAOS_BACKEND"]
         self._ports = Ports()
         self._addresses: Addresses | None = None
-        self._set: Programs | None = None
+        self._set: Programs | OwnPrograms | None = None
         self._programs: dict[str, Program] = {}
         self._processes: list[Process] = []
         self._control = Control(self._work)
@@ -82,8 +78,9 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
 
     @property
     def abilities(self) -> frozenset[str]:
-        own = {"kill", "stop", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events", "overload"}
-        return frozenset(own) | self.engine_abilities | self.agent_abilities
+        own = {"kill", "stop", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events"}
+        provable = {"overload"} if self.subject.requests_query is not None else set()
+        return frozenset(own | provable) | self.engine_abilities | self.agent_abilities
 
     def targets(self) -> tuple[str, ...]:
         return self.subject.targets
@@ -99,21 +96,23 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
             NotReady: a package, program or file is missing, or a port is in use.
             BadScenario: no fault agent can stand in the way of a service.
         """
-        stack = self.subject.compose_files[0].parent
-        self._set = Programs(
-            stack=stack,
-            files=self.subject.compose_files,
-            backend=self._backend,
-            project=self.project,
-            model=self.subject.model,
-        )
+        self._set = OwnPrograms(self.subject) if self.subject.own else self._of_lab()
         self._set.require()
         self._wired = self._set.wired(self._wire)
         self._addresses = Addresses(self._ports.reserve, self._ports_from_environment(), self._wired.items())
         self._programs = self._set.translate(self._work, self._addresses)
 
+    def _of_lab(self) -> Programs:
+        return Programs(
+            stack=self.subject.compose_files[0].parent,
+            files=self.subject.compose_files,
+            backend=dict(self.subject.extra_env)["LLMCHAOS_BACKEND"],
+            project=self.project,
+            model=self.subject.model,
+        )
+
     def _ports_from_environment(self) -> dict[tuple[str, int], int]:
-        found = {(service, port): given_port(variable) for service, variable, port in self.subject.ports}
+        found = {(service, port): given_port(variable) for service, variable, port in self.subject.ports if variable}
         return {place: given for place, given in found.items() if given is not None}
 
     def _reserve_addresses(self) -> Addresses:
@@ -139,10 +138,14 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
             for name in [*(agent.service for agent in agents), *wanted]:
                 self._control.call("start", name)
             self._require_agents(tuple(self._wired))
-            self._wait(wanted, UP_DEADLINE_S, dead_is_final=True)
+            self._wait(wanted, self._up_deadline_s, dead_is_final=True)
         except BaseException:
             self.down()
             raise
+
+    @property
+    def _up_deadline_s(self) -> float:
+        return self.subject.startup_s if self.subject.own else UP_DEADLINE_S
 
     def down(self) -> None:
         """End every process of the run. Logs are copied first."""
