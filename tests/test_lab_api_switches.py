@@ -20,7 +20,6 @@ SHOWN_BY_A_PROCESS = {"drain"}  # tests/processes/test_lab_api_process.py
 ELSEWHERE = {
     "affinity",
     "hedging",
-    "latency_ejection",
     "migration",
     "priority",
     "shed",
@@ -104,6 +103,22 @@ async def breaker(switched: str) -> object:
         it.models[0].behaviour = answers(500)
         for _ in range(6):
             assert (await it.chat()).complete
+        return len(it.models[0].asked)
+
+
+@shows(on=4, off=6)
+async def latency_ejection(switched: str) -> object:
+    async def late(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.15)
+        return await good(request)
+
+    bounds = {"LAB_EJECT_LATENCY_MIN_REQUESTS": "3", "LAB_EJECT_LATENCY_FLOOR_S": "0.1"}
+    async with world(LAB_LATENCY_EJECTION=switched, **bounds) as it:
+        it.models[0].behaviour = late
+        for _ in range(12):
+            assert (await it.chat()).complete
+        ejected = await it.metric("llmlab_ejections_total", replica="model-1", cause="latency")
+        assert ejected == (1 if switched == "on" else 0)
         return len(it.models[0].asked)
 
 

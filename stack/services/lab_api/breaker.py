@@ -1,7 +1,7 @@
 """Passive health of one replica, from the results of its requests."""
 
 from collections import deque
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 from lab_api.outcomes import REPLICA_FAILURES, Outcome
 from lab_api.settings import Ejection, Patterns
@@ -13,6 +13,13 @@ class Circuit(IntEnum):
     CLOSED = 0
     OPEN = 1
     HALF_OPEN = 2
+
+
+class Cause(StrEnum):
+    """Label of `llmlab_ejections_total`."""
+
+    ERRORS = "errors"
+    LATENCY = "latency"
 
 
 class Breaker:
@@ -31,6 +38,8 @@ class Breaker:
         self._opened: tuple[float, float] | None = None  # opened at, and for how long
         self._trial_out = False
         self._trips = 0
+        self.cause = Cause.ERRORS  # of the last ejection
+        self.ejections = dict.fromkeys(Cause, 0)
         self.closed_at_s: float | None = None  # last close by a trial
 
     def state(self, now_s: float) -> Circuit:
@@ -57,13 +66,21 @@ class Breaker:
         self._trial_out = True
         return True
 
-    def record(self, now_s: float, outcome: Outcome, *, trial: bool) -> None:
-        """Record the result of an admitted request."""
+    def eject(self, now_s: float) -> None:
+        """Open the circuit because first tokens come late."""
+        if self.state(now_s) is Circuit.CLOSED:
+            self._open(now_s, Cause.LATENCY)
+
+    def record(self, now_s: float, outcome: Outcome, *, trial: bool, late: bool = False) -> None:
+        """Record the result of an admitted request.
+
+        A good trial with a late first token leaves the circuit open.
+        """
         failed = outcome in REPLICA_FAILURES
         if trial:
             self._trial_out = False
-            if failed:
-                self._open(now_s)
+            if failed or late:
+                self._open(now_s, Cause.ERRORS if failed else Cause.LATENCY)
             elif outcome is Outcome.OK:
                 self._close()
                 self.closed_at_s = now_s
@@ -80,9 +97,11 @@ class Breaker:
         if self._connect_failures >= self._policy.connect_failures or (
             enough and self._failures >= self._policy.error_ratio * len(self._results)
         ):
-            self._open(now_s)
+            self._open(now_s, Cause.ERRORS)
 
-    def _open(self, now_s: float) -> None:
+    def _open(self, now_s: float, cause: Cause) -> None:
+        self.cause = cause
+        self.ejections[cause] += 1
         open_s = min(self._policy.open_s * 2**self._trips, self._policy.open_max_s)
         self._trips = min(self._trips + 1, 30)
         self._opened = (now_s, open_s)

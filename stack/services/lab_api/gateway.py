@@ -182,8 +182,11 @@ class Gateway:
             exchange.enter(Phase.PREFILL, name)
             exchange.attempts += 1
             self.metrics.attempted(name, reason)
+            lease.sent(streaming=exchange.streaming)
             try:
-                return await send(lease)
+                answer = await send(lease)
+                lease.first_token()
+                return answer
             except GatewayError as error:
                 lease.end(error.outcome)
                 tried.append(name)

@@ -164,6 +164,11 @@ class _State(Collector):
             "Attempts that failed at a replica, also those that a retry hid from the client.",
             labels=["replica", "reason"],
         )
+        ejections = CounterMetricFamily(
+            "llmlab_ejections",
+            "Times that real requests' results took a replica out; failed trials count again.",
+            labels=["replica", "cause"],
+        )
         for replica in self._pool.replicas:
             state = replica.breaker.state(now_s)
             in_flight.add_metric([replica.name], replica.in_flight)
@@ -174,7 +179,9 @@ class _State(Collector):
                 probe.add_metric([replica.name], replica.probe_s)
             for outcome, count in replica.failures.items():
                 failures.add_metric([replica.name, outcome.value], count)
-        yield from (in_flight, circuit, health, probe, failures, *self._oldest(time.monotonic()))
+            for cause, count in replica.breaker.ejections.items():
+                ejections.add_metric([replica.name, cause.value], count)
+        yield from (in_flight, circuit, health, probe, failures, ejections, *self._oldest(time.monotonic()))
         yield GaugeMetricFamily(
             "llmlab_queue_depth", "Requests waiting for a place in a replica.", value=self._pool.queue_depth
         )

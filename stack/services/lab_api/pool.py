@@ -8,6 +8,7 @@ from enum import Enum
 
 from lab_api.breaker import Breaker
 from lab_api.outcomes import ATTEMPT_FAILURES, GatewayError, Outcome
+from lab_api.outliers import FirstTokens, Outliers
 from lab_api.settings import Admission, Ejection, Patterns, Probing
 
 Clock = Callable[[], float]
@@ -31,6 +32,7 @@ class Replica:
         self.url = url
         self.in_flight = 0
         self.breaker = Breaker(ejection, patterns)
+        self.first_tokens = FirstTokens(ejection)
         self.last_probe: Probed | None = None
         self.healthy = False  # by the shallow probe
         self.probe_s: float | None = None  # duration of the last good probe
@@ -80,9 +82,23 @@ class Lease:
 
     def __init__(self, replica: Replica, pool: "Pool", *, trial: bool) -> None:
         self.replica = replica
+        self.began_s = pool.clock()
         self._pool = pool
         self._trial = trial
         self._ended = False
+        self._awaits_token = False
+        self._late = False
+
+    def sent(self, *, streaming: bool) -> None:
+        """Record that the request is on its way. Only a stream has a first token."""
+        self._awaits_token = streaming
+
+    def first_token(self) -> None:
+        """Record that the first token has come. No effect without streaming."""
+        if self._awaits_token:
+            self._awaits_token = False
+            now_s = self._pool.clock()
+            self._late = self._pool.outliers.heard(self.replica, now_s - self.began_s, now_s, trial=self._trial)
 
     def end(self, outcome: Outcome) -> None:
         """Free the place and record the result of the request."""
@@ -92,7 +108,10 @@ class Lease:
         self.replica.in_flight -= 1
         if outcome in ATTEMPT_FAILURES:
             self.replica.failures[outcome] += 1
-        self.replica.breaker.record(self._pool.clock(), outcome, trial=self._trial)
+        now_s = self._pool.clock()
+        if self._awaits_token:
+            self._late = self._pool.outliers.gave_up(self.replica, now_s - self.began_s, now_s, trial=self._trial)
+        self.replica.breaker.record(now_s, outcome, trial=self._trial, late=self._late)
         self._pool.wake()
 
 
@@ -124,6 +143,7 @@ class Pool:
             Replica(name, url, concurrency=admission.concurrency, probing=probing, ejection=ejection, patterns=patterns)
             for name, url in replicas.items()
         ]
+        self.outliers = Outliers(ejection, self.replicas, on=patterns.latency_ejection)
         self._admission = admission
         self._patterns = patterns
         self._waiting: deque[_Waiter] = deque()

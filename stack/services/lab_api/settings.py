@@ -83,6 +83,10 @@ class Ejection(Section):
     open_s: float = number("LAB_EJECT_S", 5.0, 0.05, 600)  # doubled after each failed trial
     open_max_s: float = number("LAB_EJECT_MAX_S", 60.0, 0.05, 3600)
     slow_start_s: float = number("LAB_SLOW_START_S", 5.0, 0, 600)
+    latency_factor: float = number("LAB_EJECT_LATENCY_FACTOR", 3.0, 1.1, 1000)  # times the peers' median first token
+    latency_floor_s: float = number("LAB_EJECT_LATENCY_FLOOR_S", 1.0, 0, 600)  # a quicker replica is no outlier
+    latency_min_requests: int = whole("LAB_EJECT_LATENCY_MIN_REQUESTS", 10, 1, 1000)
+    latency_share: float = number("LAB_EJECT_LATENCY_SHARE", 0.5, 0, 1)  # of the replicas, at most
 
 
 @dataclass(frozen=True, kw_only=True)
