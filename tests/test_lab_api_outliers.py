@@ -7,7 +7,7 @@ import pytest
 from lab_api.breaker import Cause, Circuit
 from lab_api.outcomes import Outcome
 from lab_api.pool import Pool, Probed, Replica
-from lab_api.settings import Admission, Ejection, Patterns, Probing
+from lab_api.settings import Admission, Ejection, Patterns, Probing, Shedding
 
 POLICY = {"latency_min_requests": 4, "latency_factor": 3, "latency_floor_s": 0.5, "open_s": 5, "slow_start_s": 0}
 
@@ -20,6 +20,7 @@ class Lab:
         self.pool = Pool(
             {name: f"http://{name}" for name in "abcdef"[:count]},
             admission=Admission(concurrency=8),
+            shedding=Shedding(),
             probing=Probing(),
             ejection=Ejection(**POLICY | policy),
             patterns=patterns or Patterns(),

@@ -14,7 +14,7 @@ from lab_api.exchange import Board
 from lab_api.metrics import Metrics
 from lab_api.outcomes import RETRYABLE, GatewayError, Outcome
 from lab_api.pool import Pool, Probed
-from lab_api.settings import Admission, Ejection, Patterns, Probing, Settings, unknown_variables
+from lab_api.settings import Admission, Ejection, Patterns, Probing, Settings, Shedding, unknown_variables
 from lab_api.sse import EVENT_MAX_BYTES, Scanner
 from lab_common.settings import SettingsError
 
@@ -253,6 +253,7 @@ def _unprobed(**admission: float) -> Pool:
     return Pool(
         {"a": "http://a", "b": "http://b"},
         admission=Admission(**{"concurrency": 1, "queue_timeout_s": 5} | admission),
+        shedding=Shedding(),
         probing=Probing(),
         ejection=Ejection(slow_start_s=0),
         patterns=Patterns(),

@@ -1,6 +1,7 @@
 """Each reliability pattern of the gateway, switched on and off."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
@@ -9,20 +10,19 @@ import pytest
 import uvloop
 from aiohttp import web
 from support import virtual_time
-from support.lab_api_world import DONE, World, answers, chunk, good, hangs, sends, world
+from support.lab_api_world import DONE, World, answers, ask, chunk, good, hangs, sends, world
 from support.waiting import until_async
 
 from lab_api.outcomes import Outcome
 from lab_api.pool import Pool, Probed
-from lab_api.settings import Admission, Ejection, Patterns, Probing
+from lab_api.priority import HEADER
+from lab_api.settings import Admission, Ejection, Patterns, Probing, Shedding
 
 SHOWN_BY_A_PROCESS = {"drain"}  # tests/processes/test_lab_api_process.py
 ELSEWHERE = {
     "affinity",
     "hedging",
     "migration",
-    "priority",
-    "shed",
 }
 Observe = Callable[[str], Awaitable[object]]
 
@@ -63,6 +63,11 @@ async def _occupy(it: World, count: int) -> list[asyncio.Future]:
         "all requests have arrived",
     )
     return tasks
+
+
+async def _late(request: web.Request) -> web.StreamResponse:
+    await asyncio.sleep(0.15)
+    return await good(request)
 
 
 @shows(on=[429, 429], off=[])
@@ -108,13 +113,9 @@ async def breaker(switched: str) -> object:
 
 @shows(on=4, off=6)
 async def latency_ejection(switched: str) -> object:
-    async def late(request: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(0.15)
-        return await good(request)
-
     bounds = {"LAB_EJECT_LATENCY_MIN_REQUESTS": "3", "LAB_EJECT_LATENCY_FLOOR_S": "0.1"}
     async with world(LAB_LATENCY_EJECTION=switched, **bounds) as it:
-        it.models[0].behaviour = late
+        it.models[0].behaviour = _late
         for _ in range(12):
             assert (await it.chat()).complete
         ejected = await it.metric("llmlab_ejections_total", replica="model-1", cause="latency")
@@ -157,6 +158,47 @@ async def fail_open(switched: str) -> object:
         for model in it.models:
             model.behaviour = good
         return (await it.chat()).status
+
+
+@shows(on=(529, "rejected_predicted", "1"), off="waits")
+async def shed(switched: str) -> object:
+    bounds = {"LAB_SHED_TTFT_S": "0.05", "LAB_SHED_STATUS": "529", "LAB_CONCURRENCY": "1"}
+    async with world(replicas=1, LAB_SHED=switched, **bounds) as it:
+        it.models[0].behaviour = _late
+        assert (await it.chat()).complete
+        assert await it.metric("llmlab_predicted_first_token_seconds", priority="normal") > 0.25
+        tasks = await _occupy(it, 2)
+        refused = [task.result() for task in tasks if task.done()]
+        if not refused:
+            assert it.gateway.pool.queue_depth == 1
+            return "waits"
+        return refused[0].status, refused[0].error["code"], refused[0].headers["Retry-After"]
+
+
+@shows(on=(["high", "high", "normal", "low", "low"], 400), off=(["low", "low", "normal", "high", "high"], 200))
+async def priority(switched: str) -> object:
+    async with world(replicas=1, LAB_PRIORITY=switched, LAB_CONCURRENCY="1") as it:
+        (running,) = await _occupy(it, 1)
+        waiting = []
+        for name, more, headers in (
+            ("low", {}, {HEADER: "low"}),
+            ("low", {"priority": 5}, None),
+            ("normal", {}, None),
+            ("high", {"priority": -1}, None),
+            ("high", {"priority": 5}, {HEADER: "high"}),
+        ):
+            waiting.append(asyncio.ensure_future(it.chat(ask(user=name, **more), headers)))
+            await until_async(lambda: it.gateway.pool.queue_depth == len(waiting), "it waits")
+        if switched == "on":
+            assert await it.metric("llmlab_priority_queue_depth", priority="low") == 2
+        it.models[0].behaviour = good
+        running.cancel()
+        assert all(answer.complete for answer in await asyncio.gather(*waiting))
+        high = 2 if switched == "on" else 0
+        assert await it.metric("llmlab_priority_requests_total", priority="high", outcome="ok") == high
+        assert await it.metric("llmlab_priority_first_token_seconds_count", priority="high") == high
+        order = [json.loads(body)["user"] for body in it.models[0].asked[1:]]
+        return order, (await it.chat(headers={HEADER: "urgent"})).status
 
 
 @shows(on=200, off=503)
@@ -247,6 +289,7 @@ def _pool(patterns: Patterns) -> Pool:
     pool = Pool(
         {"a": "http://a"},
         admission=Admission(concurrency=1, queue_timeout_s=5),
+        shedding=Shedding(),
         probing=Probing(),
         ejection=Ejection(slow_start_s=0),
         patterns=patterns,

@@ -71,6 +71,7 @@ def _instrument() -> Iterable[Metric]:
 async def _gateway() -> list[Metric]:
     gateway = Gateway(GatewaySettings.from_env({"LAB_MODEL": "any", "LAB_REPLICAS": "model-1=http://127.0.0.1:1"}))
     gateway.pool.replicas[0].probed(Probed.GOOD, 0, took_s=0.01)  # its duration is absent before
+    gateway.pool.forecast.ended(1.0)  # predictions are absent before
     try:
         return list(gateway.metrics.registry.collect())
     finally:

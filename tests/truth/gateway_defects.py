@@ -149,7 +149,7 @@ _RETRIES = (
             ),
             "            and error.outcome in RETRYABLE\n            and len(tried) < 100\n",
         ),
-        ("gateway.py", "acquire(excluding=tried, retry=bool(tried))", "acquire(retry=bool(tried))"),
+        ("gateway.py", "acquire(excluding=tried, retry=bool(tried), ", "acquire(retry=bool(tried), "),
     ),
     _defect(
         "retry-budget-not-asked",
@@ -240,8 +240,8 @@ _ADMISSION = (
         "test_every_refusal_has_a_retry_after",
         (
             "outcomes.py",
-            "        Outcome.REJECTED_QUEUE_FULL,\n        Outcome.QUEUE_TIMEOUT,\n        Outcome.NO_REPLICA,\n        Outcome.DRAINING",
-            "        Outcome.QUEUE_TIMEOUT,\n        Outcome.NO_REPLICA,\n        Outcome.DRAINING",
+            "        Outcome.REJECTED_QUEUE_FULL,\n        Outcome.REJECTED_PREDICTED,\n        Outcome.QUEUE_TIMEOUT",
+            "        Outcome.REJECTED_PREDICTED,\n        Outcome.QUEUE_TIMEOUT",
         ),
     ),
     _defect(
@@ -303,10 +303,10 @@ _COUNTS = (
         "TruthsDisagree",
         (
             "metrics.py",
-            "        self._requests.labels(outcome.value).inc()\n",
+            "        self._ended[outcome].inc()\n",
             (
                 "        if outcome not in {Outcome.NO_REPLICA, Outcome.CONNECT_ERROR, Outcome.QUEUE_TIMEOUT, Outcome.TTFT_TIMEOUT}:\n"
-                "            self._requests.labels(outcome.value).inc()\n"
+                "            self._ended[outcome].inc()\n"
             ),
         ),
         only="service_without_replicas",
@@ -418,7 +418,7 @@ _WIRE = (
         "slow_model",
         "test_most_clients_notice_nothing",
         ("pool.py", "key=lambda one: (one.in_flight, one.turn)", "key=lambda one: one.turn"),
-        ("pool.py", "return self.in_flight < max(1, int(self._concurrency * share))", "return share >= 0"),
+        ("pool.py", "return self.in_flight < self.places(now_s)", "return self.places(now_s) > 0"),
         only="notice_nothing",
     ),
     _defect(

@@ -17,6 +17,7 @@ class Ask:
 
     body: bytes
     stream: bool
+    priority: int = 0  # vLLM's field: lower is earlier
 
 
 def parse(body: bytes, model: str) -> Ask:
@@ -38,7 +39,7 @@ def parse(body: bytes, model: str) -> Ask:
         value = asked.get(name)
         if value is not None and not allowed(value):
             raise _refused(f"{name} must be {wanted}, got {_shown(value)}", param=name)
-    return Ask(body=body, stream=asked.get("stream") is True)
+    return Ask(body=body, stream=asked.get("stream") is True, priority=asked.get("priority") or 0)
 
 
 def _whole(value: object) -> bool:
@@ -58,6 +59,7 @@ _FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "temperature": (_between(0, 2), "a number from 0 to 2"),
     "top_p": (_between(0, 1), "a number from 0 to 1"),
     "seed": (_whole, "a whole number"),
+    "priority": (_whole, "a whole number"),
     # A stream is complete when its one choice has finished.
     "n": (lambda value: _whole(value) and value == 1, "1 (one choice for each request)"),
     "stream_options": (lambda value: isinstance(value, dict), "an object"),

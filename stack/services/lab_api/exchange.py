@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lab_api.outcomes import Outcome
+from lab_api.priority import Priority
 
 
 class Phase(StrEnum):
@@ -29,6 +30,7 @@ class Exchange:
     replica: str = ""
     attempts: int = 0
     streaming: bool = False
+    priority: Priority = Priority.NORMAL
     first_token_s: float | None = None
     last_event_s: float = 0.0
     max_gap_s: float = 0.0

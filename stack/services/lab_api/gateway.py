@@ -16,6 +16,7 @@ from lab_api.logs import logger
 from lab_api.metrics import Metrics
 from lab_api.outcomes import RETRYABLE, GatewayError, Outcome
 from lab_api.pool import Lease, Pool
+from lab_api.priority import HEADER, requested
 from lab_api.probe import Prober
 from lab_api.relay import ClientGoneError, relay
 from lab_api.settings import Settings
@@ -35,6 +36,7 @@ class Gateway:
         self.pool = Pool(
             settings.replicas,
             admission=settings.admission,
+            shedding=settings.shedding,
             probing=settings.probing,
             ejection=settings.ejection,
             patterns=settings.patterns,
@@ -73,6 +75,8 @@ class Gateway:
                 ask = await self._read(request)
                 self.budget.earn()
                 exchange.streaming = ask.stream
+                if self.settings.patterns.priority:
+                    exchange.priority = requested(request.headers.get(HEADER), ask.priority)
                 if not ask.stream:
                     return await self._whole(ask, exchange)
                 keepalive_s = self.settings.deadlines.keepalive_s if self.settings.patterns.keepalive else None
@@ -177,7 +181,7 @@ class Gateway:
         reason = "first"
         while True:
             exchange.enter(Phase.QUEUED)
-            lease = await self._admitted(tried)
+            lease = await self._admitted(exchange, tried)
             name = lease.replica.name
             exchange.enter(Phase.PREFILL, name)
             exchange.attempts += 1
@@ -211,12 +215,12 @@ class Gateway:
             and (not patterns.retry_budget or self.budget.spend())
         )
 
-    async def _admitted(self, tried: Sequence[str]) -> Lease:
+    async def _admitted(self, exchange: Exchange, tried: Sequence[str]) -> Lease:
         """A place in a replica. Its waiting time is measured in any case."""
         began_s = time.monotonic()
         outcome = Outcome.CLIENT_CANCELLED.value
         try:
-            lease = await self.pool.acquire(excluding=tried, retry=bool(tried))
+            lease = await self.pool.acquire(excluding=tried, retry=bool(tried), priority=exchange.priority)
             outcome = "admitted"
             return lease
         except GatewayError as error:
@@ -242,7 +246,7 @@ class Gateway:
         """An error as an HTTP answer."""
         response = web.json_response(error.body(request_id), status=error.status)
         if error.asks_to_retry and self.settings.patterns.retry_after:
-            response.headers["Retry-After"] = str(self.settings.admission.retry_after_s)
+            response.headers["Retry-After"] = str(error.retry_after_s or self.settings.admission.retry_after_s)
         if replica:
             response.headers["x-llmlab-replica"] = replica
         if self.draining:
@@ -261,6 +265,7 @@ class Gateway:
                     "request_id": exchange.request_id,
                     "outcome": exchange.outcome or Outcome.INTERNAL_ERROR,
                     "detail": exchange.detail,
+                    "priority": exchange.priority,
                     "replica": exchange.replica,
                     "attempts": exchange.attempts,
                     "tokens": exchange.tokens,

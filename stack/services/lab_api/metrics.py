@@ -14,6 +14,7 @@ from lab_api.breaker import Circuit, RetryBudget
 from lab_api.exchange import Board, Exchange, Phase
 from lab_api.outcomes import Outcome
 from lab_api.pool import Pool
+from lab_api.priority import Priority
 
 OPERATION = "chat"
 # OpenTelemetry's GenAI buckets, with tails and the lab's objectives (0.5 s and 2 s).
@@ -71,6 +72,15 @@ class Metrics:
             "Requests sent to replicas; reason is 'first' or what made a retry necessary.",
             ("replica", "reason"),
         )
+        self._classes = counter(
+            "llmlab_priority_requests", "Chat completions by class and by how they ended.", ("priority", "outcome")
+        )
+        self._first_token = histogram(
+            "llmlab_priority_first_token_seconds",
+            "From arrival to the first token, by class. Only streams that had one.",
+            ("priority",),
+            TTFT_BUCKETS_S,
+        )
         self._wasted = counter("llmlab_wasted_tokens", "Tokens of answers that no client received whole.", ("reason",))
         ProcessCollector(registry=self.registry)
         self.registry.register(_State(pool, board, budget))
@@ -80,6 +90,11 @@ class Metrics:
         """Create all series. A look-up costs more than to count, so some are kept."""
         self._ended = {outcome: self._requests.labels(outcome.value) for outcome in Outcome}
         self._first = {replica.name: self._attempts.labels(replica.name, "first") for replica in pool.replicas}
+        self._class_ended = {
+            priority: {outcome: self._classes.labels(priority.value, outcome.value) for outcome in Outcome}
+            for priority in Priority
+        }
+        self._class_ttft = {priority: self._first_token.labels(priority.value) for priority in Priority}
         for reason in ("client_gone", "truncated"):
             self._wasted.labels(reason)
         self._good_duration, self._good_ttft, self._good_per_token = (
@@ -97,6 +112,7 @@ class Metrics:
         """Count a request once, at its end."""
         outcome = exchange.outcome or Outcome.INTERNAL_ERROR
         self._ended[outcome].inc()
+        self._class_ended[exchange.priority][outcome].inc()
         error_type = "" if outcome is Outcome.OK else outcome.value
         labels = (OPERATION, self._model, error_type)
         duration = self._duration.labels(*labels) if error_type else self._good_duration
@@ -112,7 +128,9 @@ class Metrics:
             if exchange.outcome is not Outcome.INVALID_REQUEST:
                 self._ttft.labels(*labels).observe(now_s - exchange.arrived_s)
             return
-        self._good_ttft.observe(exchange.first_token_s - exchange.arrived_s)
+        ttft_s = exchange.first_token_s - exchange.arrived_s
+        self._good_ttft.observe(ttft_s)
+        self._class_ttft[exchange.priority].observe(ttft_s)
         self._max_gap.observe(exchange.max_gap_s)
         if exchange.outcome is Outcome.OK and exchange.tokens > 1:
             spent_s = exchange.last_event_s - exchange.first_token_s
@@ -185,9 +203,25 @@ class _State(Collector):
         yield GaugeMetricFamily(
             "llmlab_queue_depth", "Requests waiting for a place in a replica.", value=self._pool.queue_depth
         )
+        yield from self._by_priority()
         yield GaugeMetricFamily(
             "llmlab_retry_budget_ratio", "Share of the saved-up retries that is left.", value=self._budget.saved_ratio
         )
+
+    def _by_priority(self) -> Iterator[GaugeMetricFamily]:
+        waiting = GaugeMetricFamily(
+            "llmlab_priority_queue_depth", "Requests waiting for a place, by class.", labels=["priority"]
+        )
+        predicted = GaugeMetricFamily(
+            "llmlab_predicted_first_token_seconds",
+            "Predicted time to first token of a request that has to wait; absent until a request has ended.",
+            labels=["priority"],
+        )
+        for priority in Priority:
+            waiting.add_metric([priority.value], self._pool.queue.depth(priority))
+            if (predicted_s := self._pool.predicted_s(priority)) is not None:
+                predicted.add_metric([priority.value], predicted_s)
+        yield from (waiting, predicted)
 
     def _oldest(self, now_s: float) -> Iterator[GaugeMetricFamily]:
         """Ages of the oldest requests, which show a hang before any request ends."""

@@ -12,6 +12,7 @@ class Outcome(StrEnum):
     UPSTREAM_4XX = "upstream_4xx"
     UPSTREAM_429 = "upstream_429"
     REJECTED_QUEUE_FULL = "rejected_queue_full"
+    REJECTED_PREDICTED = "rejected_predicted"
     QUEUE_TIMEOUT = "queue_timeout"
     NO_REPLICA = "no_replica"
     DRAINING = "draining"
@@ -48,6 +49,7 @@ _STATUS = {
     Outcome.INVALID_REQUEST: 400,
     Outcome.UPSTREAM_429: 429,
     Outcome.REJECTED_QUEUE_FULL: 429,
+    Outcome.REJECTED_PREDICTED: 503,
     Outcome.QUEUE_TIMEOUT: 503,
     Outcome.NO_REPLICA: 503,
     Outcome.DRAINING: 503,
@@ -59,6 +61,7 @@ _ASKS_TO_RETRY = frozenset(
     {
         Outcome.UPSTREAM_429,
         Outcome.REJECTED_QUEUE_FULL,
+        Outcome.REJECTED_PREDICTED,
         Outcome.QUEUE_TIMEOUT,
         Outcome.NO_REPLICA,
         Outcome.DRAINING,
@@ -76,6 +79,7 @@ class GatewayError(Exception):
     status: int = 0
     code: str = ""
     param: str | None = None
+    retry_after_s: int | None = None  # in place of the setting
 
     def __post_init__(self) -> None:
         super().__init__(self.message)

@@ -84,6 +84,8 @@ class Outliers:
         if not self._on or replica.breaker.state(now_s) is not Circuit.CLOSED:
             return False
         replica.first_tokens.add(now_s, took_s)
+        if took_s <= self._policy.latency_floor_s:
+            return False  # the usual case, and cheap
         median_s = replica.first_tokens.median_s(now_s)
         if median_s is not None and self.late(replica, median_s, now_s) and self._may_eject(now_s):
             logger.warning("replica is ejected", extra={"replica": replica.name, "median_first_token_s": median_s})

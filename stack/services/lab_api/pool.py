@@ -2,14 +2,16 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from enum import Enum
 
 from lab_api.breaker import Breaker
 from lab_api.outcomes import ATTEMPT_FAILURES, GatewayError, Outcome
 from lab_api.outliers import FirstTokens, Outliers
-from lab_api.settings import Admission, Ejection, Patterns, Probing
+from lab_api.priority import Priority
+from lab_api.queue import Queue, Waiter
+from lab_api.settings import Admission, Ejection, Patterns, Probing, Shedding
+from lab_api.shed import Forecast, refusal
 
 Clock = Callable[[], float]
 
@@ -68,13 +70,17 @@ class Replica:
         return self.healthy and self.breaker.allows(now_s)
 
     def has_room(self, now_s: float) -> bool:
-        """True if one more request may be in flight there.
+        """True if one more request may be in flight there."""
+        return self.in_flight < self.places(now_s)
+
+    def places(self, now_s: float) -> int:
+        """Requests that may be in flight there.
 
         A recovered replica regains its places step by step (slow start).
         """
         since_s = now_s - max(self._recovered_at_s, self.breaker.closed_at_s or float("-inf"))
         share = 1.0 if since_s >= self._slow_start_s else since_s / self._slow_start_s
-        return self.in_flight < max(1, int(self._concurrency * share))
+        return max(1, int(self._concurrency * share))
 
 
 class Lease:
@@ -98,7 +104,9 @@ class Lease:
         if self._awaits_token:
             self._awaits_token = False
             now_s = self._pool.clock()
-            self._late = self._pool.outliers.heard(self.replica, now_s - self.began_s, now_s, trial=self._trial)
+            took_s = now_s - self.began_s
+            self._pool.forecast.first_token(took_s)
+            self._late = self._pool.outliers.heard(self.replica, took_s, now_s, trial=self._trial)
 
     def end(self, outcome: Outcome) -> None:
         """Free the place and record the result of the request."""
@@ -112,27 +120,18 @@ class Lease:
         if self._awaits_token:
             self._late = self._pool.outliers.gave_up(self.replica, now_s - self.began_s, now_s, trial=self._trial)
         self.replica.breaker.record(now_s, outcome, trial=self._trial, late=self._late)
-        self._pool.wake()
-
-
-class _Waiter:
-    """One request in the queue."""
-
-    __slots__ = ("excluding", "future")
-
-    def __init__(self, excluding: Collection[str]) -> None:
-        self.future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
-        self.excluding = excluding
+        self._pool.left(self)
 
 
 class Pool:
-    """All replicas, and a bounded FIFO queue in front of them."""
+    """All replicas, and the queue in front of them."""
 
     def __init__(
         self,
         replicas: Mapping[str, str],
         *,
         admission: Admission,
+        shedding: Shedding,
         probing: Probing,
         ejection: Ejection,
         patterns: Patterns,
@@ -146,12 +145,15 @@ class Pool:
         self.outliers = Outliers(ejection, self.replicas, on=patterns.latency_ejection)
         self._admission = admission
         self._patterns = patterns
-        self._waiting: deque[_Waiter] = deque()
+        self._shedding = shedding
+        self.queue: Queue[Lease] = Queue(admission.priority_share)
+        self.forecast = Forecast(share=admission.priority_share)
+        self._leases: set[Lease] = set()
         self._turn = 0
 
     @property
     def queue_depth(self) -> int:
-        return len(self._waiting)
+        return len(self.queue)
 
     @property
     def ready(self) -> bool:
@@ -162,72 +164,125 @@ class Pool:
         """True if a replica other than these may take a request, now or later."""
         return bool(self._candidates(excluding))
 
-    async def acquire(self, *, excluding: Collection[str] = (), retry: bool = False) -> Lease:
+    def predicted_s(self, priority: Priority) -> float | None:
+        """Seconds to the first token of a request that joins the queue now."""
+        now_s = self.clock()
+        running = len(self._leases)
+        return self.forecast.first_token_s(
+            priority,
+            before=self.queue.before(priority),
+            depth=self.queue.depth(priority),
+            places=sum(replica.places(now_s) for replica in self._candidates(())),
+            running_s=now_s - sum(lease.began_s for lease in self._leases) / running if running else 0.0,
+        )
+
+    async def acquire(
+        self, *, excluding: Collection[str] = (), retry: bool = False, priority: Priority = Priority.NORMAL
+    ) -> Lease:
         """A place in the least busy replica, at once or after the queue.
 
-        A retry goes to the head of the queue and ignores its bound: it was admitted
-        before.
+        A retry goes to the head of its class and ignores the queue's bounds: it was
+        admitted before.
 
         Raises:
             GatewayError: full queue, too long a wait, or no replica to try.
         """
-        if not self._waiting and (lease := self._take(excluding)) is not None:
+        if not self.queue and (lease := self._take(excluding)) is not None:
+            self.forecast.granted(priority)
             return lease
         self._require_candidate(excluding)
-        if self._patterns.queue and not retry and len(self._waiting) >= self._admission.queue_max:
-            raise GatewayError(
-                outcome=Outcome.REJECTED_QUEUE_FULL,
-                message=f"{len(self._waiting)} requests are already waiting for a replica: send it again later",
-            )
-        return await self._wait(_Waiter(excluding), first=retry)
+        if not retry:
+            self._make_room(priority)
+        return await self._wait(Waiter(excluding, priority), first=retry)
 
-    async def _wait(self, waiter: _Waiter, *, first: bool) -> Lease:
-        (self._waiting.appendleft if first else self._waiting.append)(waiter)
+    def _make_room(self, priority: Priority) -> None:
+        """Let one more request of this class into the queue.
+
+        Raises:
+            GatewayError: a predicted first token beyond the limit, or a full queue.
+        """
+        if self._patterns.shed and (predicted_s := self.predicted_s(priority)) is not None:
+            if predicted_s > self._shedding.ttft_s:
+                raise refusal(self._shedding, predicted_s)
+        elif self._patterns.queue and len(self.queue) >= self._admission.queue_max:
+            full = GatewayError(
+                outcome=Outcome.REJECTED_QUEUE_FULL,
+                message=f"{len(self.queue)} requests are already waiting for a replica: send it again later",
+            )
+            if (dropped := self.queue.to_drop_for(priority, self._admission.queue_max)) is None:
+                raise full
+            self._refuse(dropped, full)
+
+    def _patience_s(self) -> float | None:
+        """The longest wait in the queue. None if it is unlimited."""
+        waits_s = [self._admission.queue_timeout_s] if self._patterns.queue else []
+        if self._patterns.shed:
+            waits_s.append(self.forecast.patience_s(self._shedding.ttft_s))
+        return min(waits_s, default=None)
+
+    async def _wait(self, waiter: Waiter[Lease], *, first: bool) -> Lease:
+        self.queue.add(waiter, first=first)
         self.wake()
+        patience_s = self._patience_s()
         try:
-            async with asyncio.timeout(self._admission.queue_timeout_s if self._patterns.queue else None):
+            async with asyncio.timeout(patience_s):
                 return await waiter.future
         except TimeoutError as error:
             self._leave(waiter)
             raise GatewayError(
                 outcome=Outcome.QUEUE_TIMEOUT,
-                message=f"no replica had room within {self._admission.queue_timeout_s:g} s: send it again later",
+                message=f"no replica had room within {patience_s:g} s: send it again later",
             ) from error
         except BaseException:
             self._leave(waiter)
             raise
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter[Lease]) -> None:
         """Remove the waiter.
 
         A place handed over just as it gave up goes to the next waiter.
         """
-        if waiter in self._waiting:
-            self._waiting.remove(waiter)
+        self.queue.remove(waiter)
         future = waiter.future
         if future.done() and not future.cancelled() and future.exception() is None:
             future.result().end(Outcome.CLIENT_CANCELLED)
 
+    def _refuse(self, waiter: Waiter[Lease], error: GatewayError) -> None:
+        self.queue.remove(waiter)
+        waiter.future.set_exception(error)
+
+    def left(self, lease: Lease) -> None:
+        """Record that a place is free again."""
+        self._leases.discard(lease)
+        self.forecast.ended(self.clock() - lease.began_s)
+        self.wake()
+
     def wake(self) -> None:
-        """Hand free places to waiters in order.
+        """Hand free places to waiters in turn.
 
         Refuse all of them once no replica can be tried.
         """
-        for waiter in tuple(self._waiting):
+        while self._serve_next():
+            pass
+
+    def _serve_next(self) -> bool:
+        """Serve or refuse the next waiter. False if all must wait on."""
+        for waiter in self.queue.in_turn():
             if waiter.future.done():
                 continue
             try:
                 self._require_candidate(waiter.excluding)
             except GatewayError as error:
-                waiter.future.set_exception(error)
-            else:
-                if (lease := self._take(waiter.excluding)) is not None:
-                    waiter.future.set_result(lease)
-                elif not waiter.excluding:
-                    return  # later waiters accept no more replicas than this one
-                else:
-                    continue
-            self._waiting.remove(waiter)
+                self._refuse(waiter, error)
+                return True
+            if (lease := self._take(waiter.excluding)) is not None:
+                self.queue.served(waiter)
+                self.forecast.granted(waiter.priority)
+                waiter.future.set_result(lease)
+                return True
+            if not waiter.excluding:
+                return False  # later waiters accept no more replicas than this one
+        return False
 
     def _take(self, excluding: Collection[str]) -> Lease | None:
         now_s = self.clock()
@@ -238,7 +293,9 @@ class Pool:
         self._turn += 1
         replica.turn = self._turn
         replica.in_flight += 1
-        return Lease(replica, self, trial=replica.breaker.admit(now_s))
+        lease = Lease(replica, self, trial=replica.breaker.admit(now_s))
+        self._leases.add(lease)
+        return lease
 
     def _candidates(self, excluding: Collection[str]) -> list[Replica]:
         """The healthy replicas.

@@ -46,7 +46,22 @@ class Admission(Section):
     queue_timeout_s: float = number("LAB_QUEUE_TIMEOUT_S", 5.0, 0.01, 600)
     concurrency: int = whole("LAB_CONCURRENCY", 32, 1, 10_000)  # in flight, per replica
     retry_after_s: int = whole("LAB_RETRY_AFTER_S", 1, 1, 3600)
+    priority_share: float = number("LAB_PRIORITY_SHARE", 0.1, 0, 0.3)  # of the places, for each lower class that waits
     body_max_bytes: int = whole("LAB_BODY_MAX_BYTES", 2**20, 64, 2**20)
+
+
+def _shed_status(given: str) -> int:
+    if given not in {"503", "529"}:
+        raise ValueError("503 or 529")
+    return int(given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shedding(Section):
+    """Refusal of requests whose predicted first token is late."""
+
+    ttft_s: float = number("LAB_SHED_TTFT_S", 2.0, 0.01, 600)
+    status: int = parsed("LAB_SHED_STATUS", _shed_status, lambda: 503)  # 529: overloaded, of some providers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +160,7 @@ class Settings(Section):
     log_level: str = parsed("LAB_LOG_LEVEL", _level, lambda: "INFO")
     patterns: Patterns = section(Patterns)
     admission: Admission = section(Admission)
+    shedding: Shedding = section(Shedding)
     deadlines: Deadlines = section(Deadlines)
     probing: Probing = section(Probing)
     ejection: Ejection = section(Ejection)
