@@ -30,10 +30,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-import api
+import gateway
 import uvloop
-from api import BODY, HEAD, TOKEN, NullServer, Seen
 from figures import Figure, figure, publish
+from gateway import BODY, HEAD, TOKEN, NullServer, Seen
 
 from pytest_llmchaos.host.state_dirs import cache_dir
 
@@ -139,7 +139,7 @@ class Way:
     rss_bytes: int = 0
 
     def cpu_s(self) -> float:
-        return api.cpu_s(self.pid) if self.pid is not None else 0.0
+        return gateway.cpu_s(self.pid) if self.pid is not None else 0.0
 
     def held_rps(self) -> int:
         return max((rate for rate, one in self.rising.items() if one.held), default=0)
@@ -147,7 +147,7 @@ class Way:
 
 async def _streams(way: Way, rate_rps: float, seconds: float, seed: int) -> Seen:
     began_s, cpu_s = time.monotonic(), way.cpu_s()
-    seen = await api.load(way.port, rate_rps, seconds, seed)
+    seen = await gateway.load(way.port, rate_rps, seconds, seed)
     seen.cpu_share = (way.cpu_s() - cpu_s) / (time.monotonic() - began_s)
     return seen
 
@@ -219,21 +219,23 @@ def _ways(program: str | None) -> Iterator[dict[str, Way]]:
         print("cannot measure: needs 2 cores, one for what is measured alone", file=sys.stderr)
         sys.exit(2)
     os.sched_setaffinity(0, {cores[0]})
-    null, agent, peer, peer_admin = (api.free_port() for _ in range(4))
+    null, agent, peer, peer_admin = (gateway.free_port() for _ in range(4))
     python = sys.executable
     with (
         tempfile.TemporaryDirectory(prefix="llmchaos-bench-") as folder,
-        api.process([python, str(Path(__file__)), "--serve", str(null)], null, cores[0]),
-        api.process(
+        gateway.process([python, str(Path(__file__)), "--serve", str(null)], null, cores[0]),
+        gateway.process(
             [python, "-m", "fault_agent"],
             agent,
             cores[1],
-            PYTHONSAFEPATH="1",  # else this file shadows the package in its own folder
-            LAB_TARGET="null",
-            LAB_HOST="127.0.0.1",
-            LAB_PORT=str(agent),
-            LAB_UPSTREAM=f"127.0.0.1:{null}",
-            LAB_CONTROL=f"{folder}/control",
+            {
+                "PYTHONSAFEPATH": "1",  # else this file shadows the package in its own folder
+                "LAB_TARGET": "null",
+                "LAB_HOST": "127.0.0.1",
+                "LAB_PORT": str(agent),
+                "LAB_UPSTREAM": f"127.0.0.1:{null}",
+                "LAB_CONTROL": f"{folder}/control",
+            },
         ) as agent_pid,
     ):
         ways = {NOTHING: Way(null), AGENT: Way(agent, agent_pid)}
@@ -244,7 +246,7 @@ def _ways(program: str | None) -> Iterator[dict[str, Way]]:
         proxy = {"name": "null", "listen": f"127.0.0.1:{peer}", "upstream": f"127.0.0.1:{null}", "enabled": True}
         config.write_text(json.dumps([proxy]))
         command = [program, "-host", "127.0.0.1", "-port", str(peer_admin), "-config", str(config)]
-        with api.process(command, peer, cores[1], GOMAXPROCS="1", LOG_LEVEL="fatal") as peer_pid:
+        with gateway.process(command, peer, cores[1], {"GOMAXPROCS": "1", "LOG_LEVEL": "fatal"}) as peer_pid:
             yield {**ways, PEER: Way(peer, peer_pid)}
 
 

@@ -238,7 +238,7 @@ async def world(replicas: int = 2, **env: str) -> AsyncIterator[World]:
         create_app(gateway), handler_cancellation=True, access_log=None, auto_decompress=False, shutdown_timeout=0.1
     )
     await runner.setup()
-    await gateway.prober.start()
+    await gateway.start()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:

@@ -292,7 +292,7 @@ _COUNTS = (
         (
             "metrics.py",
             "            self._count_stream(exchange, labels, now_s)\n",
-            "            self._count_stream(exchange, labels, now_s)\n            self._requests.labels(outcome.value).inc()\n",
+            "            self._count_stream(exchange, labels, now_s)\n            self._ended[outcome].inc()\n",
         ),
         only="without_a_fault",
     ),

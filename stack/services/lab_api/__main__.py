@@ -43,7 +43,7 @@ async def serve(settings: Settings) -> None:
     )
     await runner.setup()
     try:
-        await gateway.prober.start()
+        await gateway.start()
         site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
         try:
             await site.start()

@@ -116,6 +116,7 @@ class Connection(asyncio.Protocol):
         self._reader = None
         if not self.open:
             return
+        self.resume()
         if self._complete:
             self._home.keep(self)
         else:

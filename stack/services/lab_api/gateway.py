@@ -15,6 +15,7 @@ from lab_api.exchange import Board, Exchange, Phase
 from lab_api.logs import logger
 from lab_api.metrics import Metrics
 from lab_api.outcomes import RETRYABLE, GatewayError, Outcome
+from lab_api.pacing import Pace
 from lab_api.pool import Lease, Pool
 from lab_api.priority import HEADER, requested
 from lab_api.probe import Prober
@@ -43,10 +44,17 @@ class Gateway:
         )
         self.budget = RetryBudget(ratio=settings.retrying.ratio, burst=settings.retrying.burst)
         self.upstream = Upstream(settings)
+        self.pace = Pace()
         self.prober = Prober(self.pool, path=settings.health_path, probing=settings.probing)
         self.metrics = Metrics(model=settings.model, pool=self.pool, board=self.board, budget=self.budget)
 
+    async def start(self) -> None:
+        """Return once each replica has been probed."""
+        self.pace.start()
+        await self.prober.start()
+
     async def close(self) -> None:
+        self.pace.stop()
         await self.prober.stop()
         await self.upstream.close()
 
@@ -154,6 +162,7 @@ class Gateway:
                 stream,
                 exchange,
                 client,
+                self.pace,
                 gap_s=gap_s if self.settings.patterns.gap_deadline else None,
                 unread_s=gap_s,
                 strict=self.settings.patterns.strict,

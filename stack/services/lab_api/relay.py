@@ -17,6 +17,7 @@ from aiohttp import web
 from lab_api.client import ClientStream
 from lab_api.exchange import Exchange
 from lab_api.outcomes import GatewayError, Outcome
+from lab_api.pacing import Pace
 from lab_api.sse import DONE
 from lab_api.upstream import Stream
 
@@ -26,7 +27,14 @@ class ClientGoneError(Exception):
 
 
 async def relay(
-    stream: Stream, exchange: Exchange, client: ClientStream, *, gap_s: float | None, unread_s: float, strict: bool
+    stream: Stream,
+    exchange: Exchange,
+    client: ClientStream,
+    pace: Pace,
+    *,
+    gap_s: float | None,
+    unread_s: float,
+    strict: bool,
 ) -> web.StreamResponse:
     """The response, once the client has received everything including [DONE].
 
@@ -34,6 +42,7 @@ async def relay(
         stream: The stream with its first token.
         exchange: Record of the request.
         client: Where the events go.
+        pace: How often the stream is read.
         gap_s: Longest silence between data events, None for any.
         unread_s: Longest wait for a client that does not read.
         strict: False ends an answer that is not complete as if it were.
@@ -43,7 +52,7 @@ async def relay(
         ClientGoneError: the client does not read on.
     """
     exchange.first_token_s = time.monotonic()
-    async with _Splice(stream, exchange, client, gap_s=gap_s, unread_s=unread_s) as splice:
+    async with _Splice(stream, exchange, client, pace, gap_s=gap_s, unread_s=unread_s) as splice:
         last = await splice.ended()
         if stream.scanner.complete:
             return await splice.end(last + DONE)
@@ -58,17 +67,25 @@ class _Splice:
     """The connection of one stream to its client."""
 
     __slots__ = (
-        *("_client", "_exchange", "_full", "_gap_s", "_last", "_over", "_paused_s", "_scanner", "_silent"),
-        *("_stream", "_timer", "_touched_s", "_unread_s", "_wake", "_writable"),
+        *("_client", "_exchange", "_full", "_gap_s", "_last", "_over", "_pace", "_scanner", "_silent"),
+        *("_stream", "_timer", "_touched_s", "_unread_s", "_wake"),
     )
 
     def __init__(
-        self, stream: Stream, exchange: Exchange, client: ClientStream, *, gap_s: float | None, unread_s: float
+        self,
+        stream: Stream,
+        exchange: Exchange,
+        client: ClientStream,
+        pace: Pace,
+        *,
+        gap_s: float | None,
+        unread_s: float,
     ) -> None:
         self._stream = stream
         self._scanner = stream.scanner
         self._exchange = exchange
         self._client = client
+        self._pace = pace
         self._gap_s = gap_s
         self._unread_s = unread_s
         self._last = b""
@@ -160,12 +177,21 @@ class _Splice:
         if self._scanner.ended or self._stream.ended is not None:
             self._last += events
             self._over = True
-        elif not events or self._client.forward(events):
+        elif not events:
+            return
+        elif self._client.forward(events):
+            if self._pace.rest_s:
+                self._stream.connection.pause()
+                self._pace.rest(self._resume)
             return
         else:
             self._full = True
             self._stream.connection.pause()
         self._notify()
+
+    def _resume(self) -> None:
+        if not self._full:
+            self._stream.connection.resume()
 
     def _look(self) -> None:
         left_s = self._touched_s + (self._gap_s or 0.0) - time.monotonic()

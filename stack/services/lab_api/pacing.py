@@ -1,0 +1,65 @@
+"""Fewer and larger reads while the event loop is busy.
+
+Each event that is relayed costs a read and a write. On a busy loop these delay the
+first tokens of other streams, so a started stream is then read every few milliseconds
+instead of at each event. It loses nothing, and a human does not notice.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+LOOK_S = 0.05
+BUSY_RATIO, IDLE_RATIO = 0.65, 0.45  # of one core
+LATE_S = 0.004  # a timer so late shows a queue, also where other programs have the core
+STEP_S, MAX_S = 0.005, 0.025
+
+
+class Pace:
+    """How long a started stream is left unread after each event.
+
+    Args:
+        clock: Wall clock, in seconds.
+        cpu_clock: CPU time of this thread, in seconds.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, cpu_clock: Callable[[], float] = time.thread_time
+    ) -> None:
+        self.rest_s = 0.0
+        self._clock = clock
+        self._cpu_clock = cpu_clock
+        self._resting: list[Callable[[], None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._looked_s = self._used_s = 0.0
+
+    def start(self) -> None:
+        """Begin to watch the load of the running event loop."""
+        self._looked_s, self._used_s = self._clock(), self._cpu_clock()
+        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def rest(self, resume: Callable[[], None]) -> None:
+        """Call `resume` in about `rest_s` seconds."""
+        if not self._resting:
+            asyncio.get_running_loop().call_later(self.rest_s, self._resume)
+        self._resting.append(resume)
+
+    def _resume(self) -> None:
+        resting, self._resting = self._resting, []
+        for resume in resting:
+            resume()
+
+    def _look(self) -> None:
+        now_s, used_s = self._clock(), self._cpu_clock()
+        since_s = now_s - self._looked_s
+        ratio = (used_s - self._used_s) / since_s
+        self._looked_s, self._used_s = now_s, used_s
+        if ratio > BUSY_RATIO or since_s > LOOK_S + LATE_S:
+            self.rest_s = min(self.rest_s + STEP_S, MAX_S)
+        elif ratio < IDLE_RATIO:
+            self.rest_s = max(self.rest_s - STEP_S, 0.0)
+        self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)

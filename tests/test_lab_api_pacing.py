@@ -1,0 +1,80 @@
+"""Larger reads while the gateway's event loop is busy."""
+
+import asyncio
+import json
+
+import pytest
+from aiohttp import web
+from support.lab_api_world import DONE, World, chunk, in_world
+from support.virtual_time import run
+
+from lab_api.pacing import LOOK_S, MAX_S, STEP_S, Pace
+
+
+def _rests_s(*ratios: float, late_s: float = 0.0) -> list[float]:
+    """The pace after each look at a thread that used these shares of its core."""
+    used_s = [0.0]
+    found = []
+
+    async def story() -> None:
+        loop = asyncio.get_running_loop()
+        late = [0.0]
+        pace = Pace(clock=lambda: loop.time() + late[0], cpu_clock=lambda: used_s[0])
+        pace.start()
+        for ratio in ratios:
+            used_s[0] += ratio * (LOOK_S + late_s)
+            late[0] += late_s
+            await asyncio.sleep(LOOK_S)
+            found.append(pace.rest_s)
+        pace.stop()
+
+    run(story())
+    return found
+
+
+def test_an_idle_gateway_reads_each_event_at_once() -> None:
+    assert _rests_s(0.1, 0.4, 0.6) == [0, 0, 0]
+
+
+def test_a_busy_gateway_rests_longer_step_by_step_and_shorter_again() -> None:
+    rests_s = _rests_s(*[0.9] * 7, *[0.3] * 6)
+
+    assert rests_s[:3] == pytest.approx([STEP_S, 2 * STEP_S, 3 * STEP_S])
+    assert max(rests_s) == MAX_S
+    assert rests_s[-1] == 0
+
+
+def test_between_the_bounds_the_pace_stays() -> None:
+    assert _rests_s(0.9, 0.5, 0.6) == [STEP_S] * 3
+
+
+def test_a_late_timer_is_a_busy_loop_though_other_programs_have_the_core() -> None:
+    assert _rests_s(0.1, late_s=0.02) == [STEP_S]
+
+
+@in_world(replicas=1)
+async def test_a_paced_stream_arrives_whole_and_in_fewer_pieces(it: World) -> None:
+    it.gateway.pace.stop()
+    it.gateway.pace.rest_s = 0.05
+    words = [f"{number} " for number in range(200)]
+
+    async def behave(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for word in words:
+            await response.write(chunk(word))
+            await asyncio.sleep(0.0005)
+        await response.write(chunk(finish="stop") + DONE)
+        return response
+
+    it.models[0].behaviour = behave
+    pieces = []
+    async with it.post() as response:
+        async for piece, _ in response.content.iter_chunks():
+            pieces.append(piece)
+
+    body = b"".join(pieces)
+    events = [json.loads(line[6:]) for line in body.split(b"\n\n") if line.startswith(b"data: {")]
+    assert "".join(event["choices"][0]["delta"]["content"] for event in events) == "".join(words)
+    assert body.endswith(DONE)
+    assert len(pieces) < len(words) / 4
