@@ -311,3 +311,13 @@ async def test_a_failed_answer_without_streaming_is_retried_on_the_other_replica
 
     assert b"second" in (await it.chat(ask(stream=False))).body
     assert [len(model.asked) for model in it.models] == [1, 1]
+
+
+@in_world()
+async def test_retries_hardly_add_to_the_load_when_every_replica_fails(it: World) -> None:
+    for model in it.models:
+        model.behaviour = answers(500)
+    for _ in range(100):
+        assert (await it.chat()).status == 502
+
+    assert sum(len(model.asked) for model in it.models) <= 110

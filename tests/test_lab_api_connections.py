@@ -1,4 +1,4 @@
-"""What the gateway makes of replicas that answer in unusual ways, byte by byte."""
+"""The gateway in front of replicas that answer in unusual ways, byte by byte."""
 
 import asyncio
 import json
@@ -146,7 +146,7 @@ def test_idle_connections_are_closed_soon(monkeypatch: pytest.MonkeyPatch) -> No
     assert raw.connections == 2
 
 
-def test_replicas_may_speak_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replica_may_use_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = Raw(CHUNKED)
 
     async def story() -> Answer:

@@ -144,7 +144,7 @@ _RETRIES = (
             "gateway.py",
             (
                 "            and error.outcome in RETRYABLE\n            and len(tried) < self.settings.retrying.attempts_max\n"
-                "            and self.pool.has_candidate(tried)\n"
+                "            and self.pool.has_good_candidate(tried)\n"
                 "            and (not patterns.retry_budget or self.budget.spend())\n"
             ),
             "            and error.outcome in RETRYABLE\n            and len(tried) < 100\n",

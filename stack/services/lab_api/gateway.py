@@ -220,7 +220,7 @@ class Gateway:
             patterns.retry
             and error.outcome in RETRYABLE
             and len(tried) < self.settings.retrying.attempts_max
-            and self.pool.has_candidate(tried)
+            and self.pool.has_good_candidate(tried)
             and (not patterns.retry_budget or self.budget.spend())
         )
 

@@ -160,9 +160,14 @@ class Pool:
         """True if at least one replica answers its shallow probe."""
         return any(replica.healthy for replica in self.replicas)
 
-    def has_candidate(self, excluding: Collection[str]) -> bool:
-        """True if a replica other than these may take a request, now or later."""
-        return bool(self._candidates(excluding))
+    def has_good_candidate(self, excluding: Collection[str]) -> bool:
+        """True if a replica other than these looks good.
+
+        Where all look bad, they are still tried (fail open), but a retry would only
+        multiply the load.
+        """
+        now_s = self.clock()
+        return any(replica.usable(now_s) for replica in self.replicas if replica.name not in excluding)
 
     def predicted_s(self, priority: Priority) -> float | None:
         """Seconds to the first token of a request that joins the queue now."""
