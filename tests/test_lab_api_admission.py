@@ -10,7 +10,7 @@ from support.lab_api_world import World, answers, ask, chunk, good, hangs, in_wo
 from support.waiting import until_async
 
 from lab_api.outcomes import ATTEMPT_FAILURES
-from lab_api.pool import Probed
+from lab_api.replica import Probed
 
 
 async def _fill(it: World, count: int) -> list[asyncio.Future]:

@@ -6,7 +6,8 @@ import pytest
 
 from lab_api.breaker import Cause, Circuit
 from lab_api.outcomes import Outcome
-from lab_api.pool import Pool, Probed, Replica
+from lab_api.pool import Pool
+from lab_api.replica import Probed, Replica
 from lab_api.settings import Admission, Ejection, Patterns, Probing, Shedding
 
 POLICY = {"latency_min_requests": 4, "latency_factor": 3, "latency_floor_s": 0.5, "open_s": 5, "slow_start_s": 0}
@@ -135,7 +136,7 @@ def test_a_trial_is_judged_by_its_own_first_token(took_s: float, after: Circuit)
     lab.hear(a=0.1)
     taken = [lab.pool._take(()) for _ in range(2)]
     trial = next(lease for lease in taken if lease is not None and lease.replica.name == "b")
-    trial.sent(streaming=True)
+    trial.sent()
     lab.now_s += took_s
     lab.hear(a=0.1)
     trial.first_token()
@@ -176,7 +177,7 @@ def test_clients_who_left_are_evidence_only_if_they_waited_beyond_the_bound(wait
     lab.now_s = waited_s
     for lease in leases:
         assert lease is not None
-        lease.sent(streaming=True)
+        lease.sent()
         lease.end(Outcome.CLIENT_CANCELLED)
 
     assert lab.circuit("b") is after
@@ -188,7 +189,6 @@ def test_answers_without_streaming_are_no_evidence() -> None:
     for _ in range(6):
         lease = lab.pool._take(["a"])
         assert lease is not None
-        lease.sent(streaming=False)
         lab.now_s += 1
         lease.first_token()
         lease.end(Outcome.OK)

@@ -13,7 +13,8 @@ from lab_api.breaker import Breaker, Circuit, RetryBudget
 from lab_api.exchange import Board
 from lab_api.metrics import Metrics
 from lab_api.outcomes import RETRYABLE, GatewayError, Outcome
-from lab_api.pool import Pool, Probed
+from lab_api.pool import Pool
+from lab_api.replica import Probed
 from lab_api.settings import Admission, Ejection, Patterns, Probing, Settings, Shedding, unknown_variables
 from lab_api.sse import EVENT_MAX_BYTES, Scanner
 from lab_common.settings import SettingsError

@@ -11,9 +11,10 @@ import pytest
 from support import virtual_time
 
 from lab_api.outcomes import GatewayError, Outcome
-from lab_api.pool import Lease, Pool, Probed
+from lab_api.pool import Lease, Pool
 from lab_api.priority import Priority, requested
 from lab_api.queue import Queue, Waiter
+from lab_api.replica import Probed
 from lab_api.settings import Admission, Ejection, Patterns, Probing, Shedding
 from lab_api.shed import Forecast, refusal
 
@@ -234,7 +235,7 @@ def test_with_shedding_a_request_waits_no_longer_than_the_limit_allows() -> None
     async def story() -> None:
         pool = _pool(patterns=Patterns(shed=True, queue=False), concurrency=1)
         for lease in await _all_taken(pool, 2):
-            lease.sent(streaming=True)
+            lease.sent()
             await asyncio.sleep(0.25)
             lease.first_token()
             lease.end(Outcome.OK)
@@ -295,7 +296,7 @@ def _offered(times: float, patterns: Patterns) -> dict[Priority, Count]:
         except GatewayError:
             firsts.append((priority, None))
             return
-        lease.sent(streaming=True)
+        lease.sent()
         await asyncio.sleep(FIRST_TOKEN_S)
         lease.first_token()
         firsts.append((priority, pool.clock() - began_s))

@@ -14,8 +14,9 @@ from support.lab_api_world import DONE, World, answers, ask, chunk, good, hangs,
 from support.waiting import until_async
 
 from lab_api.outcomes import Outcome
-from lab_api.pool import Pool, Probed
+from lab_api.pool import Pool
 from lab_api.priority import HEADER
+from lab_api.replica import Probed
 from lab_api.settings import Admission, Ejection, Patterns, Probing, Shedding
 
 SHOWN_BY_A_PROCESS = {"drain"}  # tests/processes/test_lab_api_process.py

@@ -10,7 +10,7 @@ import yaml
 from prometheus_client import Metric
 
 from lab_api.gateway import Gateway
-from lab_api.pool import Probed
+from lab_api.replica import Probed
 from lab_api.settings import Settings as GatewaySettings
 from lab_engine.dcgm import GpuCollector
 from lab_engine.engine import Engine

@@ -203,7 +203,7 @@ _HEALTH = (
         "a replica that comes back is given all of its places at once",
         "rotation",
         "test_a_replica_that_comes_back_is_given_its_share_little_by_little",
-        ("pool.py", "share = 1.0 if since_s >= self._slow_start_s else", "share = 1.0 if since_s >= 0 else"),
+        ("replica.py", "share = 1.0 if since_s >= self._slow_start_s else", "share = 1.0 if since_s >= 0 else"),
     ),
     _defect(
         "ready-without-replicas",
@@ -418,7 +418,7 @@ _WIRE = (
         "slow_model",
         "test_most_clients_notice_nothing",
         ("pool.py", "key=lambda one: (one.in_flight, one.turn)", "key=lambda one: one.turn"),
-        ("pool.py", "return self.in_flight < self.places(now_s)", "return self.places(now_s) > 0"),
+        ("replica.py", "return self.in_flight < self.places(now_s)", "return self.places(now_s) > 0"),
         only="notice_nothing",
     ),
     _defect(

@@ -195,11 +195,8 @@ class Gateway:
             exchange.enter(Phase.PREFILL, name)
             exchange.attempts += 1
             self.metrics.attempted(name, reason)
-            lease.sent(streaming=exchange.streaming)
             try:
-                answer = await send(lease)
-                lease.first_token()
-                return answer
+                return await send(lease)
             except GatewayError as error:
                 lease.end(error.outcome)
                 tried.append(name)

@@ -3,84 +3,16 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping
-from enum import Enum
 
-from lab_api.breaker import Breaker
 from lab_api.outcomes import ATTEMPT_FAILURES, GatewayError, Outcome
-from lab_api.outliers import FirstTokens, Outliers
+from lab_api.outliers import Outliers
 from lab_api.priority import Priority
 from lab_api.queue import Queue, Waiter
+from lab_api.replica import Replica
 from lab_api.settings import Admission, Ejection, Patterns, Probing, Shedding
 from lab_api.shed import Forecast, refusal
 
 Clock = Callable[[], float]
-
-
-class Probed(Enum):
-    """Result of the shallow probe."""
-
-    GOOD = "good"
-    BAD = "bad"  # no answer in time, or a bad one: broken or busy
-    REFUSED = "refused"  # connection refused: certainly not serving
-
-
-class Replica:
-    """One replica as the gateway sees it."""
-
-    def __init__(
-        self, name: str, url: str, *, concurrency: int, probing: Probing, ejection: Ejection, patterns: Patterns
-    ) -> None:
-        self.name = name
-        self.url = url
-        self.in_flight = 0
-        self.breaker = Breaker(ejection, patterns)
-        self.first_tokens = FirstTokens(ejection)
-        self.last_probe: Probed | None = None
-        self.healthy = False  # by the shallow probe
-        self.probe_s: float | None = None  # duration of the last good probe
-        self.failures = dict.fromkeys((one for one in Outcome if one in ATTEMPT_FAILURES), 0)
-        self._bad_probes = 0
-        self._concurrency = concurrency
-        self._probing = probing
-        self._slow_start_s = ejection.slow_start_s if patterns.slow_start else 0.0
-        self._recovered_at_s = float("-inf")
-        self.turn = 0
-
-    def probed(self, verdict: Probed, now_s: float, *, took_s: float) -> None:
-        """Record one result of the shallow probe, which took `took_s` seconds."""
-        if verdict is Probed.GOOD:
-            self.probe_s = took_s
-            if not self.healthy and self.last_probe is not None:
-                self._recovered_at_s = now_s
-            self.healthy = True
-            self._bad_probes = 0
-        else:
-            self._bad_probes += 1
-            if verdict is Probed.REFUSED or self._bad_probes >= self._probing.fall:
-                self.healthy = False
-        self.last_probe = verdict
-
-    @property
-    def refuses(self) -> bool:
-        """True if connections are refused, so that even a last attempt is pointless."""
-        return self.last_probe is Probed.REFUSED
-
-    def usable(self, now_s: float) -> bool:
-        """True if active and passive health allow one more request."""
-        return self.healthy and self.breaker.allows(now_s)
-
-    def has_room(self, now_s: float) -> bool:
-        """True if one more request may be in flight there."""
-        return self.in_flight < self.places(now_s)
-
-    def places(self, now_s: float) -> int:
-        """Requests that may be in flight there.
-
-        A recovered replica regains its places step by step (slow start).
-        """
-        since_s = now_s - max(self._recovered_at_s, self.breaker.closed_at_s or float("-inf"))
-        share = 1.0 if since_s >= self._slow_start_s else since_s / self._slow_start_s
-        return max(1, int(self._concurrency * share))
 
 
 class Lease:
@@ -95,12 +27,12 @@ class Lease:
         self._awaits_token = False
         self._late = False
 
-    def sent(self, *, streaming: bool) -> None:
-        """Record that the request is on its way. Only a stream has a first token."""
-        self._awaits_token = streaming
+    def sent(self) -> None:
+        """Record that the request of a stream is on its way."""
+        self._awaits_token = True
 
     def first_token(self) -> None:
-        """Record that the first token has come. No effect without streaming."""
+        """Record that its first token has come. No effect after the end."""
         if self._awaits_token:
             self._awaits_token = False
             now_s = self._pool.clock()
@@ -118,6 +50,7 @@ class Lease:
             self.replica.failures[outcome] += 1
         now_s = self._pool.clock()
         if self._awaits_token:
+            self._awaits_token = False
             self._late = self._pool.outliers.gave_up(self.replica, now_s - self.began_s, now_s, trial=self._trial)
         self.replica.breaker.record(now_s, outcome, trial=self._trial, late=self._late)
         self._pool.left(self)

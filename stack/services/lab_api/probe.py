@@ -6,7 +6,8 @@ from contextlib import suppress
 import aiohttp
 
 from lab_api.logs import logger
-from lab_api.pool import Pool, Probed, Replica
+from lab_api.pool import Pool
+from lab_api.replica import Probed, Replica
 from lab_api.settings import Probing
 
 

@@ -10,7 +10,8 @@ import aiohttp
 from lab_api.ask import Ask
 from lab_api.connections import IDLE_S, Address, Connection, Connections, End
 from lab_api.outcomes import GatewayError, Outcome
-from lab_api.pool import Lease, Replica
+from lab_api.pool import Lease
+from lab_api.replica import Replica
 from lab_api.settings import Settings
 from lab_api.sse import GIVEN_UP, Scanner
 
@@ -215,8 +216,10 @@ class Upstream:
         """
         try:
             async with asyncio.timeout(self._ttft_s):
+                lease.sent()
                 stream = Stream(lease, await self._connection(lease.replica))
                 await self._send(stream, ask, request_id, stream.first_token)
+                lease.first_token()
                 return stream
         except TimeoutError as error:
             raise GatewayError(
