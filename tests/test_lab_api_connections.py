@@ -29,8 +29,7 @@ class Raw:
         self.then_close = then_close
         self.connections = 0
         self.closed = 0
-        self.late = asyncio.Event()  # after it, each open connection gets bytes that nobody asked for
-        self.port = 0
+        self.writers: list[asyncio.StreamWriter] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = 0
@@ -40,6 +39,7 @@ class Raw:
                 break
             if not number:
                 self.connections += 1
+                self.writers.append(writer)
             number += 1
             await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
             writer.write(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
@@ -140,6 +140,20 @@ def test_idle_connections_are_closed_soon(monkeypatch: pytest.MonkeyPatch) -> No
         async with raw_world(raw) as it:
             assert (await it.chat()).complete
             await until_async(lambda: raw.closed == 1, "the idle connection is closed")
+            assert (await it.chat()).complete
+
+    uvloop.run(story())
+    assert raw.connections == 2
+
+
+def test_an_idle_connection_that_sends_something_is_closed() -> None:
+    raw = Raw(CHUNKED)
+
+    async def story() -> None:
+        async with raw_world(raw) as it:
+            assert (await it.chat()).complete
+            raw.writers[0].write(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+            await until_async(lambda: raw.closed == 1, "the connection is closed", within_s=1)
             assert (await it.chat()).complete
 
     uvloop.run(story())

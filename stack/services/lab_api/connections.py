@@ -18,7 +18,7 @@ HEAD_MAX_BYTES = 2**16  # the parser itself has no limit
 
 
 class End(Enum):
-    """How an answer ended."""
+    """End of an answer."""
 
     COMPLETE = "complete"
     LOST = "lost"  # the connection broke
@@ -37,7 +37,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Where a replica listens.
+    """Address of a replica.
 
     Attributes:
         host: Name or address.
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._reader is None and self._complete:
-            self.close()  # nobody asked
+            self.close()  # an answer to no request
             return
         if not self._status:
             self._head_bytes += len(data)
@@ -212,7 +212,7 @@ class Connections:
         """A connection without a request.
 
         Raises:
-            OSError: there is none. TimeoutError is one.
+            OSError: none can be made. TimeoutError is an OSError.
         """
         idle = self._idle.get(address)
         while idle:

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 LOOK_S = 0.05
 BUSY_RATIO, IDLE_RATIO = 0.65, 0.45  # of one core
-LATE_S = 0.004  # a timer so late shows a queue, also where other programs have the core
+LATE_S = 0.004  # a timer so late shows a queue, even if other programs have the core
 STEP_S, MAX_S = 0.005, 0.025
 
 
 class Pace:
-    """How long a started stream is left unread after each event.
+    """Pause of a started stream after each event.
 
     Args:
         clock: Wall clock, in seconds.

@@ -22,7 +22,7 @@ _CLIENTS_FAULT = frozenset({400, 413, 414, 415, 422})
 _BUSY = frozenset({408, 429})
 _DETAIL_MAX_BYTES = 2000
 _WHOLE_MAX_BYTES = 2**26
-_HELD_MAX_BYTES = 2**20  # until somebody takes the events
+_HELD_MAX_BYTES = 2**20  # until the relay takes the events
 # A complete stream may take this long to end, so that its connection is used again.
 _END_S = 0.2
 
@@ -60,7 +60,7 @@ class _Answer:
         """Check that there is an answer in HTTP.
 
         Raises:
-            GatewayError: there is none.
+            GatewayError: it is missing.
         """
         if self.ended is End.MALFORMED:
             raise GatewayError(outcome=Outcome.UPSTREAM_5XX, message=f"{self.name} does not answer in HTTP")
@@ -157,7 +157,7 @@ class Stream(_Answer):
         self.connection.resume()
 
     def held(self) -> bytes:
-        """The events that nobody has taken yet."""
+        """The events before `attach`, once."""
         events = bytes(self._held)
         self._held.clear()
         return events
