@@ -3,7 +3,7 @@
 A null server streams 32 tokens (the first after 20 ms, then one every 5 ms). An
 open-loop Poisson load measures the time to first token from the due time and checks
 that every stream is complete. Server and load share one core. The gateway has the
-other. The lab's runs with every pattern on and is scraped once a second. Then come
+other. The lab's runs with every pattern on. Both are scraped once a second. Then come
 rising rates, many open streams, and replicas that all fail.
 
 The peers are `smg` and `litellm` on PATH or in `build/peers/NAME`. Without them, their
@@ -237,8 +237,10 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def _measure(port: int, rate_rps: float, seconds: float, seed: int, pid: int | None, *, scraped: bool) -> Seen:
-    scraper = asyncio.ensure_future(_scrape(port)) if scraped else None
+async def _measure(
+    port: int, rate_rps: float, seconds: float, seed: int, pid: int | None, metrics_port: int | None
+) -> Seen:
+    scraper = asyncio.ensure_future(_scrape(metrics_port)) if metrics_port else None
     began_s, used_s = time.monotonic(), cpu_s(pid) if pid else 0.0
     seen = await load(port, rate_rps, seconds, seed)
     if pid:
@@ -300,12 +302,13 @@ class Way:
     name: str
     port: int
     pid: int | None = None
+    metrics_port: int | None = None
     seen: dict[int, Seen] = field(default_factory=dict)  # by rate
     rss_bytes: int = 0
 
     def measure(self, rate_rps: int, seconds: float, seed: int) -> Seen:
         """Load it. Returns all that was seen at this rate."""
-        one = uvloop.run(_measure(self.port, rate_rps, seconds, seed, self.pid, scraped=self.name == LAB))
+        one = uvloop.run(_measure(self.port, rate_rps, seconds, seed, self.pid, self.metrics_port))
         total = self.seen.setdefault(rate_rps, Seen())
         total.add(one)
         total.cpu_share = one.cpu_share
@@ -414,14 +417,14 @@ def gateways(null: int, core: int) -> Iterator[dict[str, Way]]:
     with ExitStack() as running:
         ways = {NOTHING: Way(name=NOTHING, port=null)}
         pid = running.enter_context(process([sys.executable, "-m", "lab_api"], port, core, environment))
-        ways[LAB] = Way(name=LAB, port=port, pid=pid)
+        ways[LAB] = Way(name=LAB, port=port, pid=pid, metrics_port=port)
         if program := peer(SMG):
             argv = [program, "launch", "--host", "127.0.0.1", "--port", str(peers_port)]
             argv += ["--worker-urls", f"http://127.0.0.1:{null}", "--policy", "round_robin", "--log-level", "error"]
             argv += ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(metrics_port)]
             argv += ["--worker-startup-check-interval", "1", "--disable-tokenizer-autoload"]
             pid = running.enter_context(process(argv, peers_port, core))
-            ways[SMG] = Way(name=SMG, port=peers_port, pid=pid)
+            ways[SMG] = Way(name=SMG, port=peers_port, pid=pid, metrics_port=metrics_port)
             _wait_for_stream(peers_port)
         yield ways
 

@@ -9,10 +9,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
-LOOK_S = 0.05
+LOOK_S = 0.025
 BUSY_RATIO, IDLE_RATIO = 0.65, 0.45  # of one core
 LATE_S = 0.004  # a timer so late shows a queue, even if other programs have the core
-STEP_S, MAX_S = 0.005, 0.025
+UP_S, DOWN_S, MAX_S = 0.01, 0.0025, 0.03
 
 
 class Pace:
@@ -59,7 +59,7 @@ class Pace:
         ratio = (used_s - self._used_s) / since_s
         self._looked_s, self._used_s = now_s, used_s
         if ratio > BUSY_RATIO or since_s > LOOK_S + LATE_S:
-            self.rest_s = min(self.rest_s + STEP_S, MAX_S)
+            self.rest_s = min(self.rest_s + UP_S, MAX_S)
         elif ratio < IDLE_RATIO:
-            self.rest_s = max(self.rest_s - STEP_S, 0.0)
+            self.rest_s = max(self.rest_s - DOWN_S, 0.0)
         self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)

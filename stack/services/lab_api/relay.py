@@ -169,10 +169,13 @@ class _Splice:
     def _take(self, events: bytes) -> None:
         """Forward whole events. They are empty if the stream ends without any."""
         exchange = self._exchange
-        exchange.tokens = self._scanner.events
+        arrived = self._scanner.events - exchange.tokens
+        exchange.tokens += arrived
+        gap_s = 0.0
         if events:
             now_s = time.monotonic()
-            exchange.max_gap_s = max(exchange.max_gap_s, now_s - self._touched_s)
+            gap_s = now_s - self._touched_s
+            exchange.max_gap_s = max(exchange.max_gap_s, gap_s)
             self._touched_s = exchange.last_event_s = self._client.sent_s = now_s
         if self._scanner.ended or self._stream.ended is not None:
             self._last += events
@@ -180,7 +183,7 @@ class _Splice:
         elif not events:
             return
         elif self._client.forward(events):
-            if self._pace.rest_s:
+            if self._pace.rest_s > gap_s / max(arrived, 1):  # so that the next read has more than one event
                 self._stream.connection.pause()
                 self._pace.rest(self._resume)
             return
