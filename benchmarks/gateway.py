@@ -237,19 +237,6 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def _measure(
-    port: int, rate_rps: float, seconds: float, seed: int, pid: int | None, metrics_port: int | None
-) -> Seen:
-    scraper = asyncio.ensure_future(_scrape(metrics_port)) if metrics_port else None
-    began_s, used_s = time.monotonic(), cpu_s(pid) if pid else 0.0
-    seen = await load(port, rate_rps, seconds, seed)
-    if pid:
-        seen.cpu_share = (cpu_s(pid) - used_s) / (time.monotonic() - began_s)
-    if scraper:
-        scraper.cancel()
-    return seen
-
-
 async def _null(port: int) -> None:
     await asyncio.get_running_loop().create_server(NullServer, "127.0.0.1", port, backlog=1024)
     gc.disable()
@@ -308,11 +295,21 @@ class Way:
 
     def measure(self, rate_rps: int, seconds: float, seed: int) -> Seen:
         """Load it. Returns all that was seen at this rate."""
-        one = uvloop.run(_measure(self.port, rate_rps, seconds, seed, self.pid, self.metrics_port))
+        one = uvloop.run(self._load(rate_rps, seconds, seed))
         total = self.seen.setdefault(rate_rps, Seen())
         total.add(one)
         total.cpu_share = one.cpu_share
         return total
+
+    async def _load(self, rate_rps: int, seconds: float, seed: int) -> Seen:
+        scraper = asyncio.ensure_future(_scrape(self.metrics_port)) if self.metrics_port else None
+        began_s, used_s = time.monotonic(), cpu_s(self.pid) if self.pid else 0.0
+        seen = await load(self.port, rate_rps, seconds, seed)
+        if self.pid:
+            seen.cpu_share = (cpu_s(self.pid) - used_s) / (time.monotonic() - began_s)
+        if scraper:
+            scraper.cancel()
+        return seen
 
     def held_rps(self, p99_s: float = HELD_P99_S) -> int:
         return max((rate for rate, one in self.seen.items() if one.held_within(p99_s)), default=0)
