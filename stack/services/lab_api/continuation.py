@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lab_api.ask import Ask
-from lab_api.emitted import NotContinuableError, read, whole_number
+from lab_api.emitted import Emitted, NotContinuableError, read, whole_number
 from lab_api.rewriting import Rewriter
 
 # Fields of a request whose effect does not survive a cut, and their values without one.
@@ -47,32 +47,36 @@ class Rest:
     """A request for the rest of an answer, or its `end` without a request."""
 
     ask: Ask | None
-    rewriter: Rewriter
+    emitted: Emitted
     end: bytes = b""
 
 
-def rest_of(ask: Ask, events: bytes) -> Rest:
+def rest_of(ask: Ask, events: bytes, *, reported: bool = False) -> Rest:
     """The rest of the answer to `ask` after the whole `events` that the client has.
+
+    `reported` is True if the replica sent an error or garbage, and did not just end.
 
     Raises:
         NotContinuableError: another replica could not continue it.
     """
     asked = json.loads(ask.body)
     emitted = read(events)
-    rewriter = Rewriter(emitted)
+    if emitted.finished and reported:
+        raise NotContinuableError("it was finished before its replica reported an error")
     left = {name: limit - emitted.tokens for name in _LIMITS if (limit := whole_number(asked.get(name), 0)) > 0}
     if emitted.finished or min(left.values(), default=1) < 1:
         # The replica declared the answer complete, or all its tokens are there. What is
-        # missing has no text, and another replica would add some.
+        # missing has no text: [DONE] adds nothing to the finish_reason before it, and
+        # another replica would add text.
         if (asked.get("stream_options") or {}).get("include_usage") and not emitted.counted:
             raise NotContinuableError("only its usage is missing, and no other replica counted it")
-        return Rest(ask=None, rewriter=rewriter, end=b"" if emitted.finished else rewriter.finish("length"))
+        return Rest(ask=None, emitted=emitted, end=b"" if emitted.finished else Rewriter(emitted).finish("length"))
     _require_plain(asked)
     if least := whole_number(asked.get("min_tokens"), 0):
         left["min_tokens"] = max(0, least - emitted.tokens)
     more = {"messages": _with_answer(asked, emitted.text), "continue_final_message": True}
     body = json.dumps(asked | more | {"add_generation_prompt": False} | left, separators=(",", ":"))
-    return Rest(ask=replace(ask, body=body.encode()), rewriter=rewriter)
+    return Rest(ask=replace(ask, body=body.encode()), emitted=emitted)
 
 
 def _require_plain(asked: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ class Exchange:
     phase_since_s: float = field(default_factory=time.monotonic)
     replica: str = ""
     attempts: int = 0
+    tried: list[str] = field(default_factory=list)  # replicas whose attempt failed
     streaming: bool = False
     priority: Priority = Priority.NORMAL
     first_token_s: float | None = None

@@ -14,14 +14,16 @@ from lab_api.client import ClientStream
 from lab_api.exchange import Board, Exchange, Phase
 from lab_api.logs import logger
 from lab_api.metrics import Metrics
-from lab_api.outcomes import RETRYABLE, GatewayError, Outcome
+from lab_api.migration import Migrator, RecordedClient, RestScanner
+from lab_api.outcomes import MIGRATABLE, RETRYABLE, GatewayError, Migrated, Outcome
 from lab_api.pacing import Pace
 from lab_api.pool import Lease, Pool
 from lab_api.priority import HEADER, requested
 from lab_api.probe import Prober
 from lab_api.relay import ClientGoneError, relay
 from lab_api.settings import Settings
-from lab_api.upstream import Upstream
+from lab_api.sse import DONE
+from lab_api.upstream import Stream, Upstream
 
 _T = TypeVar("_T")
 _LAST_WORD_S = 0.2  # to report the end inside the stream, within the wait of `drain`
@@ -46,6 +48,7 @@ class Gateway:
         self.upstream = Upstream(settings)
         self.pace = Pace()
         self.prober = Prober(self.pool, path=settings.health_path, probing=settings.probing)
+        self.migrator = Migrator(settings.retrying, settings.patterns, pool=self.pool, budget=self.budget)
         self.metrics = Metrics(model=settings.model, pool=self.pool, board=self.board, budget=self.budget)
 
     async def start(self) -> None:
@@ -87,8 +90,7 @@ class Gateway:
                     exchange.priority = requested(request.headers.get(HEADER), ask.priority)
                 if not ask.stream:
                     return await self._whole(ask, exchange)
-                keepalive_s = self.settings.deadlines.keepalive_s if self.settings.patterns.keepalive else None
-                client = ClientStream(request, exchange, keepalive_s)
+                client = self._client(request, exchange)
                 return await self._stream(ask, exchange, client)
         except GatewayError as error:
             return await self._fail(exchange, client, error)
@@ -116,6 +118,14 @@ class Gateway:
         finally:
             if client is not None:
                 client.close()
+
+    def _client(self, request: web.Request, exchange: Exchange) -> ClientStream:
+        patterns = self.settings.patterns
+        keepalive_s = self.settings.deadlines.keepalive_s if patterns.keepalive else None
+        if not patterns.migration:
+            return ClientStream(request, exchange, keepalive_s)
+        kept_max_bytes = self.settings.migrating.kept_max_bytes
+        return RecordedClient(request, exchange, keepalive_s, kept_max_bytes=kept_max_bytes)
 
     async def _read(self, request: web.Request) -> Ask:
         """The client's request.
@@ -155,6 +165,18 @@ class Gateway:
 
     async def _stream(self, ask: Ask, exchange: Exchange, client: ClientStream) -> web.StreamResponse:
         stream = await self._attempt(exchange, lambda lease: self.upstream.stream(lease, ask, exchange.request_id))
+        while True:
+            try:
+                return await self._relay(stream, exchange, client)
+            except GatewayError as cut:
+                if not isinstance(client, RecordedClient) or cut.outcome not in MIGRATABLE or self.draining:
+                    raise
+                rest = await self._rest(ask, exchange, client, cut)
+            if isinstance(rest, web.StreamResponse):
+                return rest
+            stream = rest
+
+    async def _relay(self, stream: Stream, exchange: Exchange, client: ClientStream) -> web.StreamResponse:
         try:
             exchange.enter(Phase.DECODE, stream.lease.replica.name)
             gap_s = self.settings.deadlines.gap_s
@@ -180,14 +202,47 @@ class Gateway:
         finally:
             self.upstream.release(stream)
 
-    async def _attempt(self, exchange: Exchange, send: Callable[[Lease], Awaitable[_T]]) -> _T:
+    async def _rest(
+        self, ask: Ask, exchange: Exchange, client: RecordedClient, cut: GatewayError
+    ) -> Stream | web.StreamResponse:
+        """The rest of an answer from another replica, or the response with its end.
+
+        Raises:
+            GatewayError: the cut, if there is no rest.
+        """
+        name = exchange.replica
+        exchange.tried.append(name)
+        rest = self.migrator.rest(ask, exchange, client, cut)
+        if isinstance(rest, Migrated):
+            self.metrics.migrated(rest)
+            raise cut
+        if (asked := rest.ask) is None:
+            response = await client.end(rest.end + DONE)
+            exchange.outcome = Outcome.OK
+            self.metrics.migrated(Migrated.ENDED)
+            return response
+        emitted, events = rest.emitted, exchange.tokens
+
+        def send(lease: Lease) -> Awaitable[Stream]:
+            return self.upstream.stream(lease, asked, exchange.request_id, RestScanner(emitted, events))
+
+        try:
+            stream = await self._attempt(exchange, send, "migration")
+        except GatewayError as error:
+            exchange.replica = name
+            self.metrics.migrated(Migrated.FAILED)
+            logger.info("not migrated", extra={"request_id": exchange.request_id, "detail": error.message})
+            raise cut from error
+        self.metrics.migrated(Migrated.CONTINUED)
+        return stream
+
+    async def _attempt(self, exchange: Exchange, send: Callable[[Lease], Awaitable[_T]], reason: str = "first") -> _T:
         """The first usable answer, from as many replicas as the retry budget allows.
 
         The client sees nothing of a failed attempt. The calling code ends the returned
         lease.
         """
-        tried: list[str] = []
-        reason = "first"
+        tried = exchange.tried
         while True:
             exchange.enter(Phase.QUEUED)
             lease = await self._admitted(exchange, tried)

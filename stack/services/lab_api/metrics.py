@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from lab_api.breaker import Circuit, RetryBudget
 from lab_api.exchange import Board, Exchange, Phase
-from lab_api.outcomes import Outcome
+from lab_api.outcomes import Migrated, Outcome
 from lab_api.pool import Pool
 from lab_api.priority import Priority
 
@@ -69,7 +69,7 @@ class Metrics:
         )
         self._attempts = counter(
             "llmlab_upstream_attempts",
-            "Requests sent to replicas; reason is 'first' or what made a retry necessary.",
+            "Requests sent to replicas; reason is 'first', 'migration' or what made a retry necessary.",
             ("replica", "reason"),
         )
         self._classes = counter(
@@ -81,6 +81,7 @@ class Metrics:
             ("priority",),
             TTFT_BUCKETS_S,
         )
+        self._migrations = counter("llmlab_migrations", "Streams cut after their first token.", ("outcome",))
         self._wasted = counter("llmlab_wasted_tokens", "Tokens of answers that no client received whole.", ("reason",))
         ProcessCollector(registry=self.registry)
         self.registry.register(_State(pool, board, budget))
@@ -95,6 +96,8 @@ class Metrics:
             for priority in Priority
         }
         self._class_ttft = {priority: self._first_token.labels(priority.value) for priority in Priority}
+        for migrated in Migrated:
+            self._migrations.labels(migrated.value)
         for reason in ("client_gone", "truncated"):
             self._wasted.labels(reason)
         self._good_duration, self._good_ttft, self._good_per_token = (
@@ -104,6 +107,9 @@ class Metrics:
 
     def attempted(self, replica: str, reason: str) -> None:
         (self._first[replica] if reason == "first" else self._attempts.labels(replica, reason)).inc()
+
+    def migrated(self, outcome: Migrated) -> None:
+        self._migrations.labels(outcome.value).inc()
 
     def queued(self, waited_s: float, outcome: str) -> None:
         (self._admitted if outcome == "admitted" else self._queue_wait.labels(outcome)).observe(waited_s)

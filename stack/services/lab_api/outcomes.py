@@ -28,6 +28,16 @@ class Outcome(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+class Migrated(StrEnum):
+    """Label of `llmlab_migrations_total`. Each cut stream has one, if clients stay."""
+
+    CONTINUED = "continued"  # another replica sent a token of the rest
+    ENDED = "ended"  # only the end was missing
+    FAILED = "failed"  # no other replica sent a token
+    REFUSED = "refused"  # the answer cannot be continued faithfully
+    DENIED = "denied"  # no attempt, budget or replica was left
+
+
 # Outcomes that count against a replica. A 429 and a client's own doing do not.
 REPLICA_FAILURES = frozenset(
     {
@@ -44,6 +54,10 @@ REPLICA_FAILURES = frozenset(
 ATTEMPT_FAILURES = REPLICA_FAILURES | {Outcome.UPSTREAM_429}
 # Outcomes to retry elsewhere, before the client has received anything.
 RETRYABLE = (REPLICA_FAILURES - {Outcome.STALL_TIMEOUT}) | {Outcome.UPSTREAM_429}
+# Outcomes of a replica that reported an error after its first token, or sent garbage.
+REPORTED = frozenset({Outcome.INBAND_ERROR, Outcome.CORRUPTED})
+# Outcomes of a started stream whose rest another replica may send.
+MIGRATABLE = REPORTED | {Outcome.TRUNCATED, Outcome.STALL_TIMEOUT}
 
 _STATUS = {
     Outcome.INVALID_REQUEST: 400,

@@ -51,7 +51,11 @@ async def relay(
         GatewayError: the stream is not complete.
         ClientGoneError: the client does not read on.
     """
-    exchange.first_token_s = time.monotonic()
+    began_s = time.monotonic()
+    if exchange.first_token_s is None:
+        exchange.first_token_s = began_s
+    else:  # the rest of an answer
+        exchange.max_gap_s = max(exchange.max_gap_s, began_s - exchange.last_event_s)
     async with _Splice(stream, exchange, client, pace, gap_s=gap_s, unread_s=unread_s) as splice:
         last = await splice.ended()
         if stream.scanner.complete:

@@ -113,6 +113,13 @@ class Retrying(Section):
     attempts_max: int = whole("LAB_ATTEMPTS_MAX", 2, 1, 10)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Migrating(Section):
+    """Bound on the sent events that are kept to continue a cut stream."""
+
+    kept_max_bytes: int = whole("LAB_MIGRATION_MAX_BYTES", 2**18, 1, 2**24)  # of each stream. About 1,000 tokens
+
+
 def _replicas(given: str = "") -> dict[str, str]:
     """`name=url,name=url` as a mapping."""
     replicas: dict[str, str] = {}
@@ -165,6 +172,7 @@ class Settings(Section):
     probing: Probing = section(Probing)
     ejection: Ejection = section(Ejection)
     retrying: Retrying = section(Retrying)
+    migrating: Migrating = section(Migrating)
 
 
 def unknown_variables(env: Mapping[str, str]) -> list[str]:

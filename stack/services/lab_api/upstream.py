@@ -107,10 +107,10 @@ class Stream(_Answer):
     replaced. Then `take` gets them as they arrive.
     """
 
-    def __init__(self, lease: Lease, connection: Connection) -> None:
+    def __init__(self, lease: Lease, connection: Connection, scanner: Scanner) -> None:
         super().__init__(lease.replica.name, connection)
         self.lease = lease
-        self.scanner = Scanner()
+        self.scanner = scanner
         self._held = bytearray()
         self._take: Callable[[bytes], None] | None = None
 
@@ -208,8 +208,8 @@ class Upstream:
         else:
             stream.connection.close()
 
-    async def stream(self, lease: Lease, ask: Ask, request_id: str) -> Stream:
-        """The stream with its first token.
+    async def stream(self, lease: Lease, ask: Ask, request_id: str, scanner: Scanner | None = None) -> Stream:
+        """The stream with its first token, as `scanner` reads it.
 
         Raises:
             GatewayError: no first token came.
@@ -217,7 +217,7 @@ class Upstream:
         try:
             async with asyncio.timeout(self._ttft_s):
                 lease.sent()
-                stream = Stream(lease, await self._connection(lease.replica))
+                stream = Stream(lease, await self._connection(lease.replica), scanner or Scanner())
                 await self._send(stream, ask, request_id, stream.first_token)
                 lease.first_token()
                 return stream
