@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "stack" / "services")]  # this checkout, and the lab's exporters
 
-from reference_pages import catalogue, claims, formats, metrics, outcomes, settings  # noqa: E402
+from reference_pages import catalogue, claims, formats, gateway, metrics, outcomes, settings  # noqa: E402
 from reference_pages.docstrings import Source  # noqa: E402
 from reference_pages.markdown import bullets, fence, page  # noqa: E402
 
@@ -31,6 +31,7 @@ INDEX = (
     ("options.md", "options of pytest"),
     ("ini.md", "keys of the ini file"),
     ("commands.md", "the `llmchaos` command"),
+    ("gateway.md", "settings of the lab's gateway"),
     ("metrics.md", "metrics and alerts of the instrument and of the lab"),
     ("formats.md", "`run.json` and `journal.jsonl`"),
 )
@@ -49,6 +50,7 @@ def pages() -> dict[str, str]:
         "options.md": settings.options_page(),
         "ini.md": settings.ini_page(),
         "commands.md": settings.commands_page(),
+        "gateway.md": gateway.gateway_page(),
         "metrics.md": metrics.metrics_page(),
         "formats.md": formats.formats_page(),
     }
