@@ -608,8 +608,10 @@ class CanConfigure(Protocol):
         """Run the services with these variables on top of their own.
 
         A service is restarted if its further variables change, which includes those
-        that it no longer gets. Returns once all restarted services are healthy and
-        scraped. Idempotent. An empty value restores every service's own variables.
+        that it no longer gets. One that does not run gets them at its next start.
+        Returns once all restarted services are healthy and scraped. Idempotent. An
+        empty value restores every service's own variables. The caller stops the
+        remediator, which would repair what restarts.
 
         Args:
             environment: Services that may be hit, each with its variables.

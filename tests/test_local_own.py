@@ -73,6 +73,19 @@ def examined(folder, **keys):
     return OwnCompose(subject.compose_files, {"TOKEN": "secret"}).examine(subject)
 
 
+def test_variables_of_an_arm_are_translated_and_not_expanded(folder):
+    programs, at = OwnPrograms(examined(folder)), addresses()
+
+    found = programs.settings(
+        "gateway", {"UPSTREAMS": "http://model-1:8080", "CACHE": "/cache/$x"}, folder / "work", at
+    )
+
+    assert found == {
+        "UPSTREAMS": f"http://{at.of('model-1', 8080)}",
+        "CACHE": f"{folder / 'work' / 'volumes' / 'cache'}/$x",
+    }
+
+
 def test_services_become_programs_with_ports_of_the_run(folder):
     programs = OwnPrograms(examined(folder)).translate(folder / "work", addresses())
 

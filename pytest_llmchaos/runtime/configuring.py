@@ -19,24 +19,44 @@ _LOOK_EVERY_S = 0.1
 
 
 class ConfigureAbility:
-    """Mixin for runtimes that start the stack, which supply the restart."""
+    """Mixin for runtimes that start the stack, which supply the restart.
+
+    Attributes:
+        subject: The stack.
+    """
 
     subject: Subject
-    # Variables that each service got on top of its own. None if a restart failed.
-    _given: dict[str, Mapping[str, str] | None]
 
-    def _restart_with(self, environment: Environment, services: Sequence[str]) -> None:
-        """Restart these services and wait until they are healthy.
+    def _forget_environment(self) -> None:
+        """Take all services as started with their own variables, as by `up`."""
+        # Variables of each service on top of its own. None if a restart failed.
+        self._given: dict[str, Mapping[str, str] | None] = {}
+        self._down: set[str] = set()  # services that a failed restart left down
 
-        One that does not run gets its variables at its next start.
+    def _require_restartable(self, services: Sequence[str]) -> None:
+        """Raise NotReady if one of these services cannot be restarted."""
+        raise NotImplementedError
+
+    def _restart_with(self, environment: Environment, running: Sequence[str], resting: Sequence[str]) -> None:
+        """Give services other variables.
 
         Args:
-            environment: Further variables of all services.
-            services: Services whose variables change.
+            environment: Further variables of all services, whether they change or not.
+            running: Services to restart. Returns once they are healthy.
+            resting: Services that get their variables at their next start.
 
         Raises:
             NotReady: One cannot be restarted, or does not become healthy. Names it.
         """
+        raise NotImplementedError
+
+    def _runs(self, service: str) -> bool:
+        raise NotImplementedError
+
+    def start_remediator(self) -> None:
+        raise NotImplementedError
+
+    def stop_remediator(self) -> None:
         raise NotImplementedError
 
     def state(self, service: str) -> ServiceState:
@@ -59,18 +79,28 @@ class ConfigureAbility:
         changed = [name for name in named if self._given.get(name, {}) != wanted.get(name, {})]
         if not changed:
             return
+        self._require_restartable(changed)
+        running = [name for name in changed if name in self._down or self._runs(name)]
         self._given |= dict.fromkeys(changed)
-        self._restart_with(wanted, changed)
-        self._require_scraped(changed)
+        self._down.update(running)
+        remediator = self.subject.remediator
+        if remediator in running:  # else it would repair what restarts
+            self.stop_remediator()
+        restarted = [name for name in running if name != remediator]
+        self._restart_with(wanted, restarted, [name for name in changed if name not in restarted])
+        if restarted:
+            self._require_scraped(restarted)
+        if remediator in running:
+            self.start_remediator()
         self._given = {**wanted}
+        self._down.clear()
 
     def _require_scraped(self, services: Sequence[str]) -> None:
         """Wait until Prometheus has scraped each of these services since its start.
 
-        One that does not run or has no target of its own name is left out.
+        One without a target of its own name is left out.
         """
-        states = {name: self.state(name) for name in services}
-        started_unix_s = {name: state.started_unix_s for name, state in states.items() if state.running}
+        started_unix_s = {name: self.state(name).started_unix_s for name in services}
         prometheus, deadline = Prometheus(self.url(self.subject.prometheus)), time.monotonic() + SCRAPED_WITHIN_S
         while True:
             try:

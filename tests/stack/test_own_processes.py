@@ -58,6 +58,11 @@ def runtime(tmp_path, monkeypatch):
         runtime.down()
 
 
+def served(runtime):
+    answer = request("GET", f"{runtime.url('engine')}/v1/models", timeout_s=5)
+    return [one["id"] for one in answer.json()["data"]]
+
+
 def test_an_own_stack_runs_and_dies_as_processes(runtime):
     runtime.up()
     prometheus = Prometheus(runtime.url(runtime.subject.prometheus))
@@ -65,6 +70,12 @@ def test_an_own_stack_runs_and_dies_as_processes(runtime):
     until(lambda: prometheus.vector('up{job="engine"} == 1', time.time(), may_be_empty=True), "a scraped engine", 15)
     assert request("GET", f"{runtime.url('engine')}/health", timeout_s=5).status_code == 200
     assert runtime.wire_open("engine") is not None
+
+    runtime.configure({"engine": {"LAB_MODEL": "other"}})
+    assert served(runtime) == ["other"]
+    assert runtime.wire_open("engine") is not None
+    runtime.configure({})
+    assert served(runtime) == ["smollm2:135m"]
 
     runtime.kill("engine")
     until(lambda: not runtime.state("engine").running, "a dead engine")

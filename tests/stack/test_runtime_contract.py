@@ -11,13 +11,14 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support.runtimes import RUNTIMES, require_runtime
 from support.waiting import until
 
 from pytest_llmchaos import faults
-from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.model import Undo
 from pytest_llmchaos.prometheus.queries import Prometheus
@@ -29,14 +30,16 @@ _NUMBERS = itertools.count()
 
 
 def new_runtime(name, directory):
-    """A runtime that is not up."""
+    """A runtime that is not up. A fault agent can enter the way of model-2."""
     require_runtime(name)
+    wire = {"wire": ["model-2"]} if name == "local" else {}
     return RUNTIMES[name](
         lab_subject("sim"),
         project=f"llmchaos-contract-{os.getpid()}-{next(_NUMBERS)}",
         run="contract",
         owner=identity.owner_label(),
         directory=directory,
+        **wire,
     )
 
 
@@ -80,8 +83,33 @@ def status(url, timeout_s=2.0):
         return None
 
 
+# The gateway refuses a longer body with status 413, and an empty request with 400.
+SHORT_BODIES = {"LAB_BODY_MAX_BYTES": "64"}
+
+
+@pytest.fixture
+def own(runtime):
+    """The same, whose services run with their own variables before and after."""
+    yield runtime
+    runtime.configure({})
+
+
+def refusal(runtime):
+    """Status of the gateway's answer to an empty request of 100 bytes."""
+    sent = urllib.request.Request(
+        f"{runtime.url('api')}/v1/chat/completions", b"{}" + b" " * 98, {"Content-Type": "application/json"}
+    )
+    return status(sent)
+
+
+def births(runtime):
+    """Identity and start of each target: the same as long as its process lives."""
+    found = {name: runtime.state(name) for name in runtime.targets()}
+    return {name: (state.identity, state.started_unix_s) for name, state in found.items()}
+
+
 def test_its_abilities_are_methods(runtime):
-    asked = {"kill", "stop", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events"}
+    asked = {"kill", "stop", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events", "configure"}
 
     assert asked <= runtime.abilities | ({"crash"} if os.geteuid() else set())
     assert all(callable(getattr(runtime, ability)) for ability in asked & runtime.abilities)
@@ -314,6 +342,166 @@ def test_a_service_that_does_not_become_healthy_is_named(runtime):
 
     with pytest.raises(NotReady, match="model-2"):
         runtime.wait_healthy(["api", "model-2"], 0.5)
+
+
+def test_a_configured_service_has_its_variables_until_they_are_taken_back(own):
+    url, before, since = own.url("api"), births(own), time.time()
+    assert refusal(own) == 400
+
+    own.configure({"api": SHORT_BODIES})
+
+    assert refusal(own) == 413
+    assert own.url("api") == url
+    now = births(own)
+    assert {name for name in now if now[name] != before[name]} == {"api"}
+    assert own.state("api").restarts == 0
+    targets = Prometheus(own.url("prometheus")).targets()
+    assert all(one.up and one.last_scrape_unix_s > now["api"][1] for one in targets if one.service == "api")
+
+    own.configure({})
+
+    assert refusal(own) == 400
+    assert {e.service for e in own.events(since, float("inf")) if e.action in {"die", "start"}} == {"api"}
+
+
+def test_services_restart_only_if_their_variables_change(own):
+    own.configure({"api": SHORT_BODIES, "model-1": {"LAB_SEED": "1"}})
+    first = births(own)
+
+    own.configure({"model-1": {"LAB_SEED": "1"}, "api": dict(SHORT_BODIES), "model-2": {}})
+    assert births(own) == first
+
+    own.configure({"api": SHORT_BODIES, "model-1": {"LAB_SEED": "2"}})
+    second = births(own)
+    assert {name for name in second if second[name] != first[name]} == {"model-1"}
+
+    own.configure({"api": SHORT_BODIES})
+    third = births(own)
+    assert {name for name in third if third[name] != second[name]} == {"model-1"}
+    assert refusal(own) == 413
+
+    own.configure({})
+    fourth = births(own)
+    own.configure({})
+    assert births(own) == fourth
+    assert {name for name in fourth if fourth[name] != third[name]} == {"api"}
+
+
+def test_a_value_arrives_as_it_was_written(own):
+    odd = """a "b" 'c' $HOME ${HOME} $$ %(x)s \\ ; # = é"""
+
+    own.configure({"remediator": {"LAB_DRY_RUN": "1", "ODD": odd}, "model-1": {"ODD": odd}})
+
+    assert not own.state("remediator").running
+    assert variable(own, "model-1", "ODD") == odd
+    since = time.time()
+    own.start_remediator()
+    until(lambda: [line for line in own.audit() if line["at"] >= since], "the remediator's first line", 10)
+    told = [line for line in own.audit() if line["at"] >= since and line["event"] == "started"]
+    own.stop_remediator()
+    assert ["dry run" in line["reason"] for line in told] == [True]
+
+
+def test_a_fault_agent_is_in_the_way_of_a_configured_service(own):
+    own.wire_arm(["model-2"])
+    try:
+        own.configure({"model-2": {"LAB_SEED": "1"}})
+
+        assert set(own.wire_protocols("model-2").values()) == {"HTTP/1"}
+        id_ = own.wire_start("model-2", "latency", lease_s=60, seed=7, delay_s=0.01)
+        # The gateway probes its replicas.
+        assert own.wire_wait("model-2", id_, 10).hit_unix_s is not None
+    finally:
+        own.undo(Undo(op="wire_end", service="model-2", args={"kind": "latency"}))
+        own.wire_disarm()
+
+
+def test_a_running_remediator_restarts_and_repairs_none_of_it(own):
+    own.start_remediator()
+    since = time.time()
+
+    own.configure({"remediator": {"LAB_POLL_S": "0.3"}, "api": SHORT_BODIES})
+
+    assert own.state("remediator").running
+    assert variable(own, "remediator", "LAB_POLL_S") == "0.3"
+    assert refusal(own) == 413
+    told = [line for line in own.audit() if line["at"] >= since]
+    own.stop_remediator()
+    assert {line["event"] for line in told} == {"started"}
+
+
+def variable(runtime, service, name):
+    """A variable of the first process of a service, as the kernel or Docker has it."""
+    if runtime.name == "local":
+        pid = runtime._control.inspect()[service].pid
+        pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    else:
+        pairs = runtime._container(service).attrs["Config"]["Env"]
+    return dict(pair.split("=", 1) for pair in pairs if "=" in pair)[name]
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"stranger": {"A": "1"}}, "stranger"),
+        ({"docker-proxy": {"A": "1"}}, "docker-proxy"),
+        ({"model-1": {"A": "1"}, "api": {"A-B": "1"}}, "A-B"),
+        ({"api": {"A": "1\n2"}}, "A of 'api'"),
+        ({"api": {"LLMCHAOS_RUN": "1"}}, "LLMCHAOS_RUN"),
+    ],
+)
+def test_bad_variables_are_refused_before_anything_changes(own, environment, named):
+    before = births(own)
+
+    with pytest.raises(BadScenario, match=named):
+        own.configure(environment)
+
+    assert births(own) == before
+    own.configure({})
+    assert births(own) == before
+
+
+def test_a_service_that_cannot_run_with_its_variables_is_named_with_its_log_and_can_be_restored(own):
+    with pytest.raises(NotReady, match=r"(?s)api.*LAB_BODY_MAX_BYTES: expected a whole number"):
+        own.configure({"api": {"LAB_BODY_MAX_BYTES": "many"}})
+
+    own.configure({})
+
+    assert refusal(own) == 400
+
+
+def test_a_stopped_service_gets_its_variables_at_its_next_start_and_a_frozen_one_at_once(own):
+    since = time.time()
+    own.kill("api")
+    own.pause("model-1")
+    happened(own, "api", "die", since)
+
+    own.configure({"api": SHORT_BODIES, "model-1": {"LAB_SEED": "1"}})
+
+    assert not own.state("api").running
+    assert (own.state("model-1").running, own.state("model-1").paused) == (True, False)
+    assert variable(own, "model-1", "LAB_SEED") == "1"
+    own.undo(Undo(op="ensure_running", service="api"))
+    own.wait_healthy(["api"], 20)
+    assert refusal(own) == 413
+
+
+def test_a_configured_service_is_still_hit_and_reverted(own):
+    own.configure({"api": SHORT_BODIES})
+    since, fault = time.time(), faults.limit_memory("api", mebibytes=200).primitive
+
+    fault.inject(own, "api")
+    try:
+        until(lambda: fault.observed(own, "api", since), "the proof of the limit", 5.0)
+    finally:
+        own.undo(Undo(op="ensure_memory", service="api"))
+    assert fault.healed(own, "api", since) is not None
+    own.kill("api")
+    happened(own, "api", "die", since)
+    own.undo(Undo(op="ensure_running", service="api"))
+
+    own.wait_healthy(["api"], 20)
+    assert refusal(own) == 413
 
 
 def test_the_remediator_starts_repairs_records_and_stops(runtime):

@@ -24,6 +24,7 @@ LOOK_S = 0.2
 # have ended early.
 LOST_S = 5.0
 _ARMED_AGAIN_S = 5.0
+_POLL_S = 0.05
 # Verbs whose answer takes its time.
 _SLOW = frozenset({"wait", "protocols"})
 
@@ -71,6 +72,20 @@ class Post:
         if not self._armed.wait(within_s):
             why = self._error or "it did not report that it is ready"
             raise NotReady(f"the fault agent did not enter the way of {self.target} within {within_s:g} s: {why}")
+
+    def wait_at(self, started: str, within_s: float) -> None:
+        """Wait until an agent is at the start of the container that has this time.
+
+        Raises NotReady if it is late.
+        """
+        deadline = time.monotonic() + within_s
+        while not (self._armed.is_set() and self._armed_at == started):
+            if time.monotonic() > deadline:
+                why = self._error or "it did not report that it is ready"
+                raise NotReady(
+                    f"after a restart of {self.target} no fault agent entered its way within {within_s:g} s: {why}; see its log"
+                )
+            time.sleep(_POLL_S)
 
     def ask(self, asked: Mapping[str, object]) -> AgentAnswer:
         """Return the agent's answer, from memory while the container is down.

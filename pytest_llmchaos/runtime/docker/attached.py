@@ -61,6 +61,11 @@ class AttachedRuntime(ComposeRuntime):
         return http_url(self._host_of[service], self.compose.port_of[service])
 
     @property
+    def abilities(self) -> frozenset[str]:
+        """Those of a stack of our own, without what recreates its containers."""
+        return super().abilities - {"configure"}
+
+    @property
     def _agents_project(self) -> str:
         return project_name()
 

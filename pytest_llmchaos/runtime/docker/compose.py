@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario, NotReady, Unsupported
 from pytest_llmchaos.evidence.redaction import redact, redact_bytes
-from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, Undo, UndoOp
+from pytest_llmchaos.model import Environment, EventGap, RuntimeEvent, ServiceState, Undo, UndoOp
 from pytest_llmchaos.runtime.configuring import ConfigureAbility
 from pytest_llmchaos.runtime.docker import docker_cli, freezing, removal, restrictions, sdk, startup
 from pytest_llmchaos.runtime.docker.agent_post import Post
@@ -39,6 +39,10 @@ from pytest_llmchaos.subject.lab import Subject
 if TYPE_CHECKING:
     from docker import DockerClient
     from docker.models.containers import Container, ExecResult
+
+
+# States of a container whose first process has not ended.
+_LIVE = ("running", "paused", "restarting")
 
 
 class ComposeRuntime(
@@ -74,7 +78,7 @@ class ComposeRuntime(
         self._found: dict[str, restrictions.AsFound] = {}
         self._replicas = Replicas()
         self._posts: dict[str, Post] = {}
-        self._given: dict[str, Mapping[str, str] | None] = {}
+        self._forget_environment()
 
     def __repr__(self) -> str:
         return f"<compose project {self.project}>"
@@ -93,6 +97,7 @@ class ComposeRuntime(
             "limit_memory",
             "oom_kill",
             "partition",
+            "configure",
         }
         provable = {"overload"} if self.subject.requests_query is not None else set()
         as_root = {"crash"} if os.geteuid() == 0 else set()
@@ -130,6 +135,7 @@ class ComposeRuntime(
         """
         if not self.compose.port_of:
             self.prepare()
+        self._forget_environment()
         self.compose.write_override()
         self._client = self._new_client()
         self._reader = EventReader(docker_cli.daemon(), self._members)
@@ -148,10 +154,14 @@ class ComposeRuntime(
     def _remember(self) -> None:
         """Record every target's settings, so that any process can restore them."""
         by_name = dict(startup.named(self._by_service()))
-        targets = {name: one for name, one in by_name.items() if name.partition("#")[0] in self.subject.targets}
-        self._found = {name: restrictions.as_found(container) for name, container in targets.items()}
+        self._found = {}
+        self._note_as_found(by_name, self.subject.targets)
         self._replicas.count(by_name)
         self._containers()  # fixes which container stands for each service before the first fault
+
+    def _note_as_found(self, by_name: Mapping[str, Container], services: Sequence[str]) -> None:
+        chosen = {name: one for name, one in by_name.items() if name.partition("#")[0] in services}
+        self._found |= {name: restrictions.as_found(container) for name, container in chosen.items()}
         restrictions.keep(self._directory / "as_found.json", self._found)
 
     @property
@@ -188,14 +198,16 @@ class ComposeRuntime(
         return ""
 
     def keep_logs(self) -> None:
+        self._keep_logs(self._by_service())
+
+    def _keep_logs(self, found: Mapping[str, Sequence[Container]], suffix: str = "") -> None:
         folder = self._logs
         folder.mkdir(parents=True, exist_ok=True)
-        found = self._by_service()
         secrets = startup.secrets_in(chain.from_iterable(found.values()))
         for name, container in startup.named(found):
             with contextlib.suppress(sdk.errors.APIError):  # removed since, or its logging driver cannot be read
                 said = container.logs(timestamps=True, tail=2000)
-                (folder / f"{name}.txt").write_bytes(redact_bytes(said, secrets))
+                (folder / f"{name}{suffix}.txt").write_bytes(redact_bytes(said, secrets))
 
     def url(self, service: str) -> str:
         return self.compose.place.url(self.compose.port_of[service])
@@ -283,12 +295,11 @@ class ComposeRuntime(
 
     def start_remediator(self) -> None:
         if self.subject.remediator:
-            docker_cli.run(
-                [*self.compose.command(), "up", "--detach", "--wait", "--no-recreate", self.subject.remediator],
-                env=self.compose.environment(),
-                timeout_s=60,
-                folder=self.compose.folder,
-            )
+            self._compose_up(["--detach", "--wait", "--no-recreate", self.subject.remediator], timeout_s=60)
+
+    def _compose_up(self, words: Sequence[str], *, timeout_s: float) -> None:
+        command = [*self.compose.command(), "up", *words]
+        docker_cli.run(command, env=self.compose.environment(), timeout_s=timeout_s, folder=self.compose.folder)
 
     def stop_remediator(self) -> None:
         container = self._container(self.subject.remediator) if self.subject.remediator else None
@@ -314,6 +325,44 @@ class ComposeRuntime(
 
     def restart(self, service: str) -> None:
         self._end(service, lambda c: c.restart(timeout=0))
+
+    def _require_restartable(self, services: Sequence[str]) -> None:
+        for service in services:
+            containers = self._all_of(service)
+            if not containers:
+                raise NotReady(
+                    f"service {service!r} has no container with this run's labels: nothing was touched; start the run again"
+                )
+            for container in containers:
+                self._require_unshared(container, "network", "pid")
+
+    def _runs(self, service: str) -> bool:
+        return any(one.status in _LIVE for one in self._all_of(service))
+
+    def _restart_with(self, environment: Environment, running: Sequence[str], resting: Sequence[str]) -> None:
+        """Create the containers of these services again, as Compose does.
+
+        Fault agents enter the new network namespaces by themselves.
+        """
+        services = [*running, *resting]
+        self._keep_logs({service: self._all_of(service) for service in services}, suffix=f".until-{time.time():.0f}")
+        self.compose.write_environment(environment)
+        deadline = time.monotonic() + self.subject.startup_s
+        again = ["--force-recreate", "--no-deps", "--no-build", "--pull", "never"]
+        for how, names in (("--detach", running), ("--no-start", resting)):
+            if names:
+                self._compose_up([how, *again, *names], timeout_s=self.subject.startup_s)
+        startup.wait_until_up(
+            lambda: {name: self._all_of(name) for name in running},
+            roles=running,
+            expected=running,
+            deadline=deadline,
+            too_late=lambda why: f"{', '.join(running)} did not become healthy with other variables: {why}",
+            show=self._say,
+        )
+        self._await_agents(running)
+        by_name = dict(startup.named({name: self._all_of(name) for name in services}))
+        self._note_as_found(by_name, [name for name in services if name in self.subject.targets])
 
     def pause(self, service: str) -> None:
         self._act(service, freezing.pause)

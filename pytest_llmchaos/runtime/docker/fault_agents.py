@@ -104,6 +104,13 @@ class DockerAgents(AgentAbility):
             self.wire_disarm()
             raise
 
+    def _await_agents(self, services: Sequence[str]) -> None:
+        """Wait until agents are back in the way of services that were restarted."""
+        for service in services:
+            for target, container in named({service: self._all_of(service)}):
+                if (post := self._posts.get(target)) is not None:
+                    post.wait_at(str(container.attrs["State"]["StartedAt"]), ARMED_WITHIN_S)
+
     def _kind(self, image: str) -> agent_container.Kind:
         return agent_container.Kind(
             image=image, project=self._agents_project, labels=dict(self._labels), logs=self._logs

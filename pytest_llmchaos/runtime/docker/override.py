@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from pytest_llmchaos.model import Environment
 from pytest_llmchaos.runtime.docker import judge, reach
 from pytest_llmchaos.subject.lab import Subject
 
@@ -58,6 +59,19 @@ def own_override(
     resources.setdefault("networks", {})[judge.NETWORK] = json.dumps({"labels": dict(labels)})
     files = {name: json.dumps(about) for name, about in judge.configs(config, subject).items()}
     return _text({"services": services, **resources, "configs": files})
+
+
+def environment_override(environment: Environment) -> str:
+    """Return an override with further variables of services.
+
+    Args:
+        environment: The variables by service. Compose expands nothing in their values.
+    """
+    literal = {
+        name: {variable: value.replace("$", "$$") for variable, value in variables.items()}
+        for name, variables in environment.items()
+    }
+    return _text({"services": {name: json.dumps({"environment": of}) for name, of in literal.items()}})
 
 
 def _own_service(

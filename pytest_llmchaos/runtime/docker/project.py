@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.host.ports import accepts_connections, bracketed, given_port
+from pytest_llmchaos.model import Environment
 from pytest_llmchaos.runtime.docker import docker_cli, judge, override, reach
 from pytest_llmchaos.runtime.docker.place import Place, of_daemon, require_files
 from pytest_llmchaos.runtime.docker.user_files import UserFiles
@@ -142,10 +143,17 @@ class ComposeProject:
 
     def _files(self) -> list[str]:
         files = [str(path) for path in self._subject.compose_files]
-        override = self._directory / "compose.override.yaml"
-        if override.exists():
-            files.append(str(override))
+        files += [str(path) for path in (self._override, self._environment) if path.exists()]
         return files
+
+    @property
+    def _override(self) -> Path:
+        return self._directory / "compose.override.yaml"
+
+    @property
+    def _environment(self) -> Path:
+        """The override with variables that an experiment gives to services."""
+        return self._directory / "compose.environment.yaml"
 
     def command(self) -> list[str]:
         command = ["docker", "compose", "-p", self.name]
@@ -163,6 +171,7 @@ class ComposeProject:
         Shared networks and volumes are used as found. Raises BadScenario if the project
         reaches beyond itself in a way that `llmchaos_allow` does not permit.
         """
+        self.write_environment({})
         # A user may have changed a file while the run waited for its turn.
         text = self._config() if self._subject.own or not self._text else self._text
         config = reach.read_config(text)
@@ -177,7 +186,14 @@ class ComposeProject:
             laid = override.own_override(config, self._subject, self.name, self._labels, published=entries, added=added)
         else:
             laid = override.lab_override(config, self.name, self._labels)
-        (self._directory / "compose.override.yaml").write_text(laid)
+        self._override.write_text(laid)
+
+    def write_environment(self, environment: Environment) -> None:
+        """Give services further variables from their next creation on."""
+        if environment:
+            self._environment.write_text(override.environment_override(environment))
+        else:
+            self._environment.unlink(missing_ok=True)
 
 
 def _socket_group() -> int:

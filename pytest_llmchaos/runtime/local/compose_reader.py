@@ -166,10 +166,7 @@ class Translator:
 
     def program(self, name: str, service: Mapping[str, Any]) -> Program:
         folders = self._folders(name, service)
-        environment = {
-            key: self._setting(name, key, str(value), folders)
-            for key, value in (service.get("environment") or {}).items()
-        }
+        environment = self.settings(name, service, service.get("environment") or {})
         command = service.get("command") or ()
         if isinstance(command, str):
             raise BadScenario(f"service {name!r}: `command` must be a list, got {command!r}")
@@ -181,6 +178,11 @@ class Translator:
             background=int(service.get("cpu_shares", 1024)) < 1024,
             folders=folders,
         )
+
+    def settings(self, name: str, service: Mapping[str, Any], variables: Mapping[str, object]) -> dict[str, str]:
+        """Translate environment variables of a service."""
+        folders = self._folders(name, service)
+        return {key: self._setting(name, key, str(value), folders) for key, value in variables.items()}
 
     def _folders(self, name: str, service: Mapping[str, Any]) -> dict[str, str]:
         """Path in the container -> path here.

@@ -152,12 +152,19 @@ class OwnCompose:
         service = self._expand(self._read(name), ports)
         service |= {"command": self._command(service), "environment": _pairs(service.get("environment"))}
         service["entrypoint"] = None
-        translator = _OwnTranslator(stack=self._folder, work=work, addresses=addresses, services=tuple(self.services))
-        program = translator.program(name, service)
+        program = self._translator(work, addresses).program(name, service)
         probe = self.probe(name)
         if probe is None:
             return program
         return replace(program, health=Health(url=f"http://{addresses.own(name, probe.port)}{probe.path}", warm=False))
+
+    def _translator(self, work: Path, addresses: Addresses) -> _OwnTranslator:
+        return _OwnTranslator(stack=self._folder, work=work, addresses=addresses, services=tuple(self.services))
+
+    def settings(self, name: str, variables: Mapping[str, str], work: Path, addresses: Addresses) -> dict[str, str]:
+        """Return variables of a service with the addresses of this run."""
+        service = self._expand(self._read(name), {})
+        return self._translator(work, addresses).settings(name, service, variables)
 
     @staticmethod
     def _command(service: Mapping[str, Any]) -> list[str]:

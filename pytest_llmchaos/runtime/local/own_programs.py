@@ -47,6 +47,10 @@ class OwnPrograms:
             found[name] = Program(service=name, command=(), environment={}, health=health, background=False)
         return found
 
+    def settings(self, name: str, variables: Mapping[str, str], work: Path, addresses: Addresses) -> dict[str, str]:
+        """Translate variables of a service. Nothing in them is expanded."""
+        return self._compose.settings(name, variables, work, addresses)
+
     def processes(self, programs: Mapping[str, Program], work: Path, addresses: Addresses) -> list[Process]:
         """Build the processes for supervisord. Creates their settings and folders."""
         found = [self._process(program, work, addresses) for program in programs.values()]

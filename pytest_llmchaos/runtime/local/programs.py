@@ -43,8 +43,15 @@ class Programs:
             prerequisites.ollama_models(prerequisites.ollama_program(), self._model, self._lock)
 
     def translate(self, work: Path, addresses: Addresses) -> dict[str, Program]:
-        translator = Translator(stack=self._stack, work=work, addresses=addresses, services=self.names)
+        translator = self._translator(work, addresses)
         return {name: translator.program(name, service) for name, service in self._services.items()}
+
+    def _translator(self, work: Path, addresses: Addresses) -> Translator:
+        return Translator(stack=self._stack, work=work, addresses=addresses, services=self.names)
+
+    def settings(self, name: str, variables: Mapping[str, str], work: Path, addresses: Addresses) -> dict[str, str]:
+        """Translate variables of a service, written as in the compose file."""
+        return self._translator(work, addresses).settings(name, self._services[name], variables)
 
     def processes(self, programs: Mapping[str, Program], work: Path, addresses: Addresses) -> list[Process]:
         """Build the processes for supervisord. Creates their settings and folders."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.host.ports import Ports, given_port
-from pytest_llmchaos.model import EventGap, RuntimeEvent, ServiceState, UndoOp
+from pytest_llmchaos.model import Environment, EventGap, RuntimeEvent, ServiceState, UndoOp
 from pytest_llmchaos.runtime.configuring import ConfigureAbility
 from pytest_llmchaos.runtime.json_log import at_of, with_torn
 from pytest_llmchaos.runtime.local import cleanup
@@ -30,6 +31,7 @@ from pytest_llmchaos.runtime.undo import UndoRegistry
 from pytest_llmchaos.subject.lab import Subject
 
 UP_DEADLINE_S = 60.0
+CONFIGURE_GRACE_S = 1  # a drain is for clients, and there are none
 _LOOK_EVERY_S = 0.05
 
 
@@ -71,14 +73,14 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
         self._control = Control(self._work)
         self._daemon = Daemon(self._work, self._control)
         self._health = HealthWatch()
-        self._given: dict[str, Mapping[str, str] | None] = {}
+        self._forget_environment()
 
     def __repr__(self) -> str:
         return f"<local project {self.project}>"
 
     @property
     def abilities(self) -> frozenset[str]:
-        own = {"kill", "stop", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events"}
+        own = {"kill", "stop", "start", "restart", "crash", "pause", "unpause", "limit_memory", "events", "configure"}
         provable = {"overload"} if self.subject.requests_query is not None else set()
         return frozenset(own | provable) | self.engine_abilities | self.agent_abilities
 
@@ -120,6 +122,12 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
             raise NotReady("the local runtime is not prepared: call prepare() first")
         return self._addresses
 
+    @property
+    def _prepared(self) -> Programs | OwnPrograms:
+        if self._set is None:
+            raise NotReady("the local runtime is not prepared: call prepare() first")
+        return self._set
+
     def up(self, *, remediator: bool = True) -> None:
         """Start everything and wait until the health checks pass.
 
@@ -128,9 +136,9 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
         """
         if self._set is None:
             self.prepare()
-        assert self._set is not None  # noqa: S101 - prepare() has set it
-        self._processes = self._set.processes(self._programs, self._work, self._reserve_addresses())
-        agents = self._set.agents(self._wired, self._reserve_addresses())
+        self._forget_environment()
+        self._processes = self._prepared.processes(self._programs, self._work, self._reserve_addresses())
+        agents = self._prepared.agents(self._wired, self._reserve_addresses())
         write_supervisord(self._work, [*agents, *self._processes])
         try:
             self._daemon.start(project=self.project, owner=self._owner, directory=self._directory)
@@ -254,7 +262,9 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
         """Send SIGTERM, then SIGKILL after `grace_s` seconds or on an interrupt."""
         found = self._control.inspect().get(service)
         self._act("kill", service, "SIGTERM")
-        pid = found.pid if found else 0
+        self._await_end(service, found.pid if found else 0, grace_s)
+
+    def _await_end(self, service: str, pid: int, grace_s: int) -> None:
         try:
             self._control.wait_dead(service, grace_s, pid=pid)
         except NotReady:
@@ -273,6 +283,32 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
             self._control.wait_dead(service)
         self._control.call("start", service)
         self._control.call("note", service, "restart")
+
+    def _require_restartable(self, services: Sequence[str]) -> None:
+        unknown = sorted(set(services) - set(self._control.inspect()))
+        if unknown:
+            raise NotReady(
+                f"{', '.join(unknown)} is no process of this stack: nothing was touched; start the run again"
+            )
+
+    def _runs(self, service: str) -> bool:
+        return self.state(service).running
+
+    def _restart_with(self, environment: Environment, running: Sequence[str], resting: Sequence[str]) -> None:
+        """End the processes, and start them with supervisord's changed settings."""
+        own = {one.service: one.environment for one in self._processes}
+        for name in (*running, *resting):
+            given = self._prepared.settings(name, environment.get(name, {}), self._work, self._reserve_addresses())
+            self._control.call("configure", name, json.dumps({**own[name], **given}))
+        found = self._control.inspect()
+        for name in running:
+            if found[name].paused:
+                self._control.call("unpause", name)
+            self._control.call("kill", name, "SIGTERM")
+        for name in running:
+            self._await_end(name, found[name].pid, CONFIGURE_GRACE_S)
+            self._control.call("start", name)
+        self._wait(running, self._up_deadline_s, dead_is_final=True)
 
     def pause(self, service: str) -> None:
         self._act("pause", service)
@@ -349,9 +385,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
         return service not in self._wired or self.wire_open(service) is not None
 
     def _served_port(self, service: str) -> int:
-        if self._set is None:
-            raise NotReady("the local runtime is not prepared: call prepare() first")
-        return self._set.wired([service])[service]
+        return self._prepared.wired([service])[service]
 
     def _agent_log_end(self, service: str) -> str:
         """End of the log of the agent in a service's way, empty without one."""

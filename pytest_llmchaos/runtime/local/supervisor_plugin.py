@@ -217,6 +217,11 @@ class Control:
         self._note(service, action, **attributes)
         return True
 
+    def configure(self, service: str, environment: str) -> bool:
+        """Replace the variables (JSON) that the service gets at its next start."""
+        self._process(service).config.environment = json.loads(environment)
+        return True
+
     def note(self, service: str, action: str) -> bool:
         """Record the name of an act that consists of several of the above."""
         self._process(service)
