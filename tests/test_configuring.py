@@ -22,6 +22,7 @@ from pytest_llmchaos.runtime.docker.override import environment_override
 from pytest_llmchaos.runtime.docker.project import ComposeProject
 from pytest_llmchaos.runtime.local.compose_reader import Addresses
 from pytest_llmchaos.runtime.local.programs import Programs
+from pytest_llmchaos.runtime.local.runtime import LocalRuntime
 from pytest_llmchaos.runtime.local.supervisor_plugin import Control
 from pytest_llmchaos.subject.lab import lab_subject, stack_dir
 
@@ -152,7 +153,7 @@ def test_what_a_failed_restart_left_down_is_started_by_the_next_call(targets):
 
 
 def test_a_service_at_rest_gets_its_variables_without_a_start(targets):
-    targets[:] = [PrometheusUnreachable("not asked")]
+    targets[:] = [PrometheusUnreachable("no query is due")]
     services = Services(resting={"api", "remediator"})
 
     services.configure({"api": ONE, "remediator": ONE})
@@ -273,6 +274,24 @@ def test_the_local_runtime_reads_variables_as_the_compose_file_has_them(tmp_path
     )
 
     assert found == {"LAB_REPLICAS": f"model-1=http://{addresses.of('model-1', 8080)}", "LAB_QUEUE": "0"}
+
+
+def test_a_process_that_ends_by_itself_just_after_its_grace_is_no_error(tmp_path):
+    calls, late = [], [NotReady("it still runs"), None]
+
+    def wait_dead(service, deadline_s=5.0, *, pid=0):
+        calls.append((service, deadline_s, pid))
+        if (error := late.pop(0)) is not None:
+            raise error
+
+    runtime = LocalRuntime(lab_subject("sim"), project="p", run="r", owner="o", directory=tmp_path)
+    runtime._control = SimpleNamespace(
+        wait_dead=wait_dead, call=lambda *words: calls.append(words)
+    )  # None: it had ended
+
+    runtime._await_end("api", 7, 1)
+
+    assert calls == [("api", 1, 7), ("kill", "api", "SIGKILL"), ("api", 5.0, 7)]
 
 
 def test_supervisord_starts_a_process_with_its_changed_variables():

@@ -31,7 +31,7 @@ from pytest_llmchaos.runtime.undo import UndoRegistry
 from pytest_llmchaos.subject.lab import Subject
 
 UP_DEADLINE_S = 60.0
-CONFIGURE_GRACE_S = 1  # a drain is for clients, and there are none
+CONFIGURE_GRACE_S = 1  # a drain is for clients, which are not there yet
 _LOOK_EVERY_S = 0.05
 
 
@@ -265,13 +265,17 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
         self._await_end(service, found.pid if found else 0, grace_s)
 
     def _await_end(self, service: str, pid: int, grace_s: int) -> None:
+        """Wait until a signalled process has ended. Kills one that is late.
+
+        It may still end by itself before it is killed.
+        """
         try:
             self._control.wait_dead(service, grace_s, pid=pid)
         except NotReady:
-            self._act("kill", service, "SIGKILL")
+            self._control.call("kill", service, "SIGKILL")
             self._control.wait_dead(service, pid=pid)
         except (KeyboardInterrupt, SystemExit):
-            self._act("kill", service, "SIGKILL")
+            self._control.call("kill", service, "SIGKILL")
             raise
 
     def start(self, service: str) -> None:
