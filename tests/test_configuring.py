@@ -161,6 +161,16 @@ def test_a_service_at_rest_gets_its_variables_without_a_start(targets):
     assert services.acts == [({"api": ONE, "remediator": ONE}, (), ("api", "remediator"))]
 
 
+def test_a_service_that_was_stopped_after_its_restart_is_not_started(targets):
+    services = Services()
+    services.configure({"api": ONE})
+    services.resting.add("api")
+
+    services.configure({"api": TWO})
+
+    assert services.acts[1:] == [({"api": TWO}, (), ("api",))]
+
+
 def test_a_remediator_stops_before_others_restart_and_starts_when_they_are_back(targets):
     services = Services()
 
