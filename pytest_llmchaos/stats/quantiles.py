@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from pytest_llmchaos.errors import BadScenario, TooFewSamples
 from pytest_llmchaos.stats.bounded import BoundedFloat, NoClaim, Scale
+from pytest_llmchaos.stats.intervals import Estimate, least_for_interval, ranks
 
 _MANY = 10_000
 _GUESSES = 1000
@@ -97,6 +98,32 @@ class Quantiles(NoClaim):
         # Rounded, because 1 - 0.99 is a little less than 0.01 and would need 101
         # samples.
         return self._at(q, f"p{100 * q:g}", math.ceil(round(1 / (1 - q), 6)))
+
+    def estimate(self, q: float) -> Estimate:
+        """Return the quantile with its 95 % interval between two of the values.
+
+        Requests of unknown end count as the fastest for the lower end, and as failed
+        for the upper one.
+
+        Args:
+            q: Share of the requests, above 0, below 1. p99 is 0.99.
+
+        Raises:
+            BadScenario: `q` is outside its bounds.
+            TooFewSamples: There are too few requests for the interval: p50 needs 6, p95
+                72, p99 368.
+        """
+        value = float(self.at(q))
+        needed = least_for_interval(q)
+        if self.count < needed:
+            raise TooFewSamples(
+                f"the interval of p{100 * q:g} of {self._what} needs {needed} requests, {self._where} has {self.count}: "
+                f"{self._hint}"
+            )
+        low, high = ranks(q, self.count + self._unknown)
+        return Estimate(
+            value=value, low=self._nth(low - self._unknown) if low > self._unknown else 0.0, high=self._nth(high)
+        )
 
     @property
     def p50(self) -> float:
