@@ -17,6 +17,7 @@ from pytest_llmchaos.errors import (
 if TYPE_CHECKING:
     from pytest_llmchaos import faults, loads
     from pytest_llmchaos.experiment_mark import experiment
+    from pytest_llmchaos.plan.arms import arm
 
 __all__ = [
     "BadScenario",
@@ -27,6 +28,7 @@ __all__ = [
     "NotRecovered",
     "ProvesNothing",
     "Unsupported",
+    "arm",
     "experiment",
     "faults",
     "loads",
@@ -35,7 +37,7 @@ __all__ = [
 if not TYPE_CHECKING:  # type checkers would accept every name
 
     def __getattr__(name: str) -> object:
-        """Import `faults`, `loads` and `experiment` on first use.
+        """Import `faults`, `loads`, `experiment` and `arm` on first use.
 
         Every pytest run imports this package for its plugin. Only scenarios need these.
         """
@@ -43,4 +45,6 @@ if not TYPE_CHECKING:  # type checkers would accept every name
             return importlib.import_module(f"{__name__}.{name}")
         if name == "experiment":
             return importlib.import_module(f"{__name__}.experiment_mark").experiment
+        if name == "arm":
+            return importlib.import_module(f"{__name__}.plan.arms").arm
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec
 
 import pytest
 
 from pytest_llmchaos.errors import BadScenario, NoVictim
 from pytest_llmchaos.faults.base import victims_of
 from pytest_llmchaos.plan import experiment as plan
+from pytest_llmchaos.plan.arms import NO_VARIABLES, with_fewest_changes
 from pytest_llmchaos.plan.experiment import Experiment
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import Environment, Fault
 
 P = ParamSpec("P")
 WIRE_MARK = "llmchaos_wire"
@@ -88,10 +89,50 @@ def wire_of(node: pytest.Item, services: Sequence[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def cases_of(node: pytest.Item, repeats: int) -> dict[str, tuple[Fault, int]]:
-    """Return each fault and repeat of an item's experiment, by its id."""
-    return {
+class Case(NamedTuple):
+    """The trials of one test: a fault, a repeat, and one arm or all of them.
+
+    An experiment without arms has the arm with the empty name.
+    """
+
+    fault: Fault
+    repeat: int
+    arms: tuple[str, ...]
+
+
+def cases_of(node: pytest.Item, fixture: str, repeats: int) -> dict[str, Case]:
+    """Return the cases of an item with `trial` or `arms`, by their ids.
+
+    The arms of one fault and repeat stand together, ordered as in the schedule.
+
+    Raises:
+        UsageError: The item lacks an experiment, or `arms` of it.
+    """
+    experiment = experiment_of(node)
+    names = tuple(experiment.arms)
+    if fixture == "arms" and not names:
+        raise pytest.UsageError(
+            f"{node.nodeid} uses `arms`, and its experiment lacks arms: give experiment(arms={{...}}) two or more, "
+            "or take `trial`"
+        )
+    pairs = {
         f"{fault}" + (f" #{repeat + 1}" if repeats > 1 else ""): (fault, repeat)
-        for fault in experiment_of(node).faults
+        for fault in experiment.faults
         for repeat in range(repeats)
     }
+    if fixture == "arms" or not names:
+        return {name: Case(*pair, names or ("",)) for name, pair in pairs.items()}
+    environments = [one.environment for one in experiment.arms.values()]
+    cases: dict[str, Case] = {}
+    present: Environment = NO_VARIABLES
+    for pair, (fault, repeat) in pairs.items():
+        in_order = with_fewest_changes(names, environments, present)
+        present = experiment.arms[in_order[-1]].environment
+        cases |= {name if len(pairs) == 1 else f"{pair}-{name}": Case(fault, repeat, (name,)) for name in in_order}
+    return cases
+
+
+def case_alone(node: pytest.Item) -> Case:
+    """Return the only case of an item that is not parametrized by cases."""
+    experiment = experiment_of(node)
+    return Case(experiment.faults[0], 0, tuple(experiment.arms) or ("",))

@@ -1,4 +1,4 @@
-"""The pytest plugin: options, the mark and the fixtures `trial` and `lab`."""
+"""The pytest plugin: options, the mark and the fixtures `trial`, `arms` and `lab`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_llmchaos.chaos_session.hooks import ChaosSession
     from pytest_llmchaos.lab.lab import Lab
+    from pytest_llmchaos.trial.arms import Arms
     from pytest_llmchaos.trial.trial import Trial
 
 SESSION = "llmchaos-session"
@@ -97,17 +98,37 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize `trial` by fault and repeat. A single case gets no id."""
-    if metafunc.definition.get_closest_marker(MARK) is None:
-        return
+    """Parametrize `trial` by fault, repeat and arm, `arms` by fault and repeat."""
+    if metafunc.definition.get_closest_marker(MARK) is not None:
+        try:
+            parametrize(metafunc)
+        except pytest.UsageError as error:
+            raise pytest.Collector.CollectError(str(error)) from None
+
+
+def parametrize(metafunc: pytest.Metafunc) -> None:
+    """Give a test the cases of its experiment. A single case gets no id."""
     from pytest_llmchaos.experiment_mark import cases_of  # noqa: PLC0415 - only with scenarios
 
-    try:
-        cases = cases_of(metafunc.definition, options.repeat_of(metafunc.config))
-    except pytest.UsageError as error:
-        raise pytest.Collector.CollectError(str(error)) from None
-    if "trial" in metafunc.fixturenames and len(cases) > 1:
-        metafunc.parametrize("trial", list(cases.values()), indirect=True, ids=list(cases))
+    fixture = fixture_of(metafunc)
+    cases = cases_of(metafunc.definition, fixture, options.repeat_of(metafunc.config))
+    if fixture in metafunc.fixturenames and len(cases) > 1:
+        metafunc.parametrize(fixture, list(cases.values()), indirect=True, ids=list(cases))
+
+
+def fixture_of(metafunc: pytest.Metafunc) -> str:
+    """Return `arms` for a test that uses it, else `trial`.
+
+    Raises:
+        UsageError: It uses both.
+    """
+    if not uses(metafunc.definition, "arms"):
+        return "trial"
+    if "trial" in metafunc.fixturenames:
+        raise pytest.UsageError(
+            f"{metafunc.definition.nodeid} uses `trial` and `arms`: use `arms` alone, arms[NAME] is one arm's trial"
+        )
+    return "arms"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -130,7 +151,7 @@ def never_performed(
 
     The tests of a class are not collected yet, so a class may use the trial.
     """
-    users = [child for child in children if "trial" in getattr(child, "fixturenames", ())]
+    users = [child for child in children if "trial" in getattr(child, "fixturenames", ()) or uses(child, "arms")]
     alone = [
         child for child in children if isinstance(child, pytest.Function) and has_own(child) and child not in users
     ]
@@ -142,7 +163,7 @@ def never_performed(
         return None
     return (
         f"{found.nodeid} has an experiment that is never performed, because no test uses its `trial`: "
-        "name `trial` among the arguments of a `test_...` function, or drop the experiment"
+        "name `trial` among the arguments of a `test_...` function (or `arms`, to compare arms), or drop the experiment"
     )
 
 
@@ -152,9 +173,10 @@ def has_own(node: pytest.Item | pytest.Collector) -> bool:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Plan the trials if an item uses `trial` or `lab`, or with `--chaos-plan`."""
+    """Plan the trials if an item uses a fixture of ours, or with `--chaos-plan`."""
     items = [item for item in session.items if isinstance(item, pytest.Function)]
-    trials, with_lab = ([item for item in items if uses(item, name)] for name in ("trial", "lab"))
+    trials = [item for item in items if uses(item, "trial") or uses(item, "arms")]
+    with_lab = [item for item in items if uses(item, "lab")]
     if trials or with_lab:
         broken = session.testsfailed and not session.config.option.continue_on_collection_errors
         chaos_session(session.config).plan(trials, with_lab, may_run=not broken)
@@ -166,7 +188,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         chaos_session(session.config)
 
 
-def uses(item: pytest.Function, name: str) -> bool:
+def uses(item: pytest.Item | pytest.Collector, name: str) -> bool:
     """True if an item uses this plugin's fixture, not another of that name."""
     info = getattr(item, "_fixtureinfo", None)
     found = [] if info is None else list(info.name2fixturedefs.get(name, ()))
@@ -197,6 +219,15 @@ def lab(pytestconfig: pytest.Config) -> Lab:
 def trial(request: pytest.FixtureRequest) -> Trial:
     """The result of the file's experiment, performed once for all of its tests."""
     return chaos_session(request.config).trial(request.node)
+
+
+@pytest.fixture
+def arms(request: pytest.FixtureRequest) -> Arms:
+    """The trials of all arms of the file's experiment, and the effects between them.
+
+    Each is performed once for all tests of the file.
+    """
+    return chaos_session(request.config).arms(request.node)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -38,7 +38,7 @@ def campaign(tmp_path: Path, plan: TrialPlan) -> Any:
         run="r", seed=1, runtime="local", backend="sim", reports=tmp_path, repeat=1, worker="", replay_line=""
     )
     made = Campaign(settings, lambda: Progress(None, tty=False))
-    made.take({"test_x.py::test_a": plan, "test_x.py::test_b": plan})
+    made.take({"test_x.py::test_a": [plan], "test_x.py::test_b": [plan]})
     noted: list[Any] = []
     run = SimpleNamespace(
         opened=True, journal=SimpleNamespace(note=noted.append), close=lambda status, problems: problems
@@ -76,6 +76,7 @@ def test_the_ledger_has_the_verdict_after_the_last_claim(
     end(campaign, "test_b", outcomes[1])
 
     assert verdicts(campaign.ledger) == [verdict]
+    assert json.loads(campaign.ledger.read_text())["arm"] == ""
     assert campaign.campaign.close(0) == []
     assert len(campaign.noted) == 2
 

@@ -27,6 +27,7 @@ PURE = ("errors", "model", "stats", "loads", "faults", "slo", "plan", "subject")
 # The files without I/O in a room that also has other files.
 PURE_FILES = {
     "pytest_llmchaos/session/unmet.py",
+    "pytest_llmchaos/trial/arms.py",
     "pytest_llmchaos/trial/attribution.py",
     "pytest_llmchaos/trial/recovery.py",
     "pytest_llmchaos/trial/trial.py",

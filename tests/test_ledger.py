@@ -399,3 +399,16 @@ class TestTable:
     def test_the_table_of_an_empty_ledger_is_one_sentence(self) -> None:
         assert table([]) == "no trial in the ledger yet"
         assert table([kill()], "goodput") == "no trial in the ledger for goodput yet"
+
+
+def test_an_arm_is_kept_and_shown_and_lines_of_earlier_versions_lack_it(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    append(path, [kill(arm="off")])
+    old = json.loads(path.read_text())
+    del old["arm"]
+    path.write_text(path.read_text() + json.dumps(old) + "\n")
+
+    entries = read(path).entries
+
+    assert [one.arm for one in entries] == ["off", ""]
+    assert [re.split(r"  +", line)[2] for line in table(entries).splitlines()[1:3]] == ["kill api, arm off", "kill api"]

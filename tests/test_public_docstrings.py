@@ -19,7 +19,12 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = griffe.load("pytest_llmchaos", search_paths=[ROOT], allow_inspection=False)
 CLASSES = (
     "trial.trial.Trial",
+    "trial.arms.Arms",
+    "trial.arms.Comparison",
     "stats.windows.Window",
+    "stats.effects.WindowEffects",
+    "stats.effects.QuantileEffects",
+    "stats.effects.Effect",
     "lab.lab.Lab",
     "lab.live_load.RunningLoad",
     "slo.arithmetic.Slo",
@@ -43,7 +48,7 @@ UNITS = (
 
 def public_functions():
     """Each public function by the name that users or authors of faults write."""
-    found = {"experiment": "plan.experiment.experiment"}
+    found = {"experiment": "plan.experiment.experiment", "arm": "plan.arms.arm"}
     for name in (*faults.__all__, "foreign"):
         found[f"faults.{name}"] = f"{faults.__dict__[name].__module__}.{name}"
     for name in loads.__all__:

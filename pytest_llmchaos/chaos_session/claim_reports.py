@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,8 @@ from pytest_llmchaos.errors import (
     Refuted,
     Unsupported,
 )
-from pytest_llmchaos.plan.experiment import TrialPlan
+from pytest_llmchaos.stats.effects import Effect
+from pytest_llmchaos.trial.result import effect_note
 from pytest_llmchaos.trial.trial import OBJECTIVE
 
 if TYPE_CHECKING:
@@ -27,11 +29,36 @@ if TYPE_CHECKING:
 
     from pytest_llmchaos.evidence.trial_result import ClaimOutcome
     from pytest_llmchaos.lab.lab import Lab
+    from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.session.campaign import Campaign
 
-PLAN = pytest.StashKey[TrialPlan]()
-TRIAL_NAME = pytest.StashKey[str]()
-READ = pytest.StashKey[set[str]]()
+
+@dataclass(kw_only=True)
+class Asked:
+    """A trial of a test's experiment, and what the test did with it.
+
+    Attributes:
+        plan: the planned trial.
+        name: its id. None before its first use in the test, empty if it was refused.
+        read: names of the values that the claim read, None if the claim got no trial.
+    """
+
+    plan: TrialPlan
+    name: str | None = None
+    read: set[str] | None = None
+
+    @property
+    def objectives(self) -> tuple[str, ...] | None:
+        """Objectives whose results the claim read, None if unknown."""
+        if self.read is None:
+            return None
+        before = OBJECTIVE.format("")
+        return tuple(sorted(name.removeprefix(before) for name in self.read if name.startswith(before)))
+
+
+# One trial of a test with `trial`, all arms of a test with `arms`.
+ASKED = pytest.StashKey[list[Asked]]()
+EFFECTS = pytest.StashKey[list[Effect]]()
 
 
 class ClaimReports:
@@ -86,11 +113,9 @@ class ClaimReports:
     def _note_claim(self, item: pytest.Item, found: pytest.TestReport, raised: BaseException | None) -> None:
         """Journal the claim's outcome once, the worst of its subtests'."""
         own = self._campaign.test.claim(keep=self._is_running)
-        if item.stash.get(READ, set()) - claims.ARM_VALUES:
-            self._judged.add(item.stash[PLAN].key)
-        void = (
-            self._void(item, found, raised) if PLAN in item.stash or own or self._passed_with_lab(item, found) else None
-        )
+        asked = item.stash.get(ASKED, [])
+        self._judged |= {one.plan.key for one in asked if (one.read or set()) - claims.ARM_VALUES}
+        void = self._void(item, found, raised) if asked or own or self._passed_with_lab(item, found) else None
         outcome: ClaimOutcome = "error" if found.when == "setup" and found.failed else found.outcome
         text = found.longreprtext[-500:] if raised is None else str(raised).split("\n\n")[0]
         message = None if found.passed else void or text
@@ -101,22 +126,19 @@ class ClaimReports:
         self._subtests.clear()
         for result in filter(None, own.values()):
             item.user_properties.extend(report.junit_properties(result))
-        if ("llmchaos_verdict", "held") in item.user_properties and outcome in CLAIM_MAKES:
-            at = item.user_properties.index(("llmchaos_verdict", "held"))
-            item.user_properties[at] = ("llmchaos_verdict", CLAIM_MAKES[outcome])
-        shared = item.stash.get(TRIAL_NAME, None)
-        self._campaign.note_claim([shared] if shared else [], item.nodeid, outcome, message, self._objectives(item))
+        item.user_properties[:] = [
+            (name, CLAIM_MAKES.get(outcome, value) if (name, value) == ("llmchaos_verdict", "held") else value)
+            for name, value in item.user_properties
+        ]
+        effects = tuple(dict.fromkeys(effect_note(one) for one in item.stash.get(EFFECTS, [])))
+        for one in asked:
+            if one.name is None:
+                self._campaign.note_unasked(one.plan, item.nodeid, outcome, message)
+            elif one.name:
+                self._campaign.note_claim(
+                    [one.name], item.nodeid, outcome, message, objectives=one.objectives, effects=effects
+                )
         self._campaign.note_claim(filter(None, own), item.nodeid, outcome, message)
-        if PLAN in item.stash and TRIAL_NAME not in item.stash:
-            self._campaign.note_unasked(item.stash[PLAN], item.nodeid, outcome, message)
-
-    def _objectives(self, item: pytest.Item) -> tuple[str, ...] | None:
-        """Objectives whose results a claim read from its trial, None if unknown."""
-        read = item.stash.get(READ, None)
-        if read is None:
-            return None
-        before = OBJECTIVE.format("")
-        return tuple(sorted(name.removeprefix(before) for name in read if name.startswith(before)))
 
     def _passed_with_lab(self, item: pytest.Item, found: pytest.TestReport) -> bool:
         """True for a passed test that uses this session's lab without a trial."""
@@ -135,19 +157,23 @@ class ClaimReports:
             return claims.broken_off(raised)
         why = None
         if found.passed and isinstance(item, pytest.Function) and not self._is_running:
-            arms = len(item.stash[PLAN].experiment.faults) if PLAN in item.stash else 0
+            asked = item.stash.get(ASKED, [])
+            sets = [one.read for one in asked if one.read is not None]
             why = claims.passes_anyway(
-                item.function, item.stash.get(READ, None), arms=arms, is_unjudged=self._is_unjudged(item)
+                item.function,
+                set().union(*sets) if sets else None,
+                arms=len(asked[0].plan.experiment.cases) // len(asked) if asked else 0,
+                is_unjudged=any(self._is_unjudged(item, one.plan) for one in asked),
+                value="arms" if len(asked) > 1 else "trial",
             )
         if why is not None:
             found.outcome, found.when, found.longrepr = "failed", "setup", f"{item.location[0]}: {why}"
             vars(found).pop("wasxfail", None)  # of a test that was expected to fail
         return why
 
-    def _is_unjudged(self, item: pytest.Item) -> bool:
+    def _is_unjudged(self, item: pytest.Item, plan: TrialPlan) -> bool:
         """True for the last claim of a trial of which no claim read a value."""
-        plan = item.stash.get(PLAN, None)
-        return plan is not None and plan.key not in self._judged and self._campaign.is_last_claim(item.nodeid, plan)
+        return plan.key not in self._judged and self._campaign.is_last_claim(item.nodeid, plan)
 
 
 def worst(outcomes: Sequence[tuple[ClaimOutcome, str | None]]) -> tuple[ClaimOutcome, str | None]:

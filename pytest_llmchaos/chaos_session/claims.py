@@ -16,9 +16,13 @@ ANSWERS = {"met", "all_serve"}
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 # Methods of the lab that have an effect only in a `with`.
 LAB_BLOCKS = {"load", "inject", "phase"}
+EXAMPLES = {
+    "trial": "trial.time_to_recover_s <= 20",
+    "arms": "arms.during_fault.availability.low >= 0.05",
+}
 EXPECT_ERRORS = {"raises", "RaisesGroup"}
 # Values that distinguish the arms of an experiment. They do not depend on the outcome.
-ARM_VALUES = {"is_control", "plan"}
+ARM_VALUES = {"is_control", "plan", "arm"}
 
 
 def refutes(raised: BaseException) -> bool:
@@ -56,15 +60,22 @@ def _guess(raised: BaseException) -> str:
 
 
 def passes_anyway(
-    test: Callable[..., object], read: set[str] | None, *, arms: int, is_unjudged: bool = False
+    test: Callable[..., object],
+    read: set[str] | None,
+    *,
+    arms: int,
+    is_unjudged: bool = False,
+    value: str = "trial",
 ) -> str | None:
     """Return why a passed claim would pass for every trial, or None if it would not.
 
     Args:
         test: the claim.
         read: values of the trial that it read, or None for a claim without a trial.
-        arms: number of faults of its experiment. A claim may be about some of them.
+        arms: number of faults of its experiment, for `trial` times its arms. A claim
+            may be about some of them.
         is_unjudged: True for a trial's last claim if no claim of it read a value.
+        value: the fixture of the claim, `trial` or `arms`.
     """
     is_of_another_arm = read is not None and arms > 1 and bool(read) and read <= ARM_VALUES
     if is_of_another_arm and is_unjudged:
@@ -73,9 +84,10 @@ def passes_anyway(
             "each arm, such as `assert trial.alerts == ()` if `trial.is_control`"
         )
     if read is not None and read <= ARM_VALUES and not is_of_another_arm:
+        such_as = EXAMPLES[value]
         return (
-            "VacuousClaim: this claim uses `trial` and reads no value of it, so it always passes: assert a value, "
-            "such as `assert trial.time_to_recover_s <= 20`, or drop `trial` from the arguments"
+            f"VacuousClaim: this claim uses `{value}` and reads no value of it, so it always passes: assert a value, "
+            f"such as `assert {such_as}`, or drop `{value}` from the arguments"
         )
     for line, what in vacuous_lines(test):
         return f"VacuousClaim: line {line} {what}"

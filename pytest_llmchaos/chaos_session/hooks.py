@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_llmchaos import options, report
-from pytest_llmchaos.chaos_session.claim_reports import PLAN, READ, TRIAL_NAME, ClaimReports
+from pytest_llmchaos.chaos_session.claim_reports import ASKED, EFFECTS, Asked, ClaimReports
 from pytest_llmchaos.chaos_session.terminal import progress_of, terminal_of, write_problems, write_summary
 from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady, NoVictim, Unsupported
 from pytest_llmchaos.evidence.redaction import hide, redact
-from pytest_llmchaos.experiment_mark import experiment_of, wire_of
+from pytest_llmchaos.experiment_mark import Case, case_alone, experiment_of, wire_of
 from pytest_llmchaos.host.identity import new_run_name
+from pytest_llmchaos.plan.arms import settings_words
 from pytest_llmchaos.plan.experiment import hypothesis_of
 from pytest_llmchaos.plan.schedule import described, plan_trial
 from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.replay import read_replay
 from pytest_llmchaos.session.settings import Settings, choose_runtime, default_backend
+from pytest_llmchaos.trial.arms import Arms
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -89,12 +91,14 @@ class ChaosSession:
     def _take(self, items: Sequence[pytest.Function]) -> None:
         for item in items:
             with self._naming_file(item):
-                item.stash[PLAN] = plan_of(item, self.campaign)
-                self.campaign.require_readable(item.stash[PLAN].experiment.faults)
-                self.campaign.require_met(item.stash[PLAN])
+                plans = plans_of(item, self.campaign)
+                item.stash[ASKED] = [Asked(plan=plan) for plan in plans]
+                self.campaign.require_readable(plans[0].experiment.faults)
+                for plan in plans:
+                    self.campaign.require_met(plan)
         replay = options.given(self.config, "replay")
         recorded = read_replay(Path(replay)) if replay else None
-        self.campaign.take({item.nodeid: item.stash[PLAN] for item in items}, recorded)
+        self.campaign.take({item.nodeid: [one.plan for one in item.stash[ASKED]] for item in items}, recorded)
 
     @contextlib.contextmanager
     def _naming_file(self, item: pytest.Item) -> Iterator[None]:
@@ -125,22 +129,41 @@ class ChaosSession:
 
         Skips if the runtime lacks an ability.
         """
-        plan = item.stash.get(PLAN, None)
-        if plan is None and self.campaign.refused is not None:
+        (only,) = self._asked(item, "trial")
+        return self._perform(item, only)
+
+    def arms(self, item: pytest.Item) -> Arms:
+        """Return the trials of all arms of an item's experiment, or raise the error.
+
+        Skips before the first trial if the runtime lacks an ability for one of them.
+        """
+        asked = self._asked(item, "arms")
+        in_order = self.campaign.in_order([one.plan for one in asked])
+        trials = {plan.arm: self._perform(item, one) for plan in in_order for one in asked if one.plan is plan}
+        made = Arms({one.plan.arm: trials[one.plan.arm] for one in asked})
+        item.stash[EFFECTS] = made.effects
+        return made
+
+    def _asked(self, item: pytest.Item, fixture: str) -> list[Asked]:
+        asked = item.stash.get(ASKED, [])
+        if not asked and self.campaign.refused is not None:
             raise self.campaign.refused
-        if plan is None:
+        if (len(asked) > 1) != (fixture == "arms") or not asked:
             raise NotReady(
-                f"{item.nodeid} got no plan, because pytest collected it without this plugin's `trial`: name `trial` among "
+                f"{item.nodeid} got no plan, because pytest collected it without this plugin's `{fixture}`: name `{fixture}` among "
                 "the arguments of the test or of its fixtures, and give a fixture of your own around it another name"
             )
-        performed = self.campaign.perform_once(plan)
-        item.stash[TRIAL_NAME] = performed.name
+        return asked
+
+    def _perform(self, item: pytest.Item, asked: Asked) -> Trial:
+        performed = self.campaign.perform_once(asked.plan)
+        asked.name = performed.name
         if performed.result is not None:
             item.user_properties.extend(report.junit_properties(performed.result))
         if isinstance(performed.error, Unsupported):
             pytest.skip(str(performed.error))
         trial = performed.require()
-        item.stash[READ] = trial.note_reads()
+        asked.read = trial.note_reads()
         return trial
 
     @pytest.hookimpl(tryfirst=True)
@@ -161,8 +184,8 @@ class ChaosSession:
             return None
         runner: Any = self.config.pluginmanager.getplugin("runner")
         done: object = runner.pytest_runtest_protocol(item=item, nextitem=nextitem)
-        if PLAN in item.stash:
-            self.campaign.end_claim(item.nodeid, item.stash[PLAN])
+        for one in item.stash.get(ASKED, []):
+            self.campaign.end_claim(item.nodeid, one.plan)
         return done
 
     @pytest.hookimpl(wrapper=True)
@@ -268,21 +291,28 @@ def repeat_line(config: pytest.Config, seed: int) -> str:
     return redact(shlex.join(["pytest", *kept, f"{name}={seed}"]))
 
 
-def plan_of(item: pytest.Function, campaign: Campaign) -> TrialPlan:
-    """Plan an item's trial. Raises UsageError without an experiment."""
+def plans_of(item: pytest.Function, campaign: Campaign) -> list[TrialPlan]:
+    """Plan an item's trial, or one for each arm for `arms`.
+
+    Raises UsageError without an experiment.
+    """
     experiment = experiment_of(item)
-    callspec = getattr(item, "callspec", None)
-    fault, repeat = callspec.params["trial"] if callspec and "trial" in callspec.params else (experiment.faults[0], 0)
-    return plan_trial(
-        scenario=item.path.stem.removeprefix("test_"),
-        hypothesis=hypothesis_of(item.function.__doc__ or item.module.__doc__),
-        experiment=experiment,
-        fault=fault,
-        repeat=repeat,
-        seed=campaign.settings.seed,
-        services=campaign.services,
-        capacity_tokens_per_s=campaign.settings.subject.capacity_tokens_per_s,
-    )
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    case: Case = params.get("trial") or params.get("arms") or case_alone(item)
+    return [
+        plan_trial(
+            scenario=item.path.stem.removeprefix("test_"),
+            hypothesis=hypothesis_of(item.function.__doc__ or item.module.__doc__),
+            experiment=experiment,
+            fault=case.fault,
+            repeat=case.repeat,
+            seed=campaign.settings.seed,
+            services=campaign.services,
+            capacity_tokens_per_s=campaign.settings.subject.capacity_tokens_per_s,
+            arm=arm,
+        )
+        for arm in case.arms
+    ]
 
 
 def plan_lines(campaign: Campaign) -> Iterator[str]:
@@ -293,7 +323,12 @@ def plan_lines(campaign: Campaign) -> Iterator[str]:
     for trial in campaign.schedule():
         plan, entry = trial.plan, trial.entry
         acts = ", ".join(map(described, plan.injections)) or "no fault"
+        arm = (
+            f", arm {plan.arm}{f' ({settings_words(plan.environment)})' if plan.environment else ''}"
+            if plan.arm
+            else ""
+        )
         lacking = campaign.lacking(plan)
         skipped = f" (skipped: needs {', '.join(lacking)})" if lacking else ""
-        yield f"{plan.scenario}: {acts}; {entry.load}; {entry.arrivals} arrivals {entry.arrivals_sha256[:12]}{skipped}"
+        yield f"{plan.scenario}{arm}: {acts}; {entry.load}; {entry.arrivals} arrivals {entry.arrivals_sha256[:12]}{skipped}"
     yield from campaign.foresee()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_llmchaos.errors import BadScenario, NotReady
@@ -39,6 +39,7 @@ class Entry:
         total: All events in the window.
         bad: Bad events in the window.
         verdict: The trial's verdict.
+        arm: Name of the trial's arm, empty without arms.
 
     Raises:
         BadScenario: A number is not finite or below 0, or the objective is not between
@@ -59,6 +60,7 @@ class Entry:
     total: float
     bad: float
     verdict: str
+    arm: str = ""
 
     def __post_init__(self) -> None:
         numbers = (self.at_unix_s, self.rate_rps, self.window_s, self.good, self.total, self.bad, self.window_days)
@@ -145,7 +147,16 @@ def table(entries: Sequence[Entry], slo: str | None = None) -> str:
         return f"no trial in the ledger{f' for {slo}' if slo else ''} yet"
     head = ("run", "scenario", "fault", "slo", "bad events", "of events", "of the month's budget", "verdict")
     rows = [
-        (one.run, one.scenario, one.fault, one.slo, f"{one.bad:g}", f"{one.total:g}", _percent(one.spent), one.verdict)
+        (
+            one.run,
+            one.scenario,
+            f"{one.fault}{f', arm {one.arm}' if one.arm else ''}",
+            one.slo,
+            f"{one.bad:g}",
+            f"{one.total:g}",
+            _percent(one.spent),
+            one.verdict,
+        )
         for one in chosen
     ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
@@ -186,7 +197,8 @@ def _entry(line: object) -> Entry:
     """Return the entry of a line, or raise ValueError."""
     if not isinstance(line, dict):
         raise ValueError(f"expected an object, got {type(line).__name__}")
-    wanted = {one.name: _TYPES[str(one.type)] for one in fields(Entry)}
+    # Earlier versions wrote no arm.
+    wanted = {one.name: _TYPES[str(one.type)] for one in fields(Entry) if one.name in line or one.default is MISSING}
     lacking = [name for name in wanted if name not in line]
     if lacking:
         raise ValueError(f"it lacks {', '.join(lacking)}")

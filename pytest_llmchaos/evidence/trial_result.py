@@ -177,10 +177,37 @@ class ReplicaResult(msgspec.Struct, frozen=True, kw_only=True):
     """Checks that could not be made."""
 
 
+class ArmEffect(msgspec.Struct, frozen=True, kw_only=True):
+    """An effect between two arms that a claim read: the first arm minus the second.
+
+    A null is infinite, because too many requests failed.
+    """
+
+    measure: str
+    """Window and value, such as `during_fault.availability`."""
+    first: str
+    """Name of the first arm."""
+    second: str
+    """Name of the second arm."""
+    is_ratio: bool
+    """True for the first divided by the second."""
+    first_value: float | None
+    second_value: float | None
+    value: float | None
+    """Difference or ratio."""
+    low: float | None
+    """Lower end of the 95 % interval, which treats requests as independent."""
+    high: float | None
+    """Upper end of the interval."""
+    first_requests: Count
+    """Requests of the first arm that it is about."""
+    second_requests: Count
+
+
 class ClaimResult(msgspec.Struct, frozen=True, kw_only=True):
     """One test's outcome."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"objectives"})
+    added: ClassVar[frozenset[str]] = frozenset({"objectives", "effects"})
 
     nodeid: str
     """pytest's id of the test."""
@@ -189,6 +216,8 @@ class ClaimResult(msgspec.Struct, frozen=True, kw_only=True):
     """Reason why it did not pass."""
     objectives: tuple[str, ...] | None = None
     """Names of the SLOs whose results it read. Null if that is unknown."""
+    effects: tuple[ArmEffect, ...] = ()
+    """Effects between arms that it read."""
 
 
 class CountsNote(msgspec.Struct, frozen=True, kw_only=True):
@@ -324,6 +353,11 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     """True if the remediator ran. False in a control arm for it."""
     repeat: Count | None = 0
     plan: PlanNote | None = None
+    arm: str | None = None
+    """Name of the arm: one of several settings of the system that are compared under
+    the same load and faults. Null in an experiment without arms."""
+    environment: dict[str, dict[str, str]] = {}
+    """Further environment variables of services in that arm, by service."""
 
 
 class TrialResult(Planned, frozen=True, kw_only=True):
@@ -342,6 +376,8 @@ class TrialResult(Planned, frozen=True, kw_only=True):
             "replicas",
             "readyz",
             "detection_source",
+            "arm",
+            "environment",
         }
     )
 
@@ -417,6 +453,8 @@ class TrialResult(Planned, frozen=True, kw_only=True):
 class TimeResult(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of time of one experiment over its trials, in seconds."""
 
+    added: ClassVar[frozenset[str]] = frozenset({"arm"})
+
     scenario: str
     fault: str
     remediator: bool
@@ -431,6 +469,8 @@ class TimeResult(msgspec.Struct, frozen=True, kw_only=True):
     """Sample standard deviation. Null for one trial."""
     least_s: float
     most_s: float
+    arm: str | None = None
+    """Name of the arm. Null in an experiment without arms."""
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,9 +25,11 @@ from pytest_llmchaos.lab.injector import Injected, Injector, merged
 from pytest_llmchaos.lab.live_load import RunningLoad
 from pytest_llmchaos.lab.overload import ProcessFlood
 from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, WARM_UP_TAIL_S, Reasons
+from pytest_llmchaos.lab.variables import configure
 from pytest_llmchaos.lab.views import RemediatorView, ServiceView
 from pytest_llmchaos.lab.wiring import Wiring
 from pytest_llmchaos.model import Injection, replica_name
+from pytest_llmchaos.plan.arms import NO_VARIABLES
 from pytest_llmchaos.plan.experiment import LEASE_MARGIN_S, check_abort_if, check_blast_radius, check_seconds
 from pytest_llmchaos.plan.schedule import most_at_once, numbers_of, require_blast_radius
 from pytest_llmchaos.prometheus.annotations import Signals
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_result import TrialResult
     from pytest_llmchaos.lab.live_load import RunningLoad
     from pytest_llmchaos.loads import Arrival, Load
-    from pytest_llmchaos.model import Fault, Runtime
+    from pytest_llmchaos.model import Environment, Fault, Runtime
     from pytest_llmchaos.prometheus.queries import Prometheus
     from pytest_llmchaos.slo.arithmetic import Slo
     from pytest_llmchaos.stats.windows import Window
@@ -65,6 +67,8 @@ class Lab:
         directory: the run's folder under `reports/`.
         seed: the run's seed.
         running_load: the load at work, or None.
+        environment: environment variables that services run with on top of their own,
+            by service. None after an attempt to change them that failed.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class Lab:
         self._injected: list[Injected] = []
         self.reasons = Reasons()
         self.running_load: RunningLoad | None = None
+        self.environment: Environment | None = NO_VARIABLES
         self._wiring = Wiring(runtime)
         self._not_entered: dict[object, str] = {}  # blocks of `inject` that no `with` has entered yet
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
@@ -350,6 +355,7 @@ class Lab:
         excused = self.reasons.unless_measured()
         with excused, self.entered(planned) as record, test.owning(record), record.judged_by_its_test():
             try:
+                configure(self, NO_VARIABLES)
                 with self._running(requests, remediator) as running:
                     yield running
                     self._require_entered()

@@ -6,7 +6,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
@@ -14,9 +14,10 @@ from pytest_llmchaos.faults.compositions import check_fault
 from pytest_llmchaos.faults.fault_names import with_unique_names
 from pytest_llmchaos.loads.arrivals import Load
 from pytest_llmchaos.model import FIDELITIES, Fidelity, Injection
+from pytest_llmchaos.plan.arms import NO_ARM, Arm, check_arms
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
+    from pytest_llmchaos.model import Environment, Fault
     from pytest_llmchaos.stats.windows import Window
 
 STEADY_DEADLINE_FACTOR = 3.0
@@ -49,6 +50,8 @@ class Experiment:
         abort_if: Function of the live window. True ends the trial.
         light_load: Load in place of `load` on a backend that is declared for less.
         simulated_engine: True if the trial needs the simulated engine.
+        arms: Settings of the system by name. Each makes a trial. Empty for one trial
+            of the system as it is.
     """
 
     load: Load
@@ -64,6 +67,12 @@ class Experiment:
     abort_if: Callable[[Window], bool] | None
     light_load: Load | None = None
     simulated_engine: bool = False
+    arms: Mapping[str, Arm] = field(default_factory=dict)
+
+    @property
+    def cases(self) -> tuple[tuple[Fault, str], ...]:
+        """Each fault in each arm. The arm is empty without arms."""
+        return tuple((fault, arm) for fault in self.faults for arm in self.arms or [""])
 
     def load_for(self, capacity_tokens_per_s: float) -> Load:
         """Return the load for a backend of this capacity, in tokens per second."""
@@ -118,6 +127,7 @@ class TrialPlan:
         injections: The planned acts.
         repeat: Number of the repeat, from 0.
         seed: The run's seed.
+        arm: Name of its arm, empty for an experiment without arms.
     """
 
     scenario: str
@@ -128,11 +138,28 @@ class TrialPlan:
     injections: tuple[Injection, ...]
     repeat: int
     seed: int
+    arm: str = ""
 
     @property
     def needs(self) -> frozenset[str]:
         """Abilities without which the trial is skipped."""
-        return self.fault.needs | (frozenset({"engine"}) if self.experiment.simulated_engine else frozenset())
+        wanted = {"engine": self.experiment.simulated_engine, "configure": bool(self.environment)}
+        return self.fault.needs | {ability for ability, is_needed in wanted.items() if is_needed}
+
+    @property
+    def environment(self) -> Environment:
+        """Further environment variables of services, by service."""
+        return self._settings.environment
+
+    @property
+    def remediator(self) -> bool:
+        """False if the remediator does not run."""
+        own = self._settings.remediator
+        return self.experiment.remediator if own is None else own
+
+    @property
+    def _settings(self) -> Arm:
+        return self.experiment.arms[self.arm] if self.arm else NO_ARM
 
     @property
     def is_lasting(self) -> bool:
@@ -150,9 +177,9 @@ class TrialPlan:
         return self.fault.lifetime == "none"
 
     @property
-    def key(self) -> tuple[str, str, int, Experiment]:
+    def key(self) -> tuple[str, str, int, Experiment, str]:
         """Key that the claims of one trial share."""
-        return self.scenario, str(self.fault), self.repeat, self.experiment
+        return self.scenario, str(self.fault), self.repeat, self.experiment, self.arm
 
 
 def experiment(
@@ -170,6 +197,7 @@ def experiment(
     abort_if: Callable[[Window], bool] | None = None,
     light_load: Load | None = None,
     simulated_engine: bool = False,
+    arms: Mapping[str, Arm] | None = None,
 ) -> Experiment:
     """Return a mark with an experiment: a load, a fault and what the system must do.
 
@@ -200,6 +228,9 @@ def experiment(
             tokens per second than `load` offers, such as a real model on two cores.
         simulated_engine: True for a trial that needs the simulated engine, such as the
             control arm of its faults. With another backend it is skipped.
+        arms: Two or more settings of the system by name, such as `{"on": arm(), "off":
+            arm(environment={"api": {"LAB_BREAKER": "off"}})}`. The trial of each has
+            the same load and the same acts. Claims with `arms` compare them.
 
     Returns:
         A mark for `pytestmark` or a test.
@@ -246,6 +277,7 @@ def experiment(
         abort_if=abort_if,
         light_load=light_load,
         simulated_engine=simulated_engine,
+        arms=check_arms(arms),
     )
     return replace(made, faults=tuple(one.with_lease(_in_force_s(made, one)) for one in faults))
 

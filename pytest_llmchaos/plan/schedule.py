@@ -11,16 +11,19 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import UNSET, UnsetType, structs
 
 from pytest_llmchaos.errors import BadScenario, NoVictim
 from pytest_llmchaos.faults.base import options_of, plain, plain_strength
 from pytest_llmchaos.model import BeginsAtMoment, replica_name
+from pytest_llmchaos.plan.arms import NO_VARIABLES, with_fewest_changes
 from pytest_llmchaos.plan.experiment import STEADY_DEADLINE_FACTOR, STEADY_DEADLINE_MARGIN_S, Experiment, TrialPlan
 from pytest_llmchaos.plan.seeds import rng_for
+from pytest_llmchaos.subject.environment import check_environment
 
 if TYPE_CHECKING:
     from pytest_llmchaos.loads import Arrival
-    from pytest_llmchaos.model import Fault, Injection
+    from pytest_llmchaos.model import Environment, Fault, Injection
 
 
 class ScheduledAct(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +57,10 @@ class ScheduleEntry(msgspec.Struct, frozen=True, kw_only=True):
     remediator: bool
     arrivals: int
     arrivals_sha256: str
+    arm: str | UnsetType = UNSET
+    """Name of the arm. Absent without arms, so that their bytes stay the same."""
+    environment: dict[str, dict[str, str]] | UnsetType = UNSET
+    """Further environment variables by service. Absent without any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +81,17 @@ def plan_trial(
     seed: int,
     services: Sequence[str],
     capacity_tokens_per_s: float = math.inf,
+    arm: str = "",
 ) -> TrialPlan:
     """Return one trial with its acts, drawn from its own random generator.
 
-    `capacity_tokens_per_s` of the backend selects the load.
+    `capacity_tokens_per_s` of the backend selects the load. The arm changes no draw, so
+    all arms have the same acts.
 
     Raises:
         NoVictim: The stack lacks the target.
-        BadScenario: The plan exceeds the blast radius.
+        BadScenario: The plan exceeds the blast radius, or the arm gives variables to a
+            service that may not be hit.
     """
     try:
         injections = fault.plan(rng_for(seed, scenario, str(fault), repeat), services)
@@ -89,7 +99,7 @@ def plan_trial(
         raise NoVictim(f"scenario {scenario!r}, {fault}: {error}") from None
     numbers_of(f"scenario {scenario!r}", injections)
     require_blast_radius(f"scenario {scenario!r}", str(fault), injections, experiment.blast_radius)
-    return TrialPlan(
+    plan = TrialPlan(
         scenario=scenario,
         hypothesis=hypothesis,
         experiment=experiment,
@@ -98,7 +108,10 @@ def plan_trial(
         injections=injections,
         repeat=repeat,
         seed=seed,
+        arm=arm,
     )
+    check_environment(f"scenario {scenario!r}, arm {arm!r}: arm(environment=...)", plan.environment, services)
+    return plan
 
 
 def numbers_of(where: str, injections: Sequence[Injection]) -> dict[str, int]:
@@ -215,9 +228,11 @@ def entry_of(plan: TrialPlan) -> ScheduleEntry:
             recovery_s=experiment.deadline_s(plan.fault),
             stable_s=experiment.stable_s,
         ),
-        remediator=experiment.remediator,
+        remediator=plan.remediator,
         arrivals=len(arrivals),
         arrivals_sha256=hashlib.sha256(text.encode()).hexdigest(),
+        arm=plan.arm or UNSET,
+        environment={service: dict(of) for service, of in plan.environment.items()} or UNSET,
     )
 
 
@@ -234,19 +249,33 @@ def _options(act: Injection) -> dict[str, object]:
 
 
 def schedule(plans: Iterable[TrialPlan]) -> list[ScheduledTrial]:
-    """Return the trials of a run in an order independent of the tests' order."""
+    """Return the trials of a run in an order independent of the tests' order.
+
+    The arms of one fault and repeat follow each other. The first of them is the one
+    whose settings the stack already has, so a second pair runs in reverse.
+    """
     trials = {plan.key: plan for plan in plans}
     found = {
         schedule_bytes([entry]): ScheduledTrial(plan=plan, entry=entry)
         for plan in trials.values()
         for entry in [entry_of(plan)]
     }
-    return [
-        trial
-        for _, trial in sorted(
-            found.items(), key=lambda pair: (pair[1].entry.scenario, pair[1].entry.fault, pair[1].entry.repeat, pair[0])
-        )
-    ]
+    pairs: dict[tuple[str, str, int, bytes], list[ScheduledTrial]] = {}
+    for _, trial in sorted(found.items()):
+        pairs.setdefault(_pair_of(trial.entry), []).append(trial)
+    ordered: list[ScheduledTrial] = []
+    present: Environment = NO_VARIABLES
+    for _, pair in sorted(pairs.items()):
+        in_order = sorted(pair, key=lambda trial: [*trial.plan.experiment.arms, ""].index(trial.plan.arm))
+        ordered += with_fewest_changes(in_order, [trial.plan.environment for trial in in_order], present)
+        present = ordered[-1].plan.environment
+    return ordered
+
+
+def _pair_of(entry: ScheduleEntry) -> tuple[str, str, int, bytes]:
+    """Return what all arms of one fault and repeat share."""
+    same = structs.replace(entry, arm=UNSET, environment=UNSET, remediator=True)
+    return entry.scenario, entry.fault, entry.repeat, schedule_bytes([same])
 
 
 def schedule_bytes(entries: Sequence[object]) -> bytes:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario, InvalidExperiment, LlmchaosError, verdict_after
 from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.evidence.journal_lines import Claim
-from pytest_llmchaos.evidence.trial_result import ClaimOutcome
+from pytest_llmchaos.evidence.trial_result import ArmEffect, ClaimOutcome
 from pytest_llmchaos.faults.compositions import wired_services
 from pytest_llmchaos.faults.wire_faults import UNREADABLE_WAY
 from pytest_llmchaos.lab.current_test import CurrentTest
@@ -126,21 +127,22 @@ class Campaign:
         found = (wired_services(experiment.faults, self.services) for experiment in performed)
         return frozenset(self._wire.union(*found))
 
-    def take(self, plans: Mapping[str, TrialPlan], recorded: Recorded | None = None) -> None:
+    def take(self, plans: Mapping[str, Sequence[TrialPlan]], recorded: Recorded | None = None) -> None:
         """Set the plans of the selected tests, by test id.
 
         Raises BadScenario for a load that is too high or too low, or a replay that
         differs.
         """
-        taken = list(plans.values())
+        taken = list(itertools.chain.from_iterable(plans.values()))
         subject = self.settings.subject
         for plan in taken:
             if not self.lacking(plan):  # a skipped trial sends no load
                 planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
         self._schedule = planning.schedule(taken)
         self._claims_left = {plan.key: [] for plan in taken}
-        for nodeid, plan in plans.items():
-            self._claims_left[plan.key].append(nodeid)
+        for nodeid, its in plans.items():
+            for plan in its:
+                self._claims_left[plan.key].append(nodeid)
         if recorded is not None:
             entries = [trial.entry for trial in self._schedule]
             require_same(entries, recorded, runtime=self.settings.runtime, backend=self.settings.backend)
@@ -148,6 +150,14 @@ class Campaign:
     def schedule(self) -> list[ScheduledTrial]:
         """The trials of the selected tests, in order."""
         return self._schedule
+
+    def in_order(self, plans: Sequence[TrialPlan]) -> list[TrialPlan]:
+        """Return the trials of one pair in their order in the schedule.
+
+        Those that the runtime cannot perform come first: they skip the test.
+        """
+        scheduled = {trial.plan.key: at for at, trial in enumerate(self._schedule)}
+        return sorted(plans, key=lambda plan: (not self.lacking(plan), scheduled.get(plan.key, 0)))
 
     def lacking(self, plan: TrialPlan) -> list[str]:
         """Abilities that a trial needs and the runtime lacks.
@@ -254,6 +264,7 @@ class Campaign:
                 trial=trial.name,
                 scenario=trial.plan.scenario,
                 fault=str(trial.plan.fault),
+                arm=trial.plan.arm,
                 verdict=verdict,
             )
             for result in trial.slos.values()
@@ -271,12 +282,15 @@ class Campaign:
         nodeid: str,
         outcome: ClaimOutcome,
         message: str | None,
+        *,
         objectives: tuple[str, ...] | None = None,
+        effects: tuple[ArmEffect, ...] = (),
     ) -> None:
         """Journal a test's outcome for its trial and for each of its own loads.
 
         Written once, even if a plugin runs a failed test again on the same trial.
         `objectives` are those whose results it read, None if they are unknown.
+        `effects` are those between arms that it read.
         """
         if self._run is None or not self._run.opened:
             return
@@ -284,7 +298,14 @@ class Campaign:
             if self._claimed.get((name, nodeid)) != outcome:
                 self._claimed[name, nodeid] = outcome
                 self._run.journal.note(
-                    Claim(trial=name, nodeid=nodeid, outcome=outcome, message=message, objectives=objectives)
+                    Claim(
+                        trial=name,
+                        nodeid=nodeid,
+                        outcome=outcome,
+                        message=message,
+                        objectives=objectives,
+                        effects=effects,
+                    )
                 )
 
     def note_unasked(self, plan: TrialPlan, nodeid: str, outcome: ClaimOutcome, message: str | None) -> None:

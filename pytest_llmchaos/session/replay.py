@@ -42,12 +42,12 @@ def require_same(now: Sequence[ScheduleEntry], recorded: Recorded, *, runtime: s
     for entry in now:
         if planning.schedule_bytes([entry]) not in known:
             raise BadScenario(
-                f"--chaos-replay: trial {entry.scenario!r} with {entry.fault!r} differs from the recorded schedule: "
+                f"--chaos-replay: trial {entry.scenario!r} with {_shown(_plain(entry))} differs from the recorded schedule: "
                 f"{_difference(entry, recorded.schedule)}; check out the commit of that run and select the same tests"
             )
     left_out = [known[key] for key in known.keys() - {planning.schedule_bytes([entry]) for entry in now}]
     if left_out:
-        names = sorted(f"{one.get('scenario')!r} with {one.get('fault')!r}" for one in left_out)
+        names = sorted(f"{one.get('scenario')!r} with {_shown(one)}" for one in left_out)
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise BadScenario(
             f"--chaos-replay: {len(left_out)} of the {len(known)} recorded trials would not be performed, "
@@ -56,13 +56,25 @@ def require_same(now: Sequence[ScheduleEntry], recorded: Recorded, *, runtime: s
         )
 
 
+def _shown(entry: Mapping[str, object]) -> str:
+    """Return a trial's fault and arm for a message."""
+    arm = entry.get("arm")
+    return repr(entry.get("fault")) + (f" in arm {arm!r}" if arm else "")
+
+
+def _plain(entry: ScheduleEntry) -> dict[str, object]:
+    """Return an entry as `run.json` has it."""
+    found: dict[str, object] = json.loads(json.dumps(msgspec.to_builtins(entry)))
+    return found
+
+
 def _difference(entry: ScheduleEntry, recorded: Iterable[Mapping[str, object]]) -> str:
-    plain = json.loads(json.dumps(msgspec.to_builtins(entry)))
+    plain = _plain(entry)
     for other in recorded:
-        if all(other.get(key) == plain[key] for key in ("scenario", "fault", "repeat")):
-            for key, value in plain.items():
-                if other.get(key) != value:
-                    return f"{key} is {value!r}, was {other.get(key)!r}"
+        if all(other.get(key) == plain.get(key) for key in ("scenario", "fault", "repeat", "arm")):
+            for key in dict.fromkeys([*plain, *other]):
+                if other.get(key) != plain.get(key):
+                    return f"{key} is {plain.get(key)!r}, was {other.get(key)!r}"
     return f"it has no repeat {entry.repeat} of this trial"
 
 

@@ -230,7 +230,7 @@ def _audit(lab: Lab, record: Record) -> Audit | None:
 def _unheard(lab: Lab, plan: TrialPlan, injected: Injected, *, has_log: bool) -> Inconclusive | None:
     """Return why the remediator could not have acted, or None."""
     name = lab.subject.remediator
-    is_on = name is not None and plan.experiment.remediator
+    is_on = name is not None and plan.remediator
     state = lab.runtime.state(name) if name and is_on and name not in injected.victims else None
     return silence.of_remediator(name, state, no_log_at=lab.subject.audit_file if is_on and not has_log else None)
 

@@ -19,6 +19,7 @@ from pytest_llmchaos.errors import (
     verdict_of,
 )
 from pytest_llmchaos.faults.compositions import wired_services
+from pytest_llmchaos.lab.variables import configure
 from pytest_llmchaos.plan.schedule import arrivals_of
 from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.undo import is_over
@@ -71,7 +72,7 @@ def perform(lab: Lab, plan: TrialPlan) -> Performed:
     """Perform and judge one trial. Its end is in the journal in every case.
 
     1. Check that the runtime can inject the faults.
-    2. Open the record and start the load.
+    2. Open the record, give services their environment variables and start the load.
     3. Hold the steady state.
     4. Inject the faults and hold them until the system has repaired itself, or for
        their time or deadline.
@@ -126,11 +127,12 @@ def _broken_off(error: OSError) -> InvalidExperiment:
 
 def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
     experiment = plan.experiment
+    configure(lab, plan.environment)
     with lab.load(
         plan.load,
         arrivals=arrivals_of(plan),
         longest_s=experiment.longest_s(plan.fault),
-        remediator=experiment.remediator,
+        remediator=plan.remediator,
         wire=_wire(lab, plan),
         read=_wire(lab, plan, reads_http=True),
     ) as load:

@@ -10,6 +10,7 @@ from msgspec import structs
 from pytest_llmchaos.errors import NoData, ProvesNothing, TooFewSamples, Verdict
 from pytest_llmchaos.evidence.trial_result import (
     SOURCES,
+    ArmEffect,
     LoadResult,
     PhaseResult,
     Planned,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
     from pytest_llmchaos.model import Injection
     from pytest_llmchaos.plan.experiment import TrialPlan
+    from pytest_llmchaos.stats.effects import Effect
     from pytest_llmchaos.stats.quantiles import Quantiles
     from pytest_llmchaos.stats.windows import Window
     from pytest_llmchaos.trial.replicas import Replica
@@ -45,8 +47,10 @@ def plan_note(plan: TrialPlan) -> Planned:
         target=plan.fault.target,
         lifetime=plan.fault.lifetime,
         fidelity=plan.fault.fidelity,
-        remediator=experiment.remediator,
+        remediator=plan.remediator,
         repeat=plan.repeat,
+        arm=plan.arm or None,
+        environment={service: dict(variables) for service, variables in plan.environment.items()},
         plan=PlanNote(
             load=str(plan.load),
             injections=tuple(str(act) for act in plan.injections),
@@ -111,6 +115,27 @@ def _replica(replica: Replica) -> ReplicaResult:
         of=replica.of,
         trouble=replica.trouble,
         unknown=replica.unknown,
+    )
+
+
+def effect_note(effect: Effect) -> ArmEffect:
+    """Return an effect that a claim read, as the journal has it."""
+    value, low, high, first, second = (
+        round(float(one), 6) if math.isfinite(one) else None
+        for one in (effect.value, effect.low, effect.high, effect.first, effect.second)
+    )
+    return ArmEffect(
+        measure=effect.measure,
+        first=effect.arms[0],
+        second=effect.arms[1],
+        is_ratio=effect.is_ratio,
+        first_value=first,
+        second_value=second,
+        value=value,
+        low=low,
+        high=high,
+        first_requests=effect.requests[0],
+        second_requests=effect.requests[1],
     )
 
 

@@ -171,7 +171,15 @@ class SloResult(NoClaim):
 
 
 def ledger_entry(
-    result: SloResult, *, at_unix_s: float, run: str, trial: str, scenario: str, fault: str, verdict: str
+    result: SloResult,
+    *,
+    at_unix_s: float,
+    run: str,
+    trial: str,
+    scenario: str,
+    fault: str,
+    verdict: str,
+    arm: str = "",
 ) -> Entry:
     """Return the ledger's line for a result whose steady phase had events."""
     return Entry(
@@ -189,4 +197,5 @@ def ledger_entry(
         total=result.total,
         bad=float(result.bad),
         verdict=verdict,
+        arm=arm,
     )

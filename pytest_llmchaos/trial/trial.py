@@ -200,12 +200,17 @@ class Trial(NoClaim):
 
     def __repr__(self) -> str:
         plan: TrialPlan = vars(self)["plan"]  # printing a trial is not reading a value
-        return f"<trial {self.name}: {plan.scenario}, {plan.fault}>"
+        return f"<trial {self.name}: {plan.scenario}, {plan.fault}{f', arm {plan.arm}' if plan.arm else ''}>"
 
     @property
     def is_control(self) -> bool:
         """True if this trial is the control arm, which has no fault."""
         return self.plan.is_control
+
+    @property
+    def arm(self) -> str:
+        """Name of the arm of `experiment(arms=...)`, empty without arms."""
+        return self.plan.arm
 
     @property
     def time_to_detect_s(self) -> Seconds:

@@ -39,15 +39,16 @@ class Double:
         self.detect_s = 1.5
         self.repaired_by = "remediator"
         self.performed = []
+        self.windows = {}  # by arm
 
     def perform(self, campaign, plan):
-        self.performed.append(str(plan.fault))
+        self.performed.append(f"{plan.fault} {plan.arm}".strip())
         if self.error is not None:
             return Performed(name="001", trial=None, error=self.error)
         trial = Trial(
             name="001",
             plan=plan,
-            windows={},
+            windows=self.windows.get(plan.arm, {}),
             slos={},
             slo_errors={"gone": errors.NoData("no data for gone")},
             detect_s=self.detect_s,

@@ -1380,9 +1380,7 @@ GATES: tuple[InstrumentDefect, ...] = (
     InstrumentDefect(
         name="remediator-stays-on",
         what="an experiment without the remediator is performed with it",
-        patches=(
-            Patch(file="pytest_llmchaos/trial/perform.py", old="        remediator=experiment.remediator,\n", new=""),
-        ),
+        patches=(Patch(file="pytest_llmchaos/trial/perform.py", old="        remediator=plan.remediator,\n", new=""),),
         tests=("test_lab_inject.py::test_a_trial_follows_its_experiment_and_its_plan",),
     ),
     InstrumentDefect(
@@ -1715,7 +1713,7 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/chaos_session/hooks.py",
-                old="        item.stash[READ] = trial.note_reads()\n",
+                old="        asked.read = trial.note_reads()\n",
                 new="",
             ),
         ),
