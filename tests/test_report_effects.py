@@ -131,6 +131,7 @@ def test_repeated_times_stand_in_every_part_of_the_report(tmp_path: Path) -> Non
         "deviation_s": 2.646,
         "least_s": 4.0,
         "most_s": 9.0,
+        "arm": None,
     }
     assert r"| kill\_api: kill api | MTTR | 3 | 6 s | 5 s | 4 to 9 s | 2.65 s | 1 |" in summary
     assert "kill_api: kill api: MTTR 6 s (n=3, median 5 s, 4 to 9 s, never in 1)" in report.summary_lines(

@@ -37,11 +37,13 @@ class Times:
     meaning: str
     values_s: tuple[float, ...]
     missing: int
+    arm: str | None = None
 
     @property
     def experiment(self) -> str:
+        arm = f", arm {one_line(self.arm, 40)}" if self.arm else ""
         bare = "" if self.remediator else ", no remediator"
-        return f"{one_line(self.scenario, 60)}: {one_line(self.fault, 60)}{bare}"
+        return f"{one_line(self.scenario, 60)}: {one_line(self.fault, 60)}{arm}{bare}"
 
     @property
     def mean_s(self) -> float:
@@ -70,6 +72,7 @@ class Times:
             deviation_s=None if deviation_s is None else round(deviation_s, 3),
             least_s=round(min(self.values_s), 3),
             most_s=round(max(self.values_s), 3),
+            arm=self.arm,
         )
 
 
@@ -101,13 +104,13 @@ def times(trials: Sequence[TrialResult]) -> list[Times]:
 
     Experiments without a time are omitted.
     """
-    groups: dict[tuple[str, str, bool], list[TrialResult]] = {}
+    groups: dict[tuple[str, str, str | None, bool], list[TrialResult]] = {}
     for trial in trials:
         if trial.verdict in PROVED:
-            identity = (trial.scenario, trial.fault, trial.remediator is not False)
+            identity = (trial.scenario, trial.fault, trial.arm, trial.remediator is not False)
             groups.setdefault(identity, []).append(trial)
     found = []
-    for (scenario, fault, remediator), its in groups.items():
+    for (scenario, fault, arm, remediator), its in groups.items():
         for key, (name, meaning) in TIMES.items():
             values = [value for trial in its if (value := time_of(trial, key)) is not None]
             if values:
@@ -121,6 +124,7 @@ def times(trials: Sequence[TrialResult]) -> list[Times]:
                         meaning=meaning,
                         values_s=tuple(values),
                         missing=len(its) - len(values),
+                        arm=arm,
                     )
                 )
     return found
@@ -142,6 +146,8 @@ def coverage(run: RunResult) -> Coverage:
     controls: dict[tuple[str, str], int] = {}
     for trial in run.trials:
         control = "without a fault" if trial.fault == "none" else ""
+        if trial.environment:
+            control = f"{control or trial.fault} in arm {trial.arm}"
         if trial.remediator is False:
             control = f"{control or trial.fault} without the remediator"
         if control:
@@ -204,11 +210,12 @@ def is_reached(slo: SloVerdict) -> bool | None:
 def unasked(trial: TrialResult) -> list[SloVerdict]:
     """Return the objectives that a trial missed without a claim that read their result.
 
-    None of a trial without the remediator, which is there to miss them, of one that
-    proves nothing, or if it is unknown what a claim read.
+    None of a trial without the remediator or with other variables, which is there to
+    miss them, of one that proves nothing, or if it is unknown what a claim read.
     """
     asked = [claim.objectives for claim in trial.claims]
-    if trial.verdict not in {"held", "refuted"} or trial.remediator is False or not asked or None in asked:
+    is_control = trial.remediator is False or trial.environment
+    if trial.verdict not in {"held", "refuted"} or is_control or not asked or None in asked:
         return []
     read = {name for names in asked for name in names or ()}
     return [slo for slo in trial.slos if is_reached(slo) is False and slo.name not in read]

@@ -47,7 +47,7 @@ def _experiment(trial: TrialResult) -> object:
     The same load name, scenario and repeat send the same requests.
     """
     rest = replace(trial.plan, injections=()) if trial.plan else None
-    return trial.scenario, trial.repeat, trial.remediator, rest
+    return trial.scenario, trial.repeat, trial.arm, trial.remediator, rest
 
 
 def _why_not(arms: Sequence[TrialResult], sides: Sequence[Sequence[object]]) -> str | None:

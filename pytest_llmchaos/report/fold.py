@@ -113,7 +113,13 @@ def _trial(name: str, its: Sequence[object], begun: lines.RunBegin | None, doubt
     result = structs.replace(TrialResult(trial=name, verdict="invalid", reason=why), **known)
     anchor = _last(lines.AnchorSet, its)
     claims = tuple(
-        ClaimResult(nodeid=claim.nodeid, outcome=claim.outcome, message=claim.message, objectives=claim.objectives)
+        ClaimResult(
+            nodeid=claim.nodeid,
+            outcome=claim.outcome,
+            message=claim.message,
+            objectives=claim.objectives,
+            effects=claim.effects,
+        )
         for claim in _of(lines.Claim, its)
     )
     verdict, reason = _verdict(
@@ -140,8 +146,13 @@ def _facts_of(line: msgspec.Struct | None) -> dict[str, object]:
     if line is None:
         return {}
     values = structs.asdict(line)
-    silent = {one.name for one in structs.fields(line) if values[one.name] == one.default}
+    silent = {one.name for one in structs.fields(line) if values[one.name] in (one.default, _empty(one))}
     return {name: value for name, value in values.items() if name not in silent}
+
+
+def _empty(of: structs.FieldInfo) -> object:
+    """Return the default of a field that has a value of its own in each line."""
+    return None if of.default_factory is msgspec.NODEFAULT else of.default_factory()
 
 
 def _verdict(

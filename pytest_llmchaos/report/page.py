@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from pytest_llmchaos.evidence.trial_result import RunResult, TrialResult
 from pytest_llmchaos.report import aggregates, formatting
+from pytest_llmchaos.report.arm_pairs import arm_pairs
 from pytest_llmchaos.report.binning import Curves, Raw, curves
 from pytest_llmchaos.report.column_labels import label
 from pytest_llmchaos.report.markers import fault_start_s, marks
@@ -66,7 +67,8 @@ POINTS = 6000  # of all charts together: more never fit, so such a detail is ski
 def page(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str]) -> str:
     """Return the page in the most detail that fits LIMIT_BYTES."""
     html = ""
-    for detail in [detail for detail in DETAILS[:-1] if detail.points * len(run.trials) <= POINTS] + [DETAILS[-1]]:
+    charts = len(run.trials) + sum(trial.arm is not None for trial in run.trials)  # arms are drawn side by side, too
+    for detail in [detail for detail in DETAILS[:-1] if detail.points * charts <= POINTS] + [DETAILS[-1]]:
         html = _render(run, raws, logs, detail)
         if len(html.encode("utf-8", "replace")) <= LIMIT_BYTES:
             break
@@ -76,15 +78,20 @@ def page(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str]) -> st
 def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], detail: Detail) -> str:
     watermark = "simulated engine" if formatting.is_simulated(run) else ""
     each = detail.dots // max(1, len(run.trials))
-    shown = []
+    pairs = arm_pairs(run.trials)
+    ends_s = {trial.trial: _until_s(trial, raws.get(trial.trial, Raw())) for trial in run.trials}
+    # The arms of a pair have one scale of time.
+    ends_s |= {one.trial: max(ends_s[arm.trial] for arm in pair.trials) for pair in pairs for one in pair.trials}
+    shown, timelines = [], {}
     for trial in run.trials:
         raw = raws.get(trial.trial, Raw())
-        until_s = _until_s(trial, raw)
+        until_s = ends_s[trial.trial]
         drawn = curves(raw, until_s=until_s, points=detail.points, dots=each)
+        timelines[trial.trial] = timeline(trial, drawn, watermark)
         shown.append(
             {
                 "trial": trial,
-                "timeline": timeline(trial, drawn, watermark),
+                "timeline": timelines[trial.trial],
                 "spark": sparkline(drawn),
                 "tiles": tiles(trial, raw, formatting.ran_as(run)),
                 "chronology": chronology(trial),
@@ -110,6 +117,8 @@ def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], de
             shown=shown,
             times=aggregates.times(run.trials),
             effects=effect_rows(run.trials),
+            pairs=pairs,
+            timelines=timelines,
             coverage=aggregates.coverage(run),
             logs=_tails(logs, detail.log_bytes),
             less=detail is not DETAILS[0],

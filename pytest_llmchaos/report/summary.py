@@ -7,6 +7,7 @@ import re
 from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.evidence.trial_result import ClaimResult, RunResult, TrialResult
 from pytest_llmchaos.report.aggregates import detected_by, fault_of, faults_done, most_spent, times, unasked
+from pytest_llmchaos.report.arm_pairs import arm_rows
 from pytest_llmchaos.report.formatting import (
     NONE,
     VERDICT_MARK,
@@ -23,6 +24,7 @@ from pytest_llmchaos.report.tables import effect_rows, time_lines, time_rows
 from pytest_llmchaos.report.unread import damaged, unplaced
 
 TIME_HEADS = ("time", "n", "mean", "median", "least to most", "standard deviation", "never")
+ARM_HEADS = ("value", "arms", "first", "second", "effect", "95 % interval", "requests", "claim", "outcome")
 EFFECT_HEADS = ("measure", "with the fault", "without", "difference", "95 % interval")
 
 # Meaning of pytest's exit status if all trials held. Other statuses end before a trial.
@@ -143,6 +145,7 @@ def junit_properties(trial: TrialResult) -> list[tuple[str, str]]:
         "trial": trial.trial,
         "scenario": trial.scenario,
         "fault": trial.fault,
+        "arm": trial.arm,
         "victim": trial.victim,
         "fault_done": "; ".join(faults_done(trial)),
         "fidelity": trial.fidelity,
@@ -195,6 +198,7 @@ def markdown(run: RunResult) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     lines += _table("repeated", TIME_HEADS, time_rows(times(run.trials)))
     lines += _table("against its control arm", EFFECT_HEADS, effect_rows(run.trials))
+    lines += _table("between arms", ARM_HEADS, arm_rows(run.trials))
     if run.replay:
         lines += ["", f"Repeat: {_code(run.replay)}"]
     return "\n".join(lines) + "\n"
@@ -225,8 +229,9 @@ def _title(trial: TrialResult) -> str:
 
 def _arm(trial: TrialResult) -> str:
     """Return the suffix that distinguishes a trial in its experiment."""
+    arm = f", arm {trial.arm}" if trial.arm else ""
     bare = " without remediator" if trial.remediator is False else ""
-    return bare + (f" #{trial.repeat}" if trial.repeat else "")
+    return arm + bare + (f" #{trial.repeat}" if trial.repeat else "")
 
 
 def _by(took_s: float | None, who: str | None) -> str:

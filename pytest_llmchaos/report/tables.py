@@ -51,7 +51,8 @@ def effect_rows(trials: Sequence[TrialResult]) -> list[tuple[str, ...]]:
         if effect is None:
             continue
         number_of = f" #{trial.repeat}" if trial.repeat else ""
-        who = one_line(f"{trial.scenario}: {trial.fault}{number_of}", 120)
+        arm = f", arm {trial.arm}" if trial.arm else ""
+        who = one_line(f"{trial.scenario}: {trial.fault}{arm}{number_of}", 120)
         if effect.reason:
             rows.append((who, one_line(effect.reason, 200), NONE, NONE, NONE, NONE))
             continue

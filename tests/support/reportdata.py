@@ -52,6 +52,9 @@ class Made:
     strength: Mapping[str, Any] | None = None  # None as in journals of earlier versions
     counts: Sequence[Mapping[str, Any]] = ()  # of the injection's proof, then of the revert's
     extra: Mapping[str, Any] = field(default_factory=dict)
+    arm: str | None = None
+    environment: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    effects: Sequence[Mapping[str, Any]] = ()  # of the first claim
 
 
 def samples(made: Made, seed: int) -> list[tuple[Any, ...]]:
@@ -109,6 +112,7 @@ def lines(made: Made, trial: str, at_unix_s: float, rows: Sequence[tuple[Any, ..
         fidelity=made.fidelity,
         remediator=made.remediator,
         repeat=made.repeat,
+        **({} if made.arm is None else {"arm": made.arm, "environment": made.environment}),
         samples=f"trials/{trial}/samples.jsonl",
         plan={
             "load": f"open loop {made.rate_rps:g} requests/s, short-chat",
@@ -124,8 +128,8 @@ def lines(made: Made, trial: str, at_unix_s: float, rows: Sequence[tuple[Any, ..
     note(begin, "phase_begin", name="fault", from_s=begin)
     if made.fault != "none":
         undo = {"op": "ensure_running", "service": made.victim, "args": {}}
-        known = {} if made.strength is None else {"id": f"{trial}#1", "strength": made.strength}
-        note(begin, "intent", step="inject", fault=made.fault.split()[0], victim=made.victim, undo=undo, **known)
+        ids = {} if made.strength is None else {"id": f"{trial}#1", "strength": made.strength}
+        note(begin, "intent", step="inject", fault=made.fault.split()[0], victim=made.victim, undo=undo, **ids)
         note(hit, "proof", step="injected", witness="runtime event die exitCode=137", at_s=hit, **dict(*counted[:1]))
         for at_s, source, what in _events(made, hit):
             note(at_s, "event", at_s=round(at_s, 3), source=source, what=what, service=made.victim)
@@ -140,9 +144,10 @@ def lines(made: Made, trial: str, at_unix_s: float, rows: Sequence[tuple[Any, ..
     for finding in made.findings:
         note(total, "finding", what=finding)
     note(total + 0.4, "judged", **_judged(made, rows))
-    for name, outcome, message in made.claims:
+    for place, (name, outcome, message) in enumerate(made.claims):
         nodeid = f"scenarios/test_{made.scenario}.py::{name}"
-        known = {} if made.objectives is None else {"objectives": list(made.objectives)}
+        known: dict[str, Any] = {} if made.objectives is None else {"objectives": list(made.objectives)}
+        known |= {"effects": list(made.effects)} if made.effects and not place else {}
         note(total + 0.5, "claim", nodeid=nodeid, outcome=outcome, message=message, **known)
     return out
 
