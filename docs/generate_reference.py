@@ -23,6 +23,7 @@ INDEX = (
     ("faults.md", "every fault, with its arguments, lifetime and fidelity"),
     ("loads.md", "every load, with its arguments"),
     ("trial.md", "what a claim reads"),
+    ("arms.md", "what a claim on two settings of the system reads"),
     ("windows.md", "counts, shares and latencies of a part of a trial"),
     ("values.md", "signals, incidents, service levels, replicas"),
     ("lab.md", "the running stack, for tests without `experiment()`"),

@@ -16,6 +16,21 @@ CLASSES: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
         ),
         (("trial.trial.Trial", "trial"),),
     ),
+    "arms.md": (
+        "Arms",
+        (
+            "A claim with the argument `arms` compares the arms of `experiment(arms=...)`. Annotate it as "
+            "`arms: Arms`, from `pytest_llmchaos.trial.arms`. [Write claims](../claims.md#compare-two-settings) has "
+            "examples."
+        ),
+        (
+            ("trial.arms.Arms", "arms"),
+            ("trial.arms.Comparison", 'arms.compare("on", "off")'),
+            ("stats.effects.WindowEffects", "arms.during_fault"),
+            ("stats.effects.QuantileEffects", "arms.during_fault.ttft_s"),
+            ("stats.effects.Effect", "effect"),
+        ),
+    ),
     "windows.md": (
         "Windows",
         (
@@ -63,11 +78,13 @@ CLASSES: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
 def experiment_page(source: Source) -> str:
     """Return the page of `experiment()`."""
     function = source.function("plan.experiment.experiment")
+    arm = source.function("plan.arms.arm")
     return page(
         "experiment()",
         "`pytestmark = experiment(...)` makes a test file a scenario. `@experiment(...)` does so for one test. "
         "The first paragraph of the file's docstring is the hypothesis, and each test that takes `trial` is a claim.",
         function_entry(source, "pytest_llmchaos.experiment", function),
+        function_entry(source, "pytest_llmchaos.arm", arm),
     )
 
 
