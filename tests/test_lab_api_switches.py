@@ -21,8 +21,6 @@ from lab_api.settings import Admission, Ejection, Patterns, Probing, Shedding
 
 SHOWN_BY_A_PROCESS = {"drain"}  # tests/processes/test_lab_api_process.py
 ELSEWHERE = {
-    "affinity",
-    "hedging",
     "migration",
 }
 Observe = Callable[[str], Awaitable[object]]
@@ -269,6 +267,24 @@ async def cancel(switched: str) -> object:
         await until_async(lambda: it.replica(0).in_flight == 0, "the place is free")
         assert await it.outcomes() == {"client_cancelled": 1}
         return it.models[0].cancelled, await it.metric("llmlab_wasted_tokens_total", reason="client_gone")
+
+
+@shows(on=1, off=2)
+async def affinity(switched: str) -> object:
+    async with world(LAB_AFFINITY=switched) as it:
+        return len({(await it.chat()).headers["x-llmlab-replica"] for _ in range(6)})
+
+
+@shows(on=("ok", {}), off=("ok", {("model-1", "ttft_timeout"): 1}))
+async def hedging(switched: str) -> object:
+    async with world(LAB_HEDGING=switched, LAB_HEDGE_MIN_S="0.1", LAB_TTFT_TIMEOUT_S="2") as it:
+        for _ in range(20):  # the usual time to first token becomes known
+            await it.chat()
+        it.models[0].behaviour = hangs
+        it.replica(0).turn = -1
+        answer = await it.chat()
+        assert answer.headers["x-llmlab-replica"] == "model-2"
+        return "ok" if answer.complete else "broken", await it.failures()
 
 
 @pytest.mark.parametrize("switched", ["on", "off"])

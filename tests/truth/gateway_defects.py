@@ -149,7 +149,7 @@ _RETRIES = (
             ),
             "            and error.outcome in RETRYABLE\n            and len(tried) < 100\n",
         ),
-        ("gateway.py", "acquire(excluding=tried, retry=bool(tried), ", "acquire(retry=bool(tried), "),
+        ("gateway.py", "excluding=tried, retry=bool(tried), ", "retry=bool(tried), "),
     ),
     _defect(
         "retry-budget-not-asked",

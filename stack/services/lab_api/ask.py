@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lab_api.affinity import Prefix
 from lab_api.outcomes import GatewayError, Outcome
+from lab_api.settings import Affinity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +20,11 @@ class Ask:
     body: bytes
     stream: bool
     priority: int = 0  # vLLM's field: lower is earlier
+    prefix: Prefix | None = None
 
 
-def parse(body: bytes, model: str) -> Ask:
-    """The request in `body`.
+def parse(body: bytes, model: str, affinity: Affinity | None = None) -> Ask:
+    """The request in `body`, with its prefix if there is an affinity.
 
     Raises:
         GatewayError: a 4xx that names the field and the value.
@@ -39,7 +42,10 @@ def parse(body: bytes, model: str) -> Ask:
         value = asked.get(name)
         if value is not None and not allowed(value):
             raise _refused(f"{name} must be {wanted}, got {_shown(value)}", param=name)
-    return Ask(body=body, stream=asked.get("stream") is True, priority=asked.get("priority") or 0)
+    prefix = None
+    if affinity is not None:
+        prefix = Prefix.of(asked["messages"], chars=affinity.chars, factor=affinity.factor)
+    return Ask(body=body, stream=asked.get("stream") is True, priority=asked.get("priority") or 0, prefix=prefix)
 
 
 def _whole(value: object) -> bool:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from lab_api.affinity import Prefix
 from lab_api.outcomes import Outcome
 from lab_api.priority import Priority
 
@@ -30,6 +31,7 @@ class Exchange:
     replica: str = ""
     attempts: int = 0
     tried: list[str] = field(default_factory=list)  # replicas whose attempt failed
+    prefix: Prefix | None = None
     streaming: bool = False
     priority: Priority = Priority.NORMAL
     first_token_s: float | None = None

@@ -12,6 +12,7 @@ from lab_api.ask import Ask, parse
 from lab_api.breaker import RetryBudget
 from lab_api.client import ClientStream
 from lab_api.exchange import Board, Exchange, Phase
+from lab_api.hedging import Hedger, Send
 from lab_api.logs import logger
 from lab_api.metrics import Metrics
 from lab_api.migration import Migrator, RecordedClient, RestScanner
@@ -50,6 +51,11 @@ class Gateway:
         self.prober = Prober(self.pool, path=settings.health_path, probing=settings.probing)
         self.migrator = Migrator(settings.retrying, settings.patterns, pool=self.pool, budget=self.budget)
         self.metrics = Metrics(model=settings.model, pool=self.pool, board=self.board, budget=self.budget)
+        self.hedger = (
+            Hedger(settings.hedging, pool=self.pool, metrics=self.metrics, release=self.upstream.release)
+            if settings.patterns.hedging
+            else None
+        )
 
     async def start(self) -> None:
         """Return once each replica has been probed."""
@@ -86,6 +92,7 @@ class Gateway:
                 ask = await self._read(request)
                 self.budget.earn()
                 exchange.streaming = ask.stream
+                exchange.prefix = ask.prefix
                 if self.settings.patterns.priority:
                     exchange.priority = requested(request.headers.get(HEADER), ask.priority)
                 if not ask.stream:
@@ -151,7 +158,7 @@ class Gateway:
         except web.RequestPayloadError as error:
             message = f"the body cannot be read: {str(error)[:100]}"
             raise GatewayError(outcome=Outcome.INVALID_REQUEST, message=message) from error
-        return parse(body, self.settings.model)
+        return parse(body, self.settings.model, self.settings.affinity if self.settings.patterns.affinity else None)
 
     async def _whole(self, ask: Ask, exchange: Exchange) -> web.StreamResponse:
         async def attempt(lease: Lease) -> bytes:
@@ -164,7 +171,8 @@ class Gateway:
         return web.Response(body=body, content_type="application/json", headers={"x-llmlab-replica": exchange.replica})
 
     async def _stream(self, ask: Ask, exchange: Exchange, client: ClientStream) -> web.StreamResponse:
-        stream = await self._attempt(exchange, lambda lease: self.upstream.stream(lease, ask, exchange.request_id))
+        send = self._hedged(exchange, lambda lease: self.upstream.stream(lease, ask, exchange.request_id))
+        stream = await self._attempt(exchange, send)
         while True:
             try:
                 return await self._relay(stream, exchange, client)
@@ -236,6 +244,14 @@ class Gateway:
         self.metrics.migrated(Migrated.CONTINUED)
         return stream
 
+    def _hedged(self, exchange: Exchange, send: Send) -> Send:
+        """`send` with a hedge, if that is switched on.
+
+        Whole answers are sent once: the first to end would be the shorter one.
+        """
+        hedger = self.hedger
+        return send if hedger is None else lambda lease: hedger.race(lease, exchange, send)
+
     async def _attempt(self, exchange: Exchange, send: Callable[[Lease], Awaitable[_T]], reason: str = "first") -> _T:
         """The first usable answer, from as many replicas as the retry budget allows.
 
@@ -281,7 +297,9 @@ class Gateway:
         began_s = time.monotonic()
         outcome = Outcome.CLIENT_CANCELLED.value
         try:
-            lease = await self.pool.acquire(excluding=tried, retry=bool(tried), priority=exchange.priority)
+            lease = await self.pool.acquire(
+                excluding=tried, retry=bool(tried), priority=exchange.priority, prefix=exchange.prefix
+            )
             outcome = "admitted"
             return lease
         except GatewayError as error:

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from lab_api.breaker import Circuit, RetryBudget
 from lab_api.exchange import Board, Exchange, Phase
-from lab_api.outcomes import Migrated, Outcome
+from lab_api.outcomes import Hedged, Migrated, Outcome
 from lab_api.pool import Pool
 from lab_api.priority import Priority
 
@@ -69,8 +69,13 @@ class Metrics:
         )
         self._attempts = counter(
             "llmlab_upstream_attempts",
-            "Requests sent to replicas; reason is 'first', 'migration' or what made a retry necessary.",
+            "Requests sent to replicas; reason is 'first', 'hedge', 'migration' or what made a retry necessary.",
             ("replica", "reason"),
+        )
+        self._hedges = counter(
+            "llmlab_hedges",
+            "Second attempts of streams with a late first token: 'won' first, 'lost', 'failed' or 'cancelled'.",
+            ("replica", "outcome"),
         )
         self._classes = counter(
             "llmlab_priority_requests", "Chat completions by class and by how they ended.", ("priority", "outcome")
@@ -98,6 +103,9 @@ class Metrics:
         self._class_ttft = {priority: self._first_token.labels(priority.value) for priority in Priority}
         for migrated in Migrated:
             self._migrations.labels(migrated.value)
+        for replica in pool.replicas:
+            for one in Hedged:
+                self._hedges.labels(replica.name, one.value)
         for reason in ("client_gone", "truncated"):
             self._wasted.labels(reason)
         self._good_duration, self._good_ttft, self._good_per_token = (
@@ -110,6 +118,9 @@ class Metrics:
 
     def migrated(self, outcome: Migrated) -> None:
         self._migrations.labels(outcome.value).inc()
+
+    def hedged(self, replica: str, outcome: Hedged) -> None:
+        self._hedges.labels(replica, outcome.value).inc()
 
     def queued(self, waited_s: float, outcome: str) -> None:
         (self._admitted if outcome == "admitted" else self._queue_wait.labels(outcome)).observe(waited_s)

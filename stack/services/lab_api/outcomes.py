@@ -38,6 +38,15 @@ class Migrated(StrEnum):
     DENIED = "denied"  # no attempt, budget or replica was left
 
 
+class Hedged(StrEnum):
+    """Label of `llmlab_hedges_total`. Each hedge ends in exactly one."""
+
+    WON = "won"  # the first attempt was cancelled
+    LOST = "lost"
+    FAILED = "failed"
+    CANCELLED = "cancelled"  # the request ended without a first token
+
+
 # Outcomes that count against a replica. A 429 and a client's own doing do not.
 REPLICA_FAILURES = frozenset(
     {

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping
 
+from lab_api.affinity import Prefix
 from lab_api.outcomes import ATTEMPT_FAILURES, GatewayError, Outcome
 from lab_api.outliers import Outliers
 from lab_api.priority import Priority
@@ -114,10 +115,23 @@ class Pool:
             running_s=now_s - sum(lease.began_s for lease in self._leases) / running if running else 0.0,
         )
 
+    def has_spare(self, excluding: Collection[str]) -> bool:
+        """True if another replica looks good and has a place that no waiter needs."""
+        now_s = self.clock()
+        others = (replica for replica in self.replicas if replica.name not in excluding)
+        return not self.queue and any(one.usable(now_s) and one.has_room(now_s) for one in others)
+
     async def acquire(
-        self, *, excluding: Collection[str] = (), retry: bool = False, priority: Priority = Priority.NORMAL
+        self,
+        *,
+        excluding: Collection[str] = (),
+        retry: bool = False,
+        priority: Priority = Priority.NORMAL,
+        prefix: Prefix | None = None,
     ) -> Lease:
-        """A place in the least busy replica, at once or after the queue.
+        """A place in a replica, at once or after the queue.
+
+        It is the least busy one, or that of the prefix.
 
         A retry goes to the head of its class and ignores the queue's bounds: it was
         admitted before.
@@ -125,13 +139,13 @@ class Pool:
         Raises:
             GatewayError: full queue, too long a wait, or no replica to try.
         """
-        if not self.queue and (lease := self._take(excluding)) is not None:
+        if not self.queue and (lease := self._take(excluding, prefix)) is not None:
             self.forecast.granted(priority)
             return lease
         self._require_candidate(excluding)
         if not retry:
             self._make_room(priority)
-        return await self._wait(Waiter(excluding, priority), first=retry)
+        return await self._wait(Waiter(excluding, priority, prefix), first=retry)
 
     def _make_room(self, priority: Priority) -> None:
         """Let one more request of this class into the queue.
@@ -213,7 +227,7 @@ class Pool:
             except GatewayError as error:
                 self._refuse(waiter, error)
                 return True
-            if (lease := self._take(waiter.excluding)) is not None:
+            if (lease := self._take(waiter.excluding, waiter.prefix)) is not None:
                 self.queue.served(waiter)
                 self.forecast.granted(waiter.priority)
                 waiter.future.set_result(lease)
@@ -222,12 +236,15 @@ class Pool:
                 return False  # later waiters accept no more replicas than this one
         return False
 
-    def _take(self, excluding: Collection[str]) -> Lease | None:
+    def _take(self, excluding: Collection[str], prefix: Prefix | None = None) -> Lease | None:
         now_s = self.clock()
-        free = [replica for replica in self._candidates(excluding) if replica.has_room(now_s)]
+        candidates = self._candidates(excluding)
+        free = [replica for replica in candidates if replica.has_room(now_s)]
         if not free:
             return None
         replica = min(free, key=lambda one: (one.in_flight, one.turn))
+        if prefix is not None:
+            replica = min(free, key=prefix.order(candidates))
         self._turn += 1
         replica.turn = self._turn
         replica.in_flight += 1

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from typing import Generic, TypeVar
 
+from lab_api.affinity import Prefix
 from lab_api.priority import Priority
 
 _Place = TypeVar("_Place")
@@ -16,12 +17,13 @@ _OWED_MAX = 2.0  # waiters that no free replica suits save no more places
 class Waiter(Generic[_Place]):
     """One request in the queue."""
 
-    __slots__ = ("excluding", "future", "priority")
+    __slots__ = ("excluding", "future", "prefix", "priority")
 
-    def __init__(self, excluding: Collection[str], priority: Priority) -> None:
+    def __init__(self, excluding: Collection[str], priority: Priority, prefix: Prefix | None = None) -> None:
         self.future: asyncio.Future[_Place] = asyncio.get_running_loop().create_future()
         self.excluding = excluding
         self.priority = priority
+        self.prefix = prefix
 
 
 class Queue(Generic[_Place]):
