@@ -66,6 +66,7 @@ def test_replicas_that_are_all_slow_are_left_alone() -> None:
 def test_a_replica_below_the_floor_is_left_alone_however_quick_its_peers_are() -> None:
     lab = Lab(2)
     lab.hear(times=20, a=0.001, b=0.45)
+    lab.hear(times=2, b=0.6)
 
     assert lab.circuit("b") is Circuit.CLOSED
 
@@ -92,6 +93,15 @@ def test_too_few_requests_of_the_replica_or_of_its_peers_are_no_evidence() -> No
 
     lab.hear(times=1, b=9)
     assert lab.circuit("b") is Circuit.OPEN
+
+
+def test_a_peer_that_takes_no_requests_is_no_measure() -> None:
+    lab = Lab(2)
+    lab.hear(a=0.1)
+    lab["a"].probed(Probed.REFUSED, 0, took_s=0)
+    lab.hear(times=8, b=9)
+
+    assert lab.circuit("b") is Circuit.CLOSED
 
 
 def test_times_older_than_the_window_are_forgotten() -> None:
@@ -164,7 +174,8 @@ def test_requests_from_before_the_ejection_do_not_count_after_it() -> None:
     lab.now_s = 5
     lab.hear(a=0.1)
     lab["b"].breaker.record(5, Outcome.OK, trial=lab["b"].breaker.admit(5))
-    lab.hear(a=0.1, b=0.1)
+    lab.hear(times=3, a=0.1, b=0.1)
+    lab.hear(times=1, b=9)
 
     assert lab.circuit("b") is Circuit.CLOSED
 
@@ -181,6 +192,19 @@ def test_clients_who_left_are_evidence_only_if_they_waited_beyond_the_bound(wait
         lease.end(Outcome.CLIENT_CANCELLED)
 
     assert lab.circuit("b") is after
+
+
+def test_clients_who_left_early_do_not_hide_late_tokens() -> None:
+    lab = Lab(2)
+    lab.hear(a=0.1)
+    for _ in range(6):
+        lease = lab.pool._take(["a"])
+        assert lease is not None
+        lease.sent()
+        lease.end(Outcome.CLIENT_CANCELLED)
+    lab.hear(b=9)
+
+    assert lab.circuit("b") is Circuit.OPEN
 
 
 def test_answers_without_streaming_are_no_evidence() -> None:

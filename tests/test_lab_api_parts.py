@@ -304,6 +304,37 @@ def test_a_place_given_to_one_who_has_just_left_goes_to_the_next() -> None:
     asyncio.run(story())
 
 
+def test_a_place_is_not_offered_to_one_who_is_leaving() -> None:
+    async def story() -> None:
+        pool = _pool()
+        held = [await pool.acquire(), await pool.acquire()]
+        left = asyncio.ensure_future(pool.acquire())
+        next_one = asyncio.ensure_future(pool.acquire())
+        await asyncio.sleep(0)
+        left.cancel()
+        held[0].end(Outcome.OK)  # in the same turn of the loop: it is still in the queue
+
+        assert (await next_one).replica is held[0].replica
+        assert left.cancelled()
+
+    asyncio.run(story())
+
+
+def test_a_first_token_after_the_end_changes_nothing() -> None:
+    async def story() -> None:
+        now_s = [0.0]
+        pool = _pool()
+        pool.clock = lambda: now_s[0]
+        lease = await pool.acquire()
+        lease.sent()
+        lease.end(Outcome.CLIENT_CANCELLED)
+        now_s[0] = 1.0
+        lease.first_token()
+        assert pool.forecast.patience_s(2.0) == 2.0
+
+    asyncio.run(story())
+
+
 def test_a_choosy_retry_at_the_head_does_not_block_those_who_are_not() -> None:
     async def story() -> None:
         pool = _pool()

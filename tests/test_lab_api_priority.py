@@ -266,6 +266,26 @@ def test_a_free_place_is_taken_whatever_is_predicted() -> None:
     virtual_time.run(story())
 
 
+@pytest.mark.parametrize("queued", [False, True])
+def test_places_that_the_high_class_took_make_the_low_class_wait(queued: bool) -> None:
+    async def story() -> None:
+        pool = _pool(patterns=Patterns(), concurrency=1, priority_share=0)
+        if queued:
+            lease, _ = await _all_taken(pool, 2)
+        for _ in range(100):
+            high = asyncio.ensure_future(pool.acquire(priority=HIGH))
+            await asyncio.sleep(1)
+            if queued:
+                lease.end(Outcome.OK)
+            lease = await high
+            if not queued:
+                lease.end(Outcome.OK)
+
+        assert (pool.predicted_s(LOW) or 0) > 10 * (pool.predicted_s(HIGH) or 0) > 0
+
+    virtual_time.run(story())
+
+
 # --- three times more than the capacity
 
 SLO_S, FIRST_TOKEN_S, ANSWER_S = 2.0, 0.1, 1.0

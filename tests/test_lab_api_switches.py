@@ -161,7 +161,7 @@ async def fail_open(switched: str) -> object:
 
 @shows(on=(529, "rejected_predicted", "1"), off="waits")
 async def shed(switched: str) -> object:
-    bounds = {"LAB_SHED_TTFT_S": "0.05", "LAB_SHED_STATUS": "529", "LAB_CONCURRENCY": "1"}
+    bounds = {"LAB_SHED_TTFT_S": "0.05", "LAB_SHED_STATUS": "529", "LAB_CONCURRENCY": "1", "LAB_RETRY_AFTER_S": "9"}
     async with world(replicas=1, LAB_SHED=switched, **bounds) as it:
         it.models[0].behaviour = _late
         assert (await it.chat()).complete
