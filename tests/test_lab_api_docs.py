@@ -42,8 +42,11 @@ def test_the_page_names_settings_that_exist_with_the_defaults_that_they_have() -
     assert {name: DEFAULTS[name] for name in stated} == stated
 
 
-def test_the_page_names_outcomes_that_exist() -> None:
-    named = set(re.findall(r"`([a-z]+_[a-z_]+)`", PAGE))
+def test_the_page_names_the_outcomes_of_patterns() -> None:
+    of_other_causes = {
+        *(Outcome.OK, Outcome.INVALID_REQUEST, Outcome.UPSTREAM_4XX, Outcome.UPSTREAM_429, Outcome.UPSTREAM_5XX),
+        *(Outcome.CONNECT_ERROR, Outcome.REQUEST_TIMEOUT, Outcome.INTERNAL_ERROR),
+    }
 
-    assert {one for one in named if not one.startswith(("llmlab_", "finish_"))} - {*Outcome} == set()
+    assert {one for one in Outcome if f"`{one.value}`" not in PAGE} == of_other_causes
     assert HEADER in PAGE

@@ -383,8 +383,8 @@ _WIRE = (
         "TruthsDisagree",
         (
             "relay.py",
-            "        exchange.tokens = self._scanner.events\n",
-            "        exchange.tokens = self._scanner.events\n        self._touched_s = time.monotonic()\n",
+            "        exchange.tokens += arrived\n",
+            "        exchange.tokens += arrived\n        self._touched_s = time.monotonic()\n",
         ),
         only="left_hanging",
     ),
