@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import secrets
 import tomllib
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.plan.known import KnownRefutation, parse_known, without_repeat
 from pytest_llmchaos.plan.seeds import parse_seed
 from pytest_llmchaos.subject.lab import BACKENDS
 from pytest_llmchaos.subject.own_stack import OwnKeys, own_subject, refuse_services, require_local
@@ -87,6 +89,14 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         "Value of --chaos-backend if the option is not given. Default: ollama with compose, llamacpp with local.",
     ),
     ("llmchaos_report", "string", "Value of --chaos-report if the option is not given. Default: reports."),
+    (
+        "llmchaos_known",
+        "string",
+        (
+            "TOML file with the known refutations, each with its issue: claims that are expected to fail, and have to. "
+            "Default: none. Example: known.toml."
+        ),
+    ),
     (
         "llmchaos_compose",
         "linelist",
@@ -283,6 +293,7 @@ _EXAMPLES = {
     "runtime": "local",
     "backend": "sim",
     "report": "reports",
+    "known": "known.toml",
     "compose": "compose.yaml",
     "targets": "web worker",
     "metrics": "web:8080/metrics worker:9100",
@@ -324,6 +335,7 @@ _FORMER = "llmchaos_services"
 _NO_VALUE: dict[str, object] = {"args": (), "linelist": (), "bool": False, "float": None}
 _DEST = "llmchaos_opt_"
 SPELLING = "llmchaos-spelling"
+_KNOWN = pytest.StashKey[tuple[KnownRefutation, ...]]()
 
 
 @dataclass(frozen=True)
@@ -521,6 +533,43 @@ def _unread(config: pytest.Config) -> Iterator[str]:
                 continue  # another plugin's key, whose value that plugin refuses
 
 
+def known_file_of(config: pytest.Config) -> str:
+    """Name of the file with the known refutations, empty without one."""
+    return str(_ini(config, "known"))
+
+
+def known_of(config: pytest.Config) -> tuple[KnownRefutation, ...]:
+    """Return the known refutations, read at the first call.
+
+    Raises:
+        BadScenario: The file cannot be read, an entry is wrong, or the file of its test
+            is missing.
+    """
+    if _KNOWN not in config.stash:
+        name = known_file_of(config)
+        config.stash[_KNOWN] = _read_known(config, name) if name else ()
+    return config.stash[_KNOWN]
+
+
+def _read_known(config: pytest.Config, name: str) -> tuple[KnownRefutation, ...]:
+    folder = config.inipath.parent if config.inipath else config.rootpath
+    try:
+        text = (folder / name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise BadScenario(
+            f"llmchaos_known must name a TOML file, got {name!r:.80} in {folder}: {why}; create it, or drop the key"
+        ) from None
+    found = parse_known(text, name, {"runtime": RUNTIMES[1:], "backend": (*BACKENDS, "own")})
+    for one in found:
+        if not os.path.isfile(config.rootpath / one.file):  # noqa: PTH113 - False for a name that is too long
+            raise BadScenario(
+                f"{name} lists {one.test}, and there is no file {one.file} in {config.rootpath}: "
+                "write the id as `pytest -v` prints it, or remove the entry"
+            )
+    return found
+
+
 def is_attached(config: pytest.Config) -> bool:
     """True for a stack that already runs. Raises BadScenario for another value."""
     return bool(_ini(config, "attach"))
@@ -544,7 +593,7 @@ def check(config: pytest.Config) -> None:
     """Check options and ini file. Raises BadScenario."""
     reports_of(config)
     runtime, own = runtime_of(config), own_subject_of(config)
-    backend_of(config), repeat_of(config)
+    backend_of(config), repeat_of(config), known_of(config)
     if own is not None and runtime == "local":
         require_local(own)
 
@@ -574,3 +623,13 @@ def repeat_of(config: pytest.Config) -> int:
     if not 1 <= len(digits) <= 4 or int(digits) > 1000:
         raise BadScenario(f"{spelling(config, 'repeat')} must be a whole number from 1 to 1000, got {text!r:.80}")
     return int(digits)
+
+
+def id_without_repeat(item: pytest.Item) -> str:
+    """Return an item's id as it is without `--chaos-repeat`."""
+    params = getattr(getattr(item, "callspec", None), "params", {})
+    case, mark = params.get("arms") or params.get("trial"), item.get_closest_marker("llmchaos")
+    if repeat_of(item.config) == 1 or mark is None or case is None:
+        return item.nodeid
+    fault, repeat, *_ = case
+    return without_repeat(item.nodeid, str(fault), repeat, is_only=len(mark.kwargs["experiment"].faults) == 1)

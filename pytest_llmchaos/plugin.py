@@ -10,6 +10,7 @@ import pytest
 
 from pytest_llmchaos import options
 from pytest_llmchaos.errors import LlmchaosError
+from pytest_llmchaos.plan.known import unknown_test
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -135,10 +136,10 @@ def fixture_of(metafunc: pytest.Metafunc) -> str:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Report an experiment that no test uses as a collection error."""
+    """Report an experiment that no test uses, and an unknown test, as an error."""
     report = yield
     if report.passed and type(collector) in {pytest.Module, pytest.Class}:  # not doctests
-        why = never_performed(collector, report.result)
+        why = never_performed(collector, report.result) or wrongly_listed(collector, report.result)
         if why is not None:
             report.outcome, report.longrepr = "failed", why
     return report
@@ -165,6 +166,20 @@ def never_performed(
         f"{found.nodeid} has an experiment that is never performed, because no test uses its `trial`: "
         "name `trial` among the arguments of a `test_...` function (or `arms`, to compare arms), or drop the experiment"
     )
+
+
+def wrongly_listed(
+    collected: pytest.Item | pytest.Collector, children: Sequence[pytest.Item | pytest.Collector]
+) -> str | None:
+    """Return why a known refutation is about no claim of a file or class, or None."""
+    config = collected.config
+    if getattr(config.option, "lf", False) or not options.known_of(config):  # --lf leaves tests away
+        return None
+    tests: dict[str, bool | None] = {child.nodeid: None for child in children if isinstance(child, pytest.Class)}
+    for child in children:
+        if isinstance(child, pytest.Function):
+            tests[options.id_without_repeat(child)] = any(uses(child, name) for name in ("trial", "arms", "lab"))
+    return unknown_test(options.known_of(config), collected.nodeid, tests, options.known_file_of(config))
 
 
 def has_own(node: pytest.Item | pytest.Collector) -> bool:

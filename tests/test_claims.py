@@ -2,16 +2,13 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from support.plugin_double import put_double
+from support.plugin_double import put_journalled_double
 
-from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.evidence.trial_result import SloVerdict
-from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.run import Run
 
 HEAD = """
@@ -26,21 +23,7 @@ pytestmark = experiment(load=loads.open_loop(rate_rps=2, max_tokens=8), fault=fa
 @pytest.fixture
 def double(monkeypatch):
     """Trials that hold until a claim fails, written to the run's journal."""
-    made = put_double(monkeypatch)
-    made.slos = ()
-
-    def perform(campaign, plan):
-        begun = replace(made.perform(campaign, plan), name=f"{len(made.performed):03}")
-        about = {"trial": begun.name, "scenario": plan.scenario, "fault": str(plan.fault)}
-        campaign.run.journal.write(lines.TrialBegin(samples="", **about))
-        campaign.run.journal.write(lines.Judged(verdict="held", slos=made.slos, **about))
-        return begun
-
-    monkeypatch.setattr(
-        Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])
-    )
-    monkeypatch.setattr(Campaign, "_perform", perform)
-    return made
+    return put_journalled_double(monkeypatch)
 
 
 @pytest.fixture

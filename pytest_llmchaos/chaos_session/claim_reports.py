@@ -27,7 +27,8 @@ from pytest_llmchaos.trial.trial import OBJECTIVE
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_llmchaos.evidence.trial_result import ClaimOutcome
+    from pytest_llmchaos.chaos_session.known_refutations import Ratchet
+    from pytest_llmchaos.evidence.trial_result import ClaimOutcome, KnownNote
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.session.campaign import Campaign
@@ -68,8 +69,9 @@ class ClaimReports:
         lab: the session's running stack, or None before a test used it.
     """
 
-    def __init__(self, campaign: Campaign, *, is_worker: bool) -> None:
+    def __init__(self, campaign: Campaign, ratchet: Ratchet, *, is_worker: bool) -> None:
         self._campaign = campaign
+        self._ratchet = ratchet
         self._is_worker = is_worker
         self._is_running = False
         self._subtests: list[tuple[ClaimOutcome, str | None]] = []  # of the test that runs
@@ -119,11 +121,14 @@ class ClaimReports:
         outcome: ClaimOutcome = "error" if found.when == "setup" and found.failed else found.outcome
         text = found.longreprtext[-500:] if raised is None else str(raised).split("\n\n")[0]
         message = None if found.passed else void or text
+        refuted = is_refuted(found, raised)
         if self._is_running:
+            self._ratchet.judge_subtest(item.nodeid, found, refuted=refuted)
             self._subtests.append((outcome, message))
             return
         outcome, message = worst([(outcome, message), *self._subtests])
         self._subtests.clear()
+        self._note_known(item, self._ratchet.judge(item.nodeid, found, outcome, refuted=refuted))
         for result in filter(None, own.values()):
             item.user_properties.extend(report.junit_properties(result))
         item.user_properties[:] = [
@@ -139,6 +144,12 @@ class ClaimReports:
                     [one.name], item.nodeid, outcome, message, objectives=one.objectives, effects=effects
                 )
         self._campaign.note_claim(filter(None, own), item.nodeid, outcome, message)
+
+    def _note_known(self, item: pytest.Item, known: KnownNote | None) -> None:
+        """Keep a known refutation for the journal and JUnit files."""
+        if known is not None:
+            self._campaign.known[item.nodeid] = known
+            item.user_properties.append(("llmchaos_known", known.issue))
 
     def _passed_with_lab(self, item: pytest.Item, found: pytest.TestReport) -> bool:
         """True for a passed test that uses this session's lab without a trial."""
@@ -179,6 +190,12 @@ class ClaimReports:
 def worst(outcomes: Sequence[tuple[ClaimOutcome, str | None]]) -> tuple[ClaimOutcome, str | None]:
     """Return the outcome that decides, the first if none does."""
     return next((one for made in CLAIM_MAKES for one in outcomes if one[0] == made), outcomes[0])
+
+
+def is_refuted(found: pytest.TestReport, raised: BaseException | None) -> bool:
+    """True for a claim that failed by its assertion, and left nothing broken."""
+    lost = any(isinstance(error, HealFailed | EvidenceLost) for error in causes_of(raised))
+    return found.failed and found.when == "call" and raised is not None and claims.refutes(raised) and not lost
 
 
 def stop_after(raised: BaseException | None, session: pytest.Session) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import shlex
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from pytest_llmchaos import options, report
 from pytest_llmchaos.chaos_session.claim_reports import ASKED, EFFECTS, Asked, ClaimReports
+from pytest_llmchaos.chaos_session.known_refutations import Ratchet
 from pytest_llmchaos.chaos_session.terminal import progress_of, terminal_of, write_problems, write_summary
 from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady, NoVictim, Unsupported
 from pytest_llmchaos.evidence.redaction import hide, redact
@@ -54,7 +56,8 @@ class ChaosSession:
         self.campaign = Campaign(settings_of(config, seed), lambda: progress_of(config))
         self.campaign.test.waiting = self._without_time_limit
         self._timer: tuple[pytest.Item, object] | None = None
-        self.claims = ClaimReports(self.campaign, is_worker=self.is_worker)
+        self._ratchet = ratchet_of(config, self.campaign.settings)
+        self.claims = ClaimReports(self.campaign, self._ratchet, is_worker=self.is_worker)
         self._problems: list[str] = []
         self._once: set[str] = set()  # tests that no plugin may run again
         if options.is_leashed(config):
@@ -77,6 +80,7 @@ class ChaosSession:
                     found = wire_of(item, self.campaign.services)
                 self.campaign.expect_wire(found)
                 item.stash[WIRE] = found
+            self._ratchet.take((*items, *with_lab), whole_files=self._has_whole_files)
             if may_run and not self.only_plans and not self.config.option.collectonly:
                 self._print_where()
                 self.campaign.preflight()
@@ -87,6 +91,11 @@ class ChaosSession:
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise pytest.UsageError(f"the run cannot be prepared: {where}{error.strerror or error}") from error
+
+    @property
+    def _has_whole_files(self) -> bool:
+        """True if no other process performs tests of this process's files."""
+        return not self.is_worker or bool(self.config.workerinput["llmchaos_whole_files"])  # type: ignore[attr-defined]
 
     def _take(self, items: Sequence[pytest.Function]) -> None:
         for item in items:
@@ -245,8 +254,7 @@ class ChaosSession:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        whole_files = not self.is_worker or bool(self.config.workerinput["llmchaos_whole_files"])  # type: ignore[attr-defined]
-        self._problems = self.campaign.close(int(exitstatus), whole_files=whole_files)
+        self._problems = self.campaign.close(int(exitstatus), whole_files=self._has_whole_files)
         if self.is_worker:  # whose exit status and terminal are not shown
             self.config.workeroutput["llmchaos_problems"] = self._problems  # type: ignore[attr-defined] # xdist's
         if self._problems:
@@ -276,6 +284,13 @@ def settings_of(config: pytest.Config, seed: int) -> Settings:
         why_runtime=why,
         replay_line=repeat_line(config, seed),
     )
+
+
+def ratchet_of(config: pytest.Config, settings: Settings) -> Ratchet:
+    """The known refutations on this runtime and backend, none with `--runxfail`."""
+    known = [one for one in options.known_of(config) if one.applies_on(settings.runtime, settings.backend)]
+    file = "" if config.option.runxfail else options.known_file_of(config)
+    return Ratchet(file, known, dt.datetime.now(dt.UTC).date())
 
 
 def repeat_line(config: pytest.Config, seed: int) -> str:

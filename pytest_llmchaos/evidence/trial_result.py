@@ -204,10 +204,19 @@ class ArmEffect(msgspec.Struct, frozen=True, kw_only=True):
     second_requests: Count
 
 
+class KnownNote(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of the list of known refutations."""
+
+    issue: str
+    """Link to the issue about the refutation."""
+    why: str
+    """Reason, in one line."""
+
+
 class ClaimResult(msgspec.Struct, frozen=True, kw_only=True):
     """One test's outcome."""
 
-    added: ClassVar[frozenset[str]] = frozenset({"objectives", "effects"})
+    added: ClassVar[frozenset[str]] = frozenset({"objectives", "effects", "known"})
 
     nodeid: str
     """pytest's id of the test."""
@@ -218,6 +227,8 @@ class ClaimResult(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the SLOs whose results it read. Null if that is unknown."""
     effects: tuple[ArmEffect, ...] = ()
     """Effects between arms that it read."""
+    known: KnownNote | None = None
+    """The known refutation that it met (`failed`), or that has vanished (`passed`)."""
 
 
 class CountsNote(msgspec.Struct, frozen=True, kw_only=True):

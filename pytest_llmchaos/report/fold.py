@@ -113,13 +113,7 @@ def _trial(name: str, its: Sequence[object], begun: lines.RunBegin | None, doubt
     result = structs.replace(TrialResult(trial=name, verdict="invalid", reason=why), **known)
     anchor = _last(lines.AnchorSet, its)
     claims = tuple(
-        ClaimResult(
-            nodeid=claim.nodeid,
-            outcome=claim.outcome,
-            message=claim.message,
-            objectives=claim.objectives,
-            effects=claim.effects,
-        )
+        ClaimResult(**{name: getattr(claim, name) for name in ClaimResult.__struct_fields__})
         for claim in _of(lines.Claim, its)
     )
     verdict, reason = _verdict(

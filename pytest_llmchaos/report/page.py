@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup, escape
 
 from pytest_llmchaos.evidence.trial_result import RunResult, TrialResult
-from pytest_llmchaos.report import aggregates, formatting
+from pytest_llmchaos.report import aggregates, formatting, known
 from pytest_llmchaos.report.arm_pairs import arm_pairs
 from pytest_llmchaos.report.binning import Curves, Raw, curves
 from pytest_llmchaos.report.column_labels import label
@@ -119,6 +119,10 @@ def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], de
             effects=effect_rows(run.trials),
             pairs=pairs,
             timelines=timelines,
+            listed=[
+                ("known refutation", known.known(run.trials)),
+                ("vanished refutation", known.vanished(run.trials)),
+            ],
             coverage=aggregates.coverage(run),
             logs=_tails(logs, detail.log_bytes),
             less=detail is not DETAILS[0],
@@ -156,7 +160,7 @@ def _environment(detail: Detail) -> Environment:
         return None if value is None else formatting.one_line(value, cut)
 
     environment.globals.update(short=short, words=formatting, fault_of=aggregates.fault_of, visible=format_value)
-    environment.globals.update(faults_done=aggregates.faults_done)
+    environment.globals.update(faults_done=aggregates.faults_done, link=known.link)
     environment.globals.update(reached=aggregates.is_reached, unasked=aggregates.unasked)
     environment.globals.update(
         failed_claims=failed_claims, claim_words=claim_words, outcome_words=outcome_words, raw_values=raw_values

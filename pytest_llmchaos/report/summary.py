@@ -6,6 +6,7 @@ import re
 
 from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.evidence.trial_result import ClaimResult, RunResult, TrialResult
+from pytest_llmchaos.plan.known import is_web_link
 from pytest_llmchaos.report.aggregates import detected_by, fault_of, faults_done, most_spent, times, unasked
 from pytest_llmchaos.report.arm_pairs import arm_rows
 from pytest_llmchaos.report.formatting import (
@@ -20,6 +21,7 @@ from pytest_llmchaos.report.formatting import (
     seconds,
     utc,
 )
+from pytest_llmchaos.report.known import count_known, known, known_lines, vanished
 from pytest_llmchaos.report.tables import effect_rows, time_lines, time_rows
 from pytest_llmchaos.report.unread import damaged, unplaced
 
@@ -52,7 +54,9 @@ def _outcome(run: RunResult) -> str:
     parts: list[str] = []
     for verdict, n in counts.items():
         words = {"heal_failed": "left a fault in place", "invalid": "proves nothing" if n == 1 else "prove nothing"}
-        parts.append(f"{n} {words.get(verdict, verdict)}" if parts else f"{n} of {total} {words.get(verdict, verdict)}")
+        as_known = f" ({count_known(run)} known)" if verdict == "refuted" and count_known(run) else ""
+        of_total = "" if parts else f" of {total}"
+        parts.append(f"{n}{of_total} {words.get(verdict, verdict)}{as_known}")
     return ", ".join(parts)
 
 
@@ -62,7 +66,8 @@ def _ended(run: RunResult) -> str:
         return " until the run was cut off"
     if run.exit_status == 0:
         return ""
-    means = STATUS_MEANS.get(run.exit_status)
+    gone = count(len(vanished(run.trials)), "known refutation")
+    means = f"{gone} vanished" if vanished(run.trials) else STATUS_MEANS.get(run.exit_status)
     return f", and pytest ended with status {run.exit_status}" + (f": {means}" if means else "")
 
 
@@ -86,7 +91,7 @@ def summary_lines(run: RunResult) -> list[str]:
         verdict = trial.verdict
         line = f"{VERDICT_MARK[verdict]} {verdict:<12} {_title(trial):<{min(wide, 44)}}  {took(trial)}"
         lines.append(f"{line}  {why(trial)}".rstrip())
-        lines += [f"{'':<15}{more}" for more in (*faults_done(trial), *missed_objectives(trial))]
+        lines += [f"{'':<15}{more}" for more in (*faults_done(trial), *missed_objectives(trial), *known_lines(trial))]
     lines += time_lines(times(trials))
     lines.append(headline(run) + (" (simulated engine)" if is_simulated(run) else ""))
     if run.exit_status is None:
@@ -196,6 +201,9 @@ def markdown(run: RunResult) -> str:
             "<br>".join(map(_md, [*filter(None, _reasons(trial)), *missed_objectives(trial)])),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    for what, listed in (("known refutation", known(run.trials)), ("vanished refutation", vanished(run.trials))):
+        lines += ["", f"{count(len(listed), what)}:", ""] if listed else []
+        lines += [f"- {_md_link(claim.nodeid, entry.issue)}: {_md(entry.why)}" for claim, entry in listed]
     lines += _table("repeated", TIME_HEADS, time_rows(times(run.trials)))
     lines += _table("against its control arm", EFFECT_HEADS, effect_rows(run.trials))
     lines += _table("between arms", ARM_HEADS, arm_rows(run.trials))
@@ -242,6 +250,14 @@ def _md(value: object) -> str:
     """Escape untrusted text for a cell of a Markdown table."""
     text = re.sub(r"([\\`*_{}\[\]()#|~!>])", r"\\\1", one_line(value, 300))
     return text.replace("&", "&amp;").replace("<", "&lt;").replace("://", ":&#8203;//").replace("@", "@&#8203;")
+
+
+def _md_link(text: str, url: str) -> str:
+    """Return a Markdown link, or its text alone if the address is no web page's."""
+    if not is_web_link(url):
+        return _md(text)
+    safe = re.sub(r"[^\w:/?#@&=+.,;%-]", lambda found: f"%{ord(found[0]):02X}", url).replace("&", "&amp;")
+    return f"[{_md(text)}](<{safe}>)"
 
 
 def _code(value: object) -> str:

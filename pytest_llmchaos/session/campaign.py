@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import BadScenario, InvalidExperiment, LlmchaosError, verdict_after
 from pytest_llmchaos.evidence import ledger
 from pytest_llmchaos.evidence.journal_lines import Claim
-from pytest_llmchaos.evidence.trial_result import ArmEffect, ClaimOutcome
+from pytest_llmchaos.evidence.trial_result import ArmEffect, ClaimOutcome, KnownNote
 from pytest_llmchaos.faults.compositions import wired_services
 from pytest_llmchaos.faults.wire_faults import UNREADABLE_WAY
 from pytest_llmchaos.lab.current_test import CurrentTest
@@ -43,6 +43,7 @@ class Campaign:
         services: services that faults may hit.
         test: the test that runs now.
         refused: the error of each trial if the run cannot start, else None.
+        known: listed refutations that tests met or missed, by test.
     """
 
     def __init__(self, settings: Settings, make_progress: Callable[[], Progress]) -> None:
@@ -60,6 +61,7 @@ class Campaign:
         self._wire: set[str] = set()
         self._met: set[Hashable] = set()  # trials whose loads meet their faults
         self.refused: LlmchaosError | None = None
+        self.known: dict[str, KnownNote] = {}
 
     @property
     def run(self) -> Run:
@@ -305,6 +307,7 @@ class Campaign:
                         message=message,
                         objectives=objectives,
                         effects=effects,
+                        known=self.known.get(nodeid),
                     )
                 )
 

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -19,6 +19,7 @@ from support import stub_stack
 SUPPORT = Path(stub_stack.__file__).parent.parent
 NEIGHBOURS = Path(sys.prefix) / "neighbours"  # see `make parts`
 SEED = "--chaos-seed=7"
+ISSUE = "https://example.org/issues/17"
 CONFTEST = """
 import sys, threading
 from pathlib import Path
@@ -215,6 +216,25 @@ def test_each_claim_has_one_outcome_and_each_trial_is_performed_once(session, na
     assert [trial["verdict"] for trial in ended.trials()] == ["refuted", "refuted"]
     assert "2 of 2 refuted" in ended.output
     assert "Traceback" not in ended.output
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("name", ["alone", "rerunfailures forced", "all plugins and two workers"])
+def test_a_known_refutation_is_expected_and_fails_once_it_has_vanished(session, name):
+    row = replace(ROWS[name], ini=f"{ROWS[name].ini}\nllmchaos_known = known.toml")
+    listed = ["test_late", "test_one[kill api]", "test_blind[kill api]"]
+    entries = [f'[[known]]\ntest = "test_one.py::{one}"\nissue = "{ISSUE}"\nwhy = "slow"\n' for one in listed]
+
+    ended = session(row, files={"test_one.py": SCENARIO, "known.toml": "".join(entries)})
+
+    assert ended.status == 1, ended.output
+    require_one_stack(ended)
+    late = {name: "skipped" for name in NAMES if "late" in name}
+    vanished = "test_one.py::test_one[kill api]"
+    assert outcomes_in_junit(ended.folder / "junit.xml") == sorted((CLAIMS | late | {vanished: "failed"}).items())
+    assert ended.claims() == sorted(CLAIMS.items())
+    assert {line["nodeid"] for line in ended.journal() if line.get("known")} == {*late, vanished}
+    assert "2 of 2 refuted (2 known)" in ended.output
 
 
 @pytest.mark.sampled(by="outcome")

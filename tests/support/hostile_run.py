@@ -33,7 +33,14 @@ def poisoned(tmp_path: Path, hostile: str) -> Path:
     run_dir = reportdata.run_dir(
         tmp_path,
         [
-            Made(rate_rps=2, findings=["x"], strength={"x": "x"}, counts=[{"counters": {"met": 1}, "unit": "x"}]),
+            Made(
+                rate_rps=2,
+                findings=["x"],
+                strength={"x": "x"},
+                counts=[{"counters": {"met": 1}, "unit": "x"}],
+                claims=[("test_a", "passed", None), ("test_b", "failed", "x")],
+                known={"test_a": "x", "test_b": "x"},
+            ),
             replace(reportdata.gallery()[3], rate_rps=2),
         ],
     )

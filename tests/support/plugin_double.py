@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pytest_llmchaos import errors
+from pytest_llmchaos.evidence import journal_lines as lines
 from pytest_llmchaos.evidence.trial_result import LoadResult
 from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.trial.perform import Performed
@@ -28,6 +31,25 @@ def put_double(monkeypatch):
     double = Double()
     monkeypatch.setattr(Campaign, "_perform", lambda campaign, plan: double.perform(campaign, plan))  # noqa: PLW0108 - a method of the class, not of the double
     monkeypatch.setattr(Campaign, "preflight", lambda self: None)
+    return double
+
+
+def put_journalled_double(monkeypatch):
+    """A double whose trials hold until a claim fails, in the journal of a run."""
+    double = put_double(monkeypatch)
+    double.slos = ()
+
+    def perform(campaign, plan):
+        begun = replace(double.perform(campaign, plan), name=f"{len(double.performed):03}")
+        about = {"trial": begun.name, "scenario": plan.scenario, "fault": str(plan.fault)}
+        campaign.run.journal.write(lines.TrialBegin(samples="", **about))
+        campaign.run.journal.write(lines.Judged(verdict="held", slos=double.slos, **about))
+        return begun
+
+    monkeypatch.setattr(
+        Campaign, "preflight", lambda self: self.run.announce([trial.entry for trial in self.schedule()])
+    )
+    monkeypatch.setattr(Campaign, "_perform", perform)
     return double
 
 

@@ -47,6 +47,7 @@ class Made:
         ("test_kill_api_keeps_the_error_budget", "passed", None),
     )
     objectives: Sequence[str] | None = None
+    known: Mapping[str, str] = field(default_factory=dict)  # issues of listed claims
     findings: Sequence[str] = ()
     judged: bool = True
     strength: Mapping[str, Any] | None = None  # None as in journals of earlier versions
@@ -146,9 +147,12 @@ def lines(made: Made, trial: str, at_unix_s: float, rows: Sequence[tuple[Any, ..
     note(total + 0.4, "judged", **_judged(made, rows))
     for place, (name, outcome, message) in enumerate(made.claims):
         nodeid = f"scenarios/test_{made.scenario}.py::{name}"
-        known: dict[str, Any] = {} if made.objectives is None else {"objectives": list(made.objectives)}
-        known |= {"effects": list(made.effects)} if made.effects and not place else {}
-        note(total + 0.5, "claim", nodeid=nodeid, outcome=outcome, message=message, **known)
+        more: dict[str, Any] = {} if made.objectives is None else {"objectives": list(made.objectives)}
+        if made.effects and not place:
+            more["effects"] = list(made.effects)
+        if name in made.known:
+            more["known"] = {"issue": made.known[name], "why": "slow alerts"}
+        note(total + 0.5, "claim", nodeid=nodeid, outcome=outcome, message=message, **more)
     return out
 
 

@@ -1819,6 +1819,42 @@ EVIDENCE: tuple[InstrumentDefect, ...] = (
         tests=("test_plugin.py::test_a_claim_that_is_expected_to_fail_lets_nothing_hold",),
     ),
     InstrumentDefect(
+        name="known-refutation-forgives-a-failed-revert",
+        what="a known refutation is expected although a fault could not be reverted",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/chaos_session/claim_reports.py",
+                old=" and claims.refutes(raised) and not lost\n",
+                new=" and claims.refutes(raised)\n",
+            ),
+        ),
+        tests=("test_known_refutations.py::test_a_refutation_after_a_failed_revert_is_not_forgiven",),
+    ),
+    InstrumentDefect(
+        name="vanished-refutation-passes",
+        what="a claim that holds passes although it is listed as refuted",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/chaos_session/known_refutations.py",
+                old='        elif outcome == "passed" and claim not in self._refuted and not self._left[claim]:\n',
+                new='        elif outcome == "vanished":\n',
+            ),
+        ),
+        tests=("test_known_refutations.py::test_a_refutation_that_has_vanished_fails_and_its_trial_held",),
+    ),
+    InstrumentDefect(
+        name="misspelt-known-refutation-sleeps",
+        what="a known refutation is listed for a test that does not exist",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/plugin.py",
+                old=" or wrongly_listed(collector, report.result)\n",
+                new="\n",
+            ),
+        ),
+        tests=("test_known_refutations.py::test_an_entry_without_its_test_ends_the_collection",),
+    ),
+    InstrumentDefect(
         name="torn-line-ends-the-report",
         what="a line that cannot be read ends the reading of the journal",
         patches=(
