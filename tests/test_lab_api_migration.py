@@ -329,11 +329,10 @@ async def test_a_client_that_leaves_ends_its_request_everywhere(it: World) -> No
     assert await it.metric("llmlab_migrations_total") == 0
 
 
-@in_world(**ON)
-async def test_a_gateway_that_shuts_down_migrates_nothing(it: World) -> None:
-    cut = asyncio.Event()
+def cut_later(cut: asyncio.Event) -> Behaviour:
+    """Two tokens, then a reset as soon as the event is set."""
 
-    async def later(request: web.Request) -> web.StreamResponse:
+    async def behave(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         await response.write(b"".join(stream("one")[:3]))
@@ -342,7 +341,13 @@ async def test_a_gateway_that_shuts_down_migrates_nothing(it: World) -> None:
         request.transport.abort()
         return response
 
-    it.models[0].behaviour = later
+    return behave
+
+
+@in_world(**ON)
+async def test_a_gateway_that_shuts_down_migrates_nothing(it: World) -> None:
+    cut = asyncio.Event()
+    it.models[0].behaviour = cut_later(cut)
     async with it.post() as response:
         await response.content.readuntil(b"quick ")
         it.gateway.draining = True
@@ -352,3 +357,27 @@ async def test_a_gateway_that_shuts_down_migrates_nothing(it: World) -> None:
     assert b'"code": "truncated"' in rest
     assert it.models[1].asked == []
     assert await it.metric("llmlab_migrations_total") == 0
+
+
+@in_world(**ON | {"LAB_CANCEL": "off"})
+async def test_nothing_is_migrated_for_a_client_who_left_unnoticed(it: World) -> None:
+    cut = asyncio.Event()
+    it.models[0].behaviour = cut_later(cut)
+    async with it.post() as response:
+        await response.content.readuntil(b"quick ")
+        (exchange,) = it.gateway.board.exchanges
+        response.close()
+    await it.get("/healthz")  # the gateway has seen the disconnect before a later request
+    cut.set()
+    await until_async(lambda: exchange not in it.gateway.board.exchanges, "the request has ended")
+
+    assert it.models[1].asked == []
+    assert await it.metric("llmlab_migrations_total") == 0
+
+
+@in_world(**ON | {"LAB_HEDGING": "on"})
+async def test_a_cut_stream_is_migrated_beside_hedging(it: World) -> None:
+    it.models[0].behaviour = CUT
+    it.models[1].behaviour = continues("two")
+
+    assert (await it.chat()).complete

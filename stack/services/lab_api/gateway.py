@@ -177,7 +177,9 @@ class Gateway:
             try:
                 return await self._relay(stream, exchange, client)
             except GatewayError as cut:
-                if not isinstance(client, RecordedClient) or cut.outcome not in MIGRATABLE or self.draining:
+                if not isinstance(client, RecordedClient) or cut.outcome not in MIGRATABLE:
+                    raise
+                if client.left or self.draining:
                     raise
                 rest = await self._rest(ask, exchange, client, cut)
             if isinstance(rest, web.StreamResponse):
