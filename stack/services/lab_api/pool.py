@@ -54,7 +54,7 @@ class Lease:
             self._awaits_token = False
             self._late = self._pool.outliers.gave_up(self.replica, now_s - self.began_s, now_s, trial=self._trial)
         self.replica.breaker.record(now_s, outcome, trial=self._trial, late=self._late)
-        self._pool.left(self)
+        self._pool.left(self, now_s)
 
 
 class Pool:
@@ -203,10 +203,10 @@ class Pool:
         self.queue.remove(waiter)
         waiter.future.set_exception(error)
 
-    def left(self, lease: Lease) -> None:
+    def left(self, lease: Lease, now_s: float) -> None:
         """Record that a place is free again."""
         self._leases.discard(lease)
-        self.forecast.ended(self.clock() - lease.began_s)
+        self.forecast.ended(now_s - lease.began_s)
         self.wake()
 
     def wake(self) -> None:
@@ -214,7 +214,7 @@ class Pool:
 
         Refuse all of them once no replica can be tried.
         """
-        while self._serve_next():
+        while self.queue and self._serve_next():
             pass
 
     def _serve_next(self) -> bool:

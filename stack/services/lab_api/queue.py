@@ -42,9 +42,10 @@ class Queue(Generic[_Place]):
         self._share = share
         self._classes: dict[Priority, OrderedDict[Waiter[_Place], None]] = {one: OrderedDict() for one in Priority}
         self._owed = dict.fromkeys(Priority, 0.0)
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._classes.values()))
+        return self._count
 
     def depth(self, priority: Priority) -> int:
         """Waiters of this class."""
@@ -59,11 +60,15 @@ class Queue(Generic[_Place]):
         waiters = self._classes[waiter.priority]
         waiters[waiter] = None
         waiters.move_to_end(waiter, last=not first)
+        self._count += 1
 
     def remove(self, waiter: Waiter[_Place]) -> None:
         """Remove a waiter. No effect if it has left."""
         waiters = self._classes[waiter.priority]
-        waiters.pop(waiter, None)
+        if waiter not in waiters:
+            return
+        del waiters[waiter]
+        self._count -= 1
         if not waiters:
             self._owed[waiter.priority] = 0.0
 

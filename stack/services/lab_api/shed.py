@@ -7,6 +7,7 @@ from lab_api.priority import Priority
 from lab_api.settings import Shedding
 
 _WEIGHT = 0.05  # of one value in a moving average: about the last 20 count
+_NEARLY_ALL = 0.999
 _RETRY_AFTER_MAX_S = 3600
 
 
@@ -26,6 +27,8 @@ class Forecast:
 
     def granted(self, priority: Priority) -> None:
         """Record that a request of this class has got a place."""
+        if self._taken[priority] > _NEARLY_ALL:
+            return  # the usual case, and cheap
         for one in Priority:
             self._taken[one] += _WEIGHT * ((one is priority) - self._taken[one])
 
