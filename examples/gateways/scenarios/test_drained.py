@@ -1,0 +1,13 @@
+"""A gateway that gets SIGTERM lets open streams end."""
+
+from conftest import require_agreement
+from pytest_llmchaos import faults, loads
+
+
+def test_drained(watch):
+    load = loads.open_loop(rate_rps=4, max_tokens=64)
+    seen = watch(faults.stop("gateway", grace_s=5), load=load, tokens=64, fault_s=3, later_s=1)
+
+    broken = seen.broken
+    require_agreement(sum(seen.engines.values()) > 0, "no engine counted an answer")
+    assert broken == 0

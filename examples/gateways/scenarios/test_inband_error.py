@@ -1,0 +1,16 @@
+"""An error inside a stream reaches the client as one."""
+
+import pytest
+
+from conftest import require_agreement
+from pytest_llmchaos import faults
+
+pytestmark = pytest.mark.llmchaos_wire("model-1")
+
+
+def test_inband_error(watch):
+    seen = watch(faults.inband_error("model-1", after_tokens=3))
+
+    require_agreement(seen.passed_as_whole + seen.doubled <= seen.hit, f"{seen}, and the agent hit {seen.hit}")
+    assert seen.passed_as_whole == 0
+    assert seen.doubled == 0
