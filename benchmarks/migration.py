@@ -7,7 +7,7 @@ cut stream is compared with the time to first token of uncut streams in the same
 and its peer is the largest gap of those. Then replicas stall instead, and the gateway's
 gap deadline is part of the gap.
 
-    python benchmarks/migration.py [--cuts 1000] [--stalls 100] [--seed 1] [--json]
+    python benchmarks/migration.py [--cuts 1000] [--stalls 100] [--busy] [--json]
 """
 
 import argparse
@@ -262,8 +262,11 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=1000, help="streams that are cut (default 1000)")
     parser.add_argument("--stalls", type=int, default=100, help="streams that stall (default 100)")
     parser.add_argument("--seed", type=int, default=1, help="of the places of the cuts (default 1)")
+    parser.add_argument("--busy", action="store_true", help="other work runs: take real-time priority (root)")
     parser.add_argument("--json", action="store_true", help="print the figures as the last line")
     asked = parser.parse_args()
+    if asked.busy:  # the services inherit it
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(10))
     shape = {"LAB_FIRST_TOKEN_S": str(FIRST_S), "LAB_TOKEN_GAP_S": str(NEXT_S)}
     with ExitStack() as stack:
         engines = [

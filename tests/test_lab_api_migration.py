@@ -376,7 +376,7 @@ async def test_nothing_is_migrated_for_a_client_who_left_unnoticed(it: World) ->
 
 
 @in_world(**ON | {"LAB_HEDGING": "on"})
-async def test_a_cut_stream_is_migrated_beside_hedging(it: World) -> None:
+async def test_a_cut_stream_is_migrated_with_hedging_on(it: World) -> None:
     it.models[0].behaviour = CUT
     it.models[1].behaviour = continues("two")
 
