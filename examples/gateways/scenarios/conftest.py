@@ -30,6 +30,7 @@ class Seen:
         met: requests or connections that the fault agents saw.
         hit: those that they changed.
         engines: requests that each engine ended since its start.
+        aborted: requests that the engines gave up in the load, because a client left.
     """
 
     samples: tuple
@@ -39,6 +40,7 @@ class Seen:
     met: int
     hit: int
     engines: dict
+    aborted: int
 
     @property
     def offered(self):
@@ -87,6 +89,7 @@ def watch(lab, record_property):
     def watched(fault, *, load=LOAD, tokens=TOKENS, fault_s=4.0, later_s=1.0):
         with lab.load(load) as running:
             lab.hold_steady(1.5)
+            before = given_up(lab)
             begin_s = running.now_s()
             with lab.inject(fault) as injected:
                 lab.hold(fault_s)
@@ -96,9 +99,8 @@ def watch(lab, record_property):
                 for act in injected.acts
                 if "proxy" in act.fault.needs
             ]
-            lab.hold(later_s)
-            lab.hold(SCRAPED_S)
-            engines = counts(lab)
+            lab.hold(later_s if states else later_s + SCRAPED_S)
+            engines, aborted = counts(lab), given_up(lab) - before
         samples = running.recent(0)
         whole = [one.tokens for one in samples if one.due_s < begin_s - 1 and one.outcome == "ok"]
         if not whole or set(whole) != {tokens}:
@@ -111,6 +113,7 @@ def watch(lab, record_property):
             met=int(sum(one.counters.get("met", 0) for one in states)),
             hit=int(sum(one.counters.get("hit", 0) for one in states)),
             engines=engines,
+            aborted=aborted,
         )
         note(record_property, seen)
         return seen
@@ -134,6 +137,11 @@ def counts(lab):
     return {dict(labels)["service"]: int(value) for labels, value in found.items()}
 
 
+def given_up(lab):
+    """Requests that the engines gave up, by their own counters."""
+    return int(sum(lab.prometheus.vector(ABORTED, time.time(), may_be_empty=True).values()))
+
+
 def note(record_property, seen):
     """Write the numbers of a scenario into the JUnit file, for the scoreboard."""
     record_property("offered", seen.offered)
@@ -154,6 +162,7 @@ def numbers(seen):
         "first_token_p95_s": round(slow[int(0.95 * (len(slow) - 1))], 2) if slow else None,
         "longest_s": round(max((one.end_s - one.due_s for one in seen.samples), default=0), 2),
         "replicas after": len({one.replica for one in seen.later if one.outcome == "ok" and one.replica}),
+        "aborted": seen.aborted,
         "met": seen.met,
         "hit": seen.hit,
         **{f"ended by {name}": count for name, count in sorted(seen.engines.items())},

@@ -8,6 +8,8 @@ def test_drained(watch):
     load = loads.open_loop(rate_rps=4, max_tokens=64)
     seen = watch(faults.stop("gateway", grace_s=5), load=load, tokens=64, fault_s=3, later_s=1)
 
-    broken = seen.broken
-    require_agreement(sum(seen.engines.values()) > 0, "no engine counted an answer")
-    assert broken == 0
+    require_agreement(
+        seen.broken <= seen.aborted,
+        f"{seen.broken} open answers did not end, and the engines gave up {seen.aborted}",
+    )
+    assert seen.broken == 0
