@@ -440,6 +440,12 @@ class TestAnEffect:
         assert half_known.low < known.low - 0.08
         assert half_known.high >= known.high - 0.001
         assert half_known.value == pytest.approx(float(known.value))
+        other = compared({}, {"failed": 131, "cancelled": 60}).during_fault.availability
+        ends = share(407, 598), share(467, 598)
+        assert other.low == pytest.approx(
+            float(other.value) - math.hypot(1 - share(600, 600).low, ends[1].high - 407 / 538)
+        )
+        assert other.high == pytest.approx(float(other.value) + 407 / 538 - ends[0].low)
 
     def test_failures_in_both_arms_leave_no_value_to_compare(self):
         arms = compared({"failed": 500}, {"failed": 500})

@@ -37,7 +37,7 @@ def built(tmp_path: Path, *trials: Made) -> tuple[dict[str, Any], str, str]:
 
 
 def section(page: str) -> str:
-    return page.partition('<section aria-labelledby="h-arms">')[2].partition("</section>")[0]
+    return page.partition('aria-labelledby="h-arms">')[2].partition("</section>")[0]
 
 
 def words(html: str) -> str:
@@ -59,6 +59,9 @@ def test_a_pair_stands_side_by_side_with_its_settings_and_the_effects_that_claim
     row = "availability during the fault on - off 99.4 % 78.1 % +21.3 points +18.0 to +25.0 points 1,600 / 598 retries help passed"
     assert row in words(arms)
     assert arms.count("<svg") == 2
+    assert "kill api · real · arm off" in words(page)
+    assert "kill api, arm off · trial 002" in words(page)
+    assert "variables of api LAB_RETRY=off" in words(page)
     line = r"| kill\_api: kill api | availability during the fault | on - off | 99.4 % | 78.1 % | +21.3 points |"
     assert line in summary
     assert r"| +18.0 to +25.0 points | 1,600 / 598 | test\_retries\_help | passed |" in summary
@@ -77,7 +80,7 @@ def test_the_pair_of_each_repeat_has_the_arms_in_the_order_of_the_first(tmp_path
     _, _, page = built(tmp_path, *trials)
 
     assert re.findall(r"<h3>(kill_api[^<]*)</h3>", section(page)) == ["kill_api: kill api", "kill_api: kill api #1"]
-    assert re.findall(r"<strong>(on|off)</strong>", section(page)) == ["on", "off", "on", "off"]
+    assert re.findall(r"<h4>(on|off) ", section(page)) == ["on", "off", "on", "off"]
     assert "remediator on off" in words(section(page))
 
 
