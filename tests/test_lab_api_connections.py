@@ -103,6 +103,15 @@ def test_a_connection_that_ends_without_an_answer_is_a_connect_error(stream: boo
     assert answer_of(Raw(b"", then_close=True), stream=stream).error["code"] == "connect_error"
 
 
+@pytest.mark.parametrize("said", [b"3;x=", b"0\r\nx: "], ids=["chunk extension", "trailer"])
+def test_a_replica_that_sends_something_endless_next_to_its_answer_is_cut(said: bytes) -> None:
+    first = chunk("a ")
+    begun = OK + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(first), first)
+    answer = answer_of(Raw(begun + said + b"y" * 2**20))
+
+    assert (answer.text, answer.error["code"]) == ("a ", "truncated")
+
+
 def test_an_interim_answer_is_passed_over() -> None:
     answer = answer_of(Raw(b"HTTP/1.1 100 Continue\r\n\r\n" + CHUNKED))
 

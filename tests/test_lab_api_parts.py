@@ -151,6 +151,15 @@ def test_an_event_without_end_is_given_up() -> None:
     assert scanner.ended
 
 
+@pytest.mark.parametrize("end", [DONE, b'data: {"error": "no"}\n\n', b"data: x\n\n"])
+def test_nothing_after_the_end_of_a_stream_is_forwarded(end: bytes) -> None:
+    scanner = Scanner()
+    events = [scanner.feed(piece) for piece in (chunk("a"), end, chunk("b"), chunk("c") + b"data: ", b"x" * 100)]
+
+    assert events == [chunk("a"), b"", b"", b"", b""]
+    assert scanner.events == 1
+
+
 # --- the circuit, on a clock that is an argument
 
 

@@ -28,10 +28,16 @@ class ClientStream:
     After `keepalive_s` without any, it sends a comment and so the status 200, because
     proxies on the way would cut a silent connection. A later failure can only be
     reported inside the stream.
+
+    With `outlived`, a client who has left is noticed at the end only.
     """
 
-    def __init__(self, request: web.Request, exchange: Exchange, keepalive_s: float | None) -> None:
+    def __init__(
+        self, request: web.Request, exchange: Exchange, keepalive_s: float | None, *, outlived: bool = False
+    ) -> None:
         self._request = request
+        self._lost: tuple[type[Exception], ...] = (ConnectionError,) if outlived else ()
+        self._ended = False
         self._exchange = exchange
         self._loop = asyncio.get_running_loop()
         self._response: web.StreamResponse | None = None
@@ -52,7 +58,8 @@ class ClientStream:
 
     async def write(self, events: bytes) -> None:
         """Send the status, if it is not sent yet, and whole events."""
-        await (self._response or await self._start()).write(events)
+        with suppress(*self._lost):
+            await (self._response or await self._start()).write(events)
 
     def takes_at_once(self, events: bytes) -> bool:
         """True if `write` of these does not wait for the client."""
@@ -74,7 +81,8 @@ class ClientStream:
     async def drain(self) -> None:
         """Wait until the client has read on."""
         if self._writer is not None:
-            await self._writer.drain()
+            with suppress(*self._lost):
+                await self._writer.drain()
 
     async def fail(self, error: GatewayError) -> web.StreamResponse:
         """Report inside the stream that the answer is incomplete. No [DONE] follows."""
@@ -88,9 +96,16 @@ class ClientStream:
             self._request.transport.abort()
 
     async def end(self, last: bytes) -> web.StreamResponse:
-        """Send the last events and end the response."""
+        """Send the last events and end the response.
+
+        Raises:
+            ConnectionError: it has an end that the client has not read.
+        """
         self.close()
+        if self._ended:  # more bytes would be read as the next response
+            raise ConnectionError("did not read the end of its answer")
         response = self._response or await self._start()
+        self._ended = True
         await response.write_eof(last)
         return response
 

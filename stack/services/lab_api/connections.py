@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httptools
 
 IDLE_S = 2.0  # replicas close idle connections (llama.cpp after 5 s), which can fail a request
-HEAD_MAX_BYTES = 2**16  # the parser itself has no limit
+BARE_MAX_BYTES = 2**16  # headers, chunk extensions or trailers in a row. The parser itself has no limit
 
 
 class End(Enum):
@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._reader: Reader | None = None
         self._body: list[bytes] = []
-        self._head_bytes = 0
+        self._bare_bytes = 0  # since the last of the body
         self._status = 0
         self._framed = self._complete = self._lasting = False
         self._excess = False  # something came that is no part of one answer
@@ -92,12 +92,12 @@ class Connection(asyncio.Protocol):
     def send(self, head: bytes, body: bytes, reader: Reader) -> None:
         """Send a request, whose answer goes to `reader`."""
         self._reader = reader
-        self._status = self._head_bytes = 0
+        self._status = self._bare_bytes = 0
         self._framed = self._complete = False
         self._transport.write(head + body)
 
     def pause(self) -> None:
-        """Stop reading: whoever takes the answer is slow."""
+        """Stop reading, because the reader of the answer is slow."""
         if self.open:
             self._transport.pause_reading()
 
@@ -140,12 +140,11 @@ class Connection(asyncio.Protocol):
         if self._reader is None and self._complete:
             self.close()  # an answer to no request
             return
-        if not self._status:
-            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._excess = True
+        self._bare_bytes = 0 if self._body else self._bare_bytes + len(data)
         if self._body:
             body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             self._body.clear()
@@ -153,7 +152,7 @@ class Connection(asyncio.Protocol):
                 self._reader.feed(body)
         if self._complete:
             self._end(End.COMPLETE)
-        elif self._excess or (not self._status and self._head_bytes > HEAD_MAX_BYTES):
+        elif self._excess or self._bare_bytes > BARE_MAX_BYTES:
             self._end(End.MALFORMED)
 
     def connection_lost(self, error: Exception | None) -> None:

@@ -130,9 +130,11 @@ class Gateway:
         patterns = self.settings.patterns
         keepalive_s = self.settings.deadlines.keepalive_s if patterns.keepalive else None
         if not patterns.migration:
-            return ClientStream(request, exchange, keepalive_s)
+            return ClientStream(request, exchange, keepalive_s, outlived=not patterns.cancel)
         kept_max_bytes = self.settings.migrating.kept_max_bytes
-        return RecordedClient(request, exchange, keepalive_s, kept_max_bytes=kept_max_bytes)
+        return RecordedClient(
+            request, exchange, keepalive_s, outlived=not patterns.cancel, kept_max_bytes=kept_max_bytes
+        )
 
     async def _read(self, request: web.Request) -> Ask:
         """The client's request.

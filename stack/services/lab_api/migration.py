@@ -20,9 +20,15 @@ class RecordedClient(ClientStream):
     """A client's stream that keeps what it has sent, up to a bound."""
 
     def __init__(
-        self, request: web.Request, exchange: Exchange, keepalive_s: float | None, *, kept_max_bytes: int
+        self,
+        request: web.Request,
+        exchange: Exchange,
+        keepalive_s: float | None,
+        *,
+        outlived: bool,
+        kept_max_bytes: int,
     ) -> None:
-        super().__init__(request, exchange, keepalive_s)
+        super().__init__(request, exchange, keepalive_s, outlived=outlived)
         self._kept: bytearray | None = bytearray()
         self._kept_max_bytes = kept_max_bytes
 

@@ -50,6 +50,8 @@ class Scanner:
 
     def feed(self, chunk: bytes) -> bytes:
         """The whole events that `chunk` completes, ready to forward. May be empty."""
+        if self.ended:
+            return b""
         if self._after_cr or b"\r" in chunk:
             chunk = self._with_newlines(chunk)
         if self._tail:
