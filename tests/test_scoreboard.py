@@ -5,9 +5,11 @@ import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from pytest_llmchaos.errors import Inconclusive
 from pytest_llmchaos.runtime.local.own_compose import OwnCompose
 from pytest_llmchaos.subject.own_stack import OwnKeys, own_subject
 
@@ -15,15 +17,15 @@ ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "examples" / "gateways"
 
 
-def load():
-    spec = importlib.util.spec_from_file_location("scoreboard", FOLDER / "scoreboard.py")
+def load(name, file):
+    spec = importlib.util.spec_from_file_location(name, file)
     module = importlib.util.module_from_spec(spec)
-    sys.modules["scoreboard"] = module
+    sys.modules[name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
-board_of = load()
+board_of = load("scoreboard", FOLDER / "scoreboard.py")
 Result, HELD, REFUTED, NOTHING = board_of.Result, board_of.HELD, board_of.REFUTED, board_of.NOTHING
 NAMES = [one.name for one in board_of.GATEWAYS]
 
@@ -175,3 +177,57 @@ def test_each_foreign_gateway_is_pinned_with_hashes(gateway):
     assert len(pinned) == 1
     assert pinned[0].removesuffix(" \\") in written
     assert any("--hash=sha256:" in line for line in lines)
+
+
+def sample(outcome="ok", tokens=16, **times):
+    times = {"due_s": 1.0, "sent_s": 1.0, "first_s": 1.1, "end_s": 1.5, **times}
+    return SimpleNamespace(outcome=outcome, tokens=tokens, replica="", **times)
+
+
+def seen(*samples, open_=()):
+    witnesses = load("witnesses", FOLDER / "scenarios" / "conftest.py")
+    made = witnesses.Seen(
+        samples=samples, open=open_, later=(), tokens=16, met=9, hit=4, engines={"model-1": 3}, aborted=2
+    )
+    return made, witnesses.numbers(made)
+
+
+def test_an_answer_that_ends_early_without_an_error_was_passed_on_as_whole():
+    found, _ = seen(sample(), sample("truncated", 3), sample("ok", 7), sample("inband_error", 3), sample("cut", 3))
+
+    assert found.passed_as_whole == 2
+    assert found.ok == 1
+    assert found.offered == 5
+
+
+def test_doubled_text_shows_in_the_number_of_tokens():
+    found, _ = seen(sample(tokens=16), sample(tokens=19))
+
+    assert found.doubled == 1
+    assert found.ok == 1
+
+
+def test_waits_count_from_the_due_time():
+    found, numbers = seen(sample(), sample(first_s=4.0, end_s=9.0), sample("unfinished", 0, first_s=None, end_s=11.0))
+
+    assert found.begun_within(2) == 1
+    assert found.ended_within(6) == 1
+    assert numbers["longest_s"] == 10
+    assert numbers["failed"] == 1
+
+
+def test_answers_in_progress_that_did_not_end_are_broken():
+    _, numbers = seen(sample(), open_=(sample(), sample("cut", 5)))
+
+    assert numbers["open"] == 2
+    assert numbers["broken"] == 1
+    assert numbers["aborted"] == 2
+    assert numbers["ended by model-1"] == 3
+
+
+def test_two_witnesses_that_differ_prove_nothing():
+    witnesses = load("witnesses", FOLDER / "scenarios" / "conftest.py")
+    witnesses.require_agreement(True, "the same")
+
+    with pytest.raises(Inconclusive, match="two witnesses differ: 3 and 4"):
+        witnesses.require_agreement(False, "3 and 4")
