@@ -34,7 +34,7 @@ JUNIT = """<testsuites><testsuite>
 <property name="offered" value="40"/><property name="clients" value="23 ok, 17 truncated"/>
 <property name="numbers" value='{"passed_as_whole": 17, "hit": 17, "ok": 23}'/></properties>
 <failure message="AssertionError: assert 17 == 0&#10; + where"/></testcase>
-<testcase name="test_storm"><error message="LoadNotHeld: the load ran   late"/></testcase>
+<testcase name="test_storm"><error message='failed on setup with "LoadNotHeld: the load ran   late"'/></testcase>
 <testcase name="test_reset"><skipped message="needs proxy"/></testcase>
 <testcase name="test_errors"/>
 </testsuite></testsuites>"""
@@ -118,6 +118,7 @@ def test_the_page_has_a_row_for_each_scenario_and_a_column_for_each_gateway():
 
     assert "| smg | 1.0 |" in page
     assert "LiteLLM" not in page
+    assert "This run had no time for them." in page
     assert "| scenario | smg | this project's lab |" in page
     assert (
         "| `truncated` | refuted (2 doubled, 17 passed as whole, 17 hit of 40) | held (0 passed as whole, 9 hit of 40) |"
