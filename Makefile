@@ -42,7 +42,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PART = @$(MINUTES) part
 
 .DEFAULT_GOAL := help
-.PHONY: help setup chaos test test-all parts programs coverage test-oldest mutants lint docs links bench scoreboard generate lock clean
+.PHONY: help setup chaos test test-all parts programs coverage test-oldest mutants lint docs links bench patterns scoreboard generate lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -138,6 +138,11 @@ bench: setup ## measure the figures of README and docs on this machine
 
 scoreboard: $(VENV)/.ready ## run foreign gateways and ours through the same faults, write a page; ONLY=smg prints one
 	$(RUN)/python examples/gateways/scoreboard.py $(ONLY:%=--only %)
+
+patterns: setup ## measure what each pattern of the gateway is worth, and write docs/patterns.md
+	@status=0; $(RUN)/python -m pytest scenarios/patterns --chaos-runtime=local --chaos-backend=sim --chaos-seed=42 \
+		--chaos-report=build/patterns $(PYTEST_ARGS) || status=$$?; \
+	$(RUN)/python docs/generate_patterns.py build/patterns/latest/run.json; exit $$status
 
 generate: $(VENV)/.ready ## write rules, dashboards, triggers and tables from stack/slo.yaml; docs/reference/ from the code
 	$(RUN)/llmchaos generate

@@ -1,0 +1,83 @@
+"""Scenarios of the gateway's reliability patterns: one switch each, and claims on both sides."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lab_api.settings import Patterns
+from pytest_llmchaos.subject.lab import lab_subject
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.plan.experiment import Experiment
+
+ROOT = Path(__file__).parent.parent
+FILES = sorted((ROOT / "scenarios" / "patterns").glob("test_*.py"))
+SWITCHES = {one.name for one in fields(Patterns)}
+# Their faults are no faults of the lab yet, or need loads that it lacks.
+WITHOUT = {"affinity", "cancel", "health_apart", "keepalive", "priority", "slow_start"}
+# Their benefit is a count of answers of one kind, which has no interval.
+COUNTS = {"drain", "gap_deadline", "retry_after", "retry_budget"}
+
+
+def name_of(path: Path) -> str:
+    return path.stem.removeprefix("test_")
+
+
+def experiment_of(path: Path) -> Experiment:
+    spec = importlib.util.spec_from_file_location(f"pattern_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: Experiment = module.pytestmark.kwargs["experiment"]
+    return found
+
+
+def test_each_pattern_has_a_scenario() -> None:
+    assert {name_of(path) for path in FILES} == SWITCHES - WITHOUT
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_arms_differ_in_one_switch(path: Path) -> None:
+    arms = experiment_of(path).arms
+    on, off = (dict(arms[name].environment.get("api", {})) for name in ("on", "off"))
+    switch = f"LAB_{name_of(path).upper()}"
+    default = getattr(Patterns(), name_of(path))
+
+    assert list(arms) == ["on", "off"]
+    assert {on.pop(switch, "on" if default else "off")} == {"on"}
+    assert {off.pop(switch, "on" if default else "off")} == {"off"}
+    assert not (on.keys() | off.keys()) & {f"LAB_{name.upper()}" for name in SWITCHES} or on == off
+    assert all(arms[name].environment.keys() <= {"api"} for name in arms)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_each_claims_an_end_of_the_interval_and_the_cost_of_health(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    effects = set(re.findall(r"assert arms\.(\w+)\.[\w.]+\.(?:low >=|high <=)", text))
+
+    assert "assert arms.before_fault.ttft_s.p50.high <= 0.005" in text
+    assert bool(effects - {"before_fault"}) != (name_of(path) in COUNTS)
+    assert name_of(path) not in COUNTS or {'arms["on"]', 'arms["off"]'} <= set(re.findall(r'arms\["\w+"\]', text))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_each_says_what_its_pattern_does_not_help_against(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+    assert re.search(r"^It does not ", docstring, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_the_load_fits_the_simulated_engine(path: Path) -> None:
+    made = experiment_of(path)
+
+    assert made.simulated_engine
+    assert made.load.tokens_per_s <= lab_subject("sim").capacity_tokens_per_s
