@@ -71,7 +71,7 @@ FAILED = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 2\r\n\r\nno"
 
 
 def request(said: str) -> bytes:
-    """A request. The null server does what it says: `slow`, `fail`, or else."""
+    """A request. Its prompt makes the null server `slow` or makes it `fail`."""
     body = f'{{"model":"null","stream":true,"messages":[{{"role":"user","content":"{said}"}}]}}'
     head = "POST /v1/chat/completions HTTP/1.1\r\nHost: lab\r\nContent-Type: application/json"
     return f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()

@@ -100,7 +100,7 @@ async def load(port: int, rate_rps: float, seconds: float, seed: int) -> Seen:
 
 
 def _measure(null: int, core: int, patterns: dict[str, str], seconds: float) -> tuple[Seen, Seen]:
-    """What clients saw below the capacity, and far above it."""
+    """Answers below the capacity, and far above it."""
     port = gateway.free_port()
     environment = {
         "LAB_PORT": str(port),

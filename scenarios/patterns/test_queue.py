@@ -1,6 +1,6 @@
 """A short queue with a deadline keeps answers in time when the replicas become slow.
 
-It does not create capacity: whoever is refused must come back later.
+It does not create capacity: clients who are refused must come back later.
 
 Needs the simulated engine.
 """
