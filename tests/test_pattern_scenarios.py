@@ -1,4 +1,4 @@
-"""Scenarios of the gateway's reliability patterns: one switch each, and claims on both sides."""
+"""Scenarios of the gateway's patterns: one switch each, claims on both sides."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_each_claims_an_end_of_the_interval_and_the_cost_of_health(path: Path) -
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_each_says_what_its_pattern_does_not_help_against(path: Path) -> None:
+def test_each_states_what_its_pattern_does_not_help_against(path: Path) -> None:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
 
     assert re.search(r"^It does not ", docstring, re.MULTILINE)

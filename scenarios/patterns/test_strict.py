@@ -1,7 +1,7 @@
 """Strict ends make half an answer an error, and eject the replica that sends halves.
 
-It does not finish the answer: see migration. It does not help against an answer that
-says `stop` too early.
+It does not finish the answer: see migration. It does not help against an answer with a
+`stop` that comes too early.
 
 Needs the simulated engine.
 """
