@@ -61,7 +61,7 @@ def test_arms_differ_in_one_switch(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_each_claims_an_end_of_the_interval_and_the_cost_of_health(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    effects = set(re.findall(r"assert arms\.(\w+)\.[\w.]+\.(?:low >=|high <=)", text))
+    effects = set(re.findall(r"assert arms\.(\w+)\.[\w.()]+\.(?:low >=|high <=)", text))
 
     assert "assert arms.before_fault.ttft_s.p50.high <= 0.005" in text
     assert bool(effects - {"before_fault"}) != (name_of(path) in COUNTS)

@@ -10,7 +10,7 @@ from pytest_llmchaos import arm, experiment, faults, loads
 
 pytestmark = experiment(
     load=loads.open_loop(rate_rps=40, prompts="short-chat", max_tokens=8),
-    fault=faults.late_first_token("model-1", delay_s=0.4),
+    fault=faults.late_first_token("model-1", delay_s=1.5),
     steady_s=4,
     fault_s=8,
     settle_within_s=20,

@@ -10,7 +10,7 @@ from pytest_llmchaos import arm, experiment, faults, loads
 
 pytestmark = experiment(
     load=loads.open_loop(rate_rps=24, prompts="short-chat", max_tokens=16),
-    fault=faults.truncate("model-1", after_tokens=5, how="mid_event"),
+    fault=faults.truncate("model-1", after_tokens=5, how="mid_event", share=0.25),
     steady_s=4,
     fault_s=8,
     settle_within_s=20,
@@ -25,7 +25,7 @@ pytestmark = experiment(
 
 
 def test_cut_answers_are_finished_elsewhere(arms):
-    assert arms.during_fault.availability.low >= 0.1
+    assert arms.during_fault.availability.low >= 0.04
     assert arms["on"].during_fault.availability >= 0.99
     assert arms["on"].whole.count_of("corrupted") == 0
 

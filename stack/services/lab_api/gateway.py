@@ -199,7 +199,6 @@ class Gateway:
                 self.pace,
                 gap_s=gap_s if self.settings.patterns.gap_deadline else None,
                 unread_s=gap_s,
-                strict=self.settings.patterns.strict,
             )
             exchange.outcome = Outcome.OK
         except GatewayError as error:
@@ -319,7 +318,7 @@ class Gateway:
         if client is not None and client.started:
             try:
                 async with asyncio.timeout(_LAST_WORD_S):
-                    return await client.fail(error)
+                    return await (client.fail(error) if self.settings.patterns.strict else client.end(b""))
             except (TimeoutError, ConnectionError) as gone:
                 client.abort()
                 raise asyncio.CancelledError from gone

@@ -34,7 +34,6 @@ async def relay(
     *,
     gap_s: float | None,
     unread_s: float,
-    strict: bool,
 ) -> web.StreamResponse:
     """The response, once the client has received everything including [DONE].
 
@@ -45,7 +44,6 @@ async def relay(
         pace: How often the stream is read.
         gap_s: Longest silence between data events, None for any.
         unread_s: Longest wait for a client that does not read.
-        strict: False ends an answer that is not complete as if it were.
 
     Raises:
         GatewayError: the stream is not complete.
@@ -60,8 +58,6 @@ async def relay(
         last = await splice.ended()
         if stream.scanner.complete:
             return await splice.end(last + DONE)
-        if not strict:
-            return await splice.end(last + (DONE if stream.scanner.done else b""))
         if last:
             await splice.write(last)
         raise stream.failure()
