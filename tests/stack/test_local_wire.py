@@ -220,6 +220,27 @@ def test_without_faults_on_the_wire(lab):
     assert runtime._reserve_addresses()._own == {}
     assert "fault_agent" not in (runtime._work / "supervisord.conf").read_text()
 """
+ARMS = """
+from pytest_llmchaos import arm, experiment, faults, loads
+
+LOAD = loads.open_loop(rate_rps=25, max_tokens=2)
+pytestmark = experiment(
+    load=LOAD, fault=faults.flaky("model-1", share=0.3), remediator=False,
+    steady_s=1, fault_s=8, stable_s=0.5, settle_within_s=20,
+    arms={"on": arm(), "off": arm(environment={"api": {"LAB_RETRY": "off"}})},
+)
+
+def test_effect(arms):
+    assert arms.during_fault.availability.low >= 0.03
+    assert arms["on"].attempts_per_request >= 1.02
+    assert arms["off"].attempts_per_request < 1.01
+
+def test_restored(lab):
+    assert lab.environment == {"api": {"LAB_RETRY": "off"}}
+    with lab.load(LOAD, remediator=False):
+        lab.hold_steady(1)
+    assert lab.environment == {}
+"""
 LOCAL = ("--chaos-runtime=local", "--chaos-backend=sim", "--chaos-seed=7")
 
 
@@ -244,6 +265,27 @@ def test_a_session_has_agents_for_the_services_of_its_faults_and_marks(tmp_path)
     assert [line["ok"] for line in sessions.of_kind(reports, "undone")] == [True, True]
     assert commands(sessions.of_kind(reports, "stack")[0]["project"]) == []
     assert (reports / "latest" / "logs" / f"{AGENT}.txt").stat().st_size > 0
+
+
+def test_two_settings_of_the_gateway_are_compared_and_its_own_come_back(tmp_path):
+    file = tmp_path / "test_arms.py"
+    file.write_text(ARMS)
+    reports = tmp_path / "reports"
+
+    code, out = sessions.run(reports, str(file), *LOCAL)
+
+    assert code == 0, out[-4000:]
+    on, off, free = sessions.run_json(reports)["trials"]
+    assert [(trial["arm"], trial["environment"], trial["verdict"]) for trial in (on, off, free)] == [
+        ("on", {}, "held"),
+        ("off", {"api": {"LAB_RETRY": "off"}}, "held"),
+        (None, {}, "held"),
+    ]
+    (effect,) = on["claims"][0]["effects"]
+    assert effect["low"] <= effect["value"] <= effect["high"]
+    assert effect["first_value"] > effect["second_value"]
+    planned = [entry["arrivals_sha256"] for entry in sessions.run_json(reports)["schedule"]]
+    assert planned[0] == planned[1]
 
 
 @pytest.mark.nightly("test_local_plan: no agent without services behind agents")
