@@ -1,4 +1,4 @@
-"""The gateway in front of replicas that answer in unusual ways, byte by byte."""
+"""Replicas that answer the gateway in unusual ways, byte by byte."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Scenarios of the gateway's patterns: one switch each, claims on both sides."""
+"""Scenarios of the gateway's patterns."""
 
 from __future__ import annotations
 
