@@ -1,6 +1,8 @@
-"""Generator of docs/patterns.md from the run of scenarios/patterns/.
+"""Generator of docs/patterns.md from a run of scenarios/patterns/.
 
-python docs/generate_patterns.py build/patterns/latest/run.json
+python docs/generate_patterns.py build/patterns/latest/run.json [LATER_RUN.json ...]
+
+A pattern that a later run performed again is taken from there.
 """
 
 from __future__ import annotations
@@ -157,11 +159,12 @@ def section(one: Pattern) -> str:
 
 
 def main() -> int:
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.stderr.write(__doc__ or "")
         return 2
-    run = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    PAGE.write_text(page(run, patterns_of(run)), encoding="utf-8")
+    runs = [json.loads(Path(one).read_text(encoding="utf-8")) for one in sys.argv[1:]]
+    found = {one.name: one for run in runs for one in patterns_of(run)}
+    PAGE.write_text(page(runs[-1], [found[name] for name in sorted(found)]), encoding="utf-8")
     sys.stdout.write(f"wrote {PAGE.relative_to(ROOT)}\n")
     return 0
 

@@ -26,8 +26,8 @@ BROKEN = ("truncated", "cut", "stalled", "inband_error", "corrupted")
 
 
 def test_a_stopped_gateway_lets_its_streams_end(arms):
-    assert sum(arms["on"].whole.count_of(name) for name in BROKEN) == 0
-    assert sum(arms["off"].whole.count_of(name) for name in BROKEN) >= 2
+    assert all(arms["on"].whole.count_of(name) == 0 for name in BROKEN)
+    assert any(arms["off"].whole.count_of(name) >= 2 for name in BROKEN)
 
 
 def test_a_healthy_system_pays_nothing(arms):

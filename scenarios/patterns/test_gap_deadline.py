@@ -18,15 +18,15 @@ pytestmark = experiment(
     remediator=False,
     simulated_engine=True,
     arms={
-        "on": arm(environment={"api": {"LAB_GAP_TIMEOUT_S": "1"}}),
-        "off": arm(environment={"api": {"LAB_GAP_TIMEOUT_S": "1", "LAB_GAP_DEADLINE": "off"}}),
+        "on": arm(environment={"api": {"LAB_CONCURRENCY": "64", "LAB_GAP_TIMEOUT_S": "1"}}),
+        "off": arm(environment={"api": {"LAB_CONCURRENCY": "64", "LAB_GAP_TIMEOUT_S": "1", "LAB_GAP_DEADLINE": "off"}}),
     },
 )
 
 
 def test_no_client_is_left_hanging(arms):
-    assert sum(arms["on"].whole.count_of(name) for name in ("stalled", "timeout")) == 0
-    assert sum(arms["off"].whole.count_of(name) for name in ("stalled", "timeout")) >= 10
+    assert all(arms["on"].whole.count_of(name) == 0 for name in ("stalled", "timeout"))
+    assert any(arms["off"].whole.count_of(name) >= 10 for name in ("stalled", "timeout"))
 
 
 def test_a_healthy_system_pays_nothing(arms):

@@ -9,7 +9,7 @@ Needs the simulated engine.
 from pytest_llmchaos import arm, experiment, faults, loads
 
 pytestmark = experiment(
-    load=loads.open_loop(rate_rps=40, prompts="short-chat", max_tokens=8),
+    load=loads.open_loop(rate_rps=80, prompts="short-chat", max_tokens=8),
     fault=faults.flaky("model-1", status=503, share=1.0),
     steady_s=4,
     fault_s=8,
