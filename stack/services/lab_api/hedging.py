@@ -145,7 +145,8 @@ async def _first_of(attempts: Sequence[_Attempt]) -> _Attempt:
     """
     running = list(attempts)
     while True:
-        await asyncio.wait([one.task for one in running], return_when=asyncio.FIRST_COMPLETED)
+        if not any(one.task.done() for one in running):
+            await asyncio.wait([one.task for one in running], return_when=asyncio.FIRST_COMPLETED)
         for one in [one for one in running if one.task.done()]:
             error = one.error
             if error is None:
