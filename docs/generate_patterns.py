@@ -2,7 +2,8 @@
 
 python docs/generate_patterns.py build/patterns/latest/run.json [LATER_RUN.json ...]
 
-A pattern that a later run performed again is taken from there.
+A pattern that a later run performed again is taken from there. One without a scenario
+today is left out.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ HEAD = """\
 
 Each [reliability pattern of the lab's gateway](gateway.md) is performed with its switch on and off, under the same load
 and the same fault by the same seed. An effect is the value with the pattern minus the value without it, or the first
-divided by the second (times), with its 95 % interval. The last column is what a healthy system pays: the difference of the
-median time to first token before the fault.
+divided by the second (times), with its 95 % interval. The last column is what a healthy system pays: the difference of
+the median time to first token before the fault.
 
 `make patterns` repeats all of it, `pytest scenarios/patterns -k {first}` one of them. This run: commit `{commit}`,
 seed {seed}, {runtime} runtime, simulated engine, {cores} cores. {held} of {claims} claims held.
@@ -69,11 +70,15 @@ def patterns_of(run: Mapping[str, object]) -> list[Pattern]:
             made.setdefault(str(trial["scenario"]), []).append(trial)
     if not made:
         raise SystemExit("expected a run of scenarios/patterns, got one without arms: run make patterns")
-    return [_pattern(name, found) for name, found in made.items()]
+    return [_pattern(name, found) for name, found in made.items() if _scenario(name).exists()]
+
+
+def _scenario(name: str) -> Path:
+    return SCENARIOS / f"test_{name}.py"
 
 
 def _pattern(name: str, trials: list[Mapping[str, object]]) -> Pattern:
-    docstring = ast.get_docstring(ast.parse((SCENARIOS / f"test_{name}.py").read_text(encoding="utf-8"))) or ""
+    docstring = ast.get_docstring(ast.parse(_scenario(name).read_text(encoding="utf-8"))) or ""
     claims: dict[str, Mapping[str, object]] = {}
     for trial in trials:
         for claim in trial["claims"]:  # type: ignore[attr-defined] # the public format
@@ -100,7 +105,8 @@ def number(value: object, measure: str, *, signed: bool = False) -> str:
         return "∞"
     sign = "+" if signed else ""
     if "_s." in measure:
-        return f"{float(value) * 1000:{sign}.3g} ms"  # type: ignore[arg-type]
+        seconds = float(value)  # type: ignore[arg-type]
+        return f"{seconds:{sign}.3g} s" if abs(seconds) >= 1 else f"{seconds * 1000:{sign}.3g} ms"
     if "rps" in measure:
         return f"{float(value):{sign}.3g}/s"  # type: ignore[arg-type]
     return f"{float(value) * 100:{sign}.3g} {'points' if signed else '%'}"  # type: ignore[arg-type]
