@@ -78,7 +78,7 @@ def test_hostile_text_runs_nothing(tmp_path: Path) -> None:
 
     title = re.search(r"<title>(.*?)</title>", shown.dom)
     assert title is not None
-    assert title[1].startswith("1 of 2 refuted, 1 held")
+    assert title[1].startswith("2 of 2 refuted (1 known)")
     assert shown.console == ()
     assert shown.dom.count('aria-pressed="false">Explore') == 2
 
