@@ -244,7 +244,14 @@ def test_a_restart_is_over_when_the_agent_stands_at_the_new_container(monkeypatc
     assert 3 < clock.passed_s < 3.1
 
     post._armed_at = "new"
+    post.ports = (8080,)
+    before_s = clock.passed_s
     post.wait_at("new", 3)
+    assert clock.passed_s == before_s
+
+    post.ports = ()  # the service does not listen
+    post.wait_at("new", 3)
+    assert 3 <= clock.passed_s - before_s < 3.1
     post._armed.clear()
     post._error = ""
     with pytest.raises(NotReady, match="it did not report that it is ready; see its log"):

@@ -76,7 +76,8 @@ class Post:
     def wait_at(self, started: str, within_s: float) -> None:
         """Wait until an agent is at the start of the container that has this time.
 
-        Raises NotReady if it is late.
+        It has the service's ports then, if those open in time. Raises NotReady if it is
+        late.
         """
         deadline = time.monotonic() + within_s
         while not (self._armed.is_set() and self._armed_at == started):
@@ -85,6 +86,9 @@ class Post:
                 raise NotReady(
                     f"after a restart of {self.target} no fault agent entered its way within {within_s:g} s: {why}; see its log"
                 )
+            time.sleep(_POLL_S)
+        # It may stand there before the service listens, which need not ever.
+        while not self.ports and time.monotonic() < deadline:
             time.sleep(_POLL_S)
 
     def ask(self, asked: Mapping[str, object]) -> AgentAnswer:
