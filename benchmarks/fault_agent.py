@@ -18,7 +18,6 @@ import asyncio
 import gc
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -33,13 +32,12 @@ from typing import cast
 import gateway
 import uvloop
 from figures import Figure, figure, publish
-from gateway import BODY, HEAD, TOKEN, NullServer, Seen
+from gateway import NullServer, Seen
 
 from pytest_llmchaos.host.state_dirs import cache_dir
 
 RATE_RPS = 100
 CAPACITY_RPS = (400, 600, 800)
-SLOW_S = 0.5  # between two tokens of one of many open streams
 TOXIPROXY = "github.com/Shopify/toxiproxy/v2/cmd/server@v2.12.0"
 BUILD_S = 300
 NOTHING, AGENT, PEER = "nothing", "fault agent", "toxiproxy"
@@ -47,7 +45,7 @@ BLOCK = b"x" * (1 << 20)
 
 
 class Server(NullServer):
-    """Streams of tokens, also slow ones, and large bodies."""
+    """Streams of tokens, and large bodies."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,9 +58,6 @@ class Server(NullServer):
             size = int(data.split(b" ", 2)[1].rpartition(b"/")[2])
             self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
             self.task = asyncio.ensure_future(self.send_body(size))
-        elif data.startswith(b"POST /slow"):
-            self.transport.write(HEAD)
-            self.speak_slowly()
         else:
             super().data_received(data)
 
@@ -80,11 +75,6 @@ class Server(NullServer):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
         self.free.set()
-
-    def speak_slowly(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(TOKEN)
-            asyncio.get_running_loop().call_later(SLOW_S, self.speak_slowly)
 
 
 class Body(asyncio.BufferedProtocol):
@@ -110,20 +100,6 @@ class Body(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.read.done():
             self.read.set_exception(exc or ConnectionError(f"the body lacks {self.left} bytes"))
-
-
-class Open(asyncio.Protocol):
-    """A client of one slow stream, which counts its tokens."""
-
-    def __init__(self) -> None:
-        self.tokens = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(b"POST /slow HTTP/1.1\r\nHost: lab\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY))
-
-    def data_received(self, data: bytes) -> None:
-        self.tokens += data.count(b"token ")
 
 
 @dataclass
@@ -164,29 +140,6 @@ async def _bodies(way: Way, size: int, rounds: int) -> None:
             way.bytes_per_s, way.body_cores = size / took_s, (way.cpu_s() - cpu_s) / took_s
 
 
-async def _open_streams(way: Way, count: int) -> int:
-    """Open so many streams. Returns how many got three tokens."""
-    clients: list[Open] = []
-    for _ in range(count):
-        _, client = await asyncio.get_running_loop().create_connection(Open, "127.0.0.1", way.port)
-        clients.append(client)
-        await asyncio.sleep(0.001)
-    deadline_s = time.monotonic() + 10 + 6 * SLOW_S
-    while time.monotonic() < deadline_s and any(client.tokens < 3 for client in clients):  # noqa: ASYNC110 -- a poll
-        await asyncio.sleep(0.05)
-    if way.pid is not None:
-        way.rss_bytes = _rss_bytes(way.pid)
-    for client in clients:
-        client.transport.abort()
-    return sum(client.tokens >= 3 for client in clients)
-
-
-def _rss_bytes(pid: int) -> int:
-    """The most memory that the process has had resident."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
-    return int(found.group(1)) * 1024 if found else 0
-
-
 def toxiproxy() -> str | None:
     """The program, built into the cache unless it is on PATH. None without it."""
     if found := shutil.which("toxiproxy-server"):
@@ -214,11 +167,7 @@ def toxiproxy() -> str | None:
 
 @contextmanager
 def _ways(program: str | None) -> Iterator[dict[str, Way]]:
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        print("cannot measure: needs 2 cores, one for what is measured alone", file=sys.stderr)
-        sys.exit(2)
-    os.sched_setaffinity(0, {cores[0]})
+    cores = gateway.two_cores()
     null, agent, peer, peer_admin = (gateway.free_port() for _ in range(4))
     python = sys.executable
     with (
@@ -268,7 +217,7 @@ def _measure(ways: dict[str, Way], asked: argparse.Namespace) -> None:
     for way in ways.values():
         uvloop.run(_bodies(way, asked.body_mb * 1_000_000, asked.rounds))
     for name, way in ways.items():
-        opened = uvloop.run(_open_streams(way, asked.streams))
+        opened, way.rss_bytes = uvloop.run(gateway.open_streams(way.port, asked.streams, way.pid))
         if opened < asked.streams and name != PEER:
             print(f"cannot measure: only {opened} of {asked.streams} streams run through {name}", file=sys.stderr)
             sys.exit(2)

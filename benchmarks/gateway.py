@@ -78,7 +78,6 @@ def request(said: str) -> bytes:
 
 
 HELLO, SLOW, FAIL = request("hello"), request("slow"), request("fail")
-BODY = HELLO.partition(b"\r\n\r\n")[2]
 
 
 class NullServer(asyncio.Protocol):
@@ -243,6 +242,19 @@ async def _null(port: int) -> None:
     await asyncio.Event().wait()
 
 
+def two_cores() -> tuple[int, int]:
+    """Core of this process, which stays there, and core of what is measured.
+
+    Exits with 2 where there are fewer.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        print("cannot measure: needs 2 cores, one for what is measured alone", file=sys.stderr)
+        sys.exit(2)
+    os.sched_setaffinity(0, {cores[0]})
+    return cores[0], cores[1]
+
+
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -291,7 +303,6 @@ class Way:
     pid: int | None = None
     metrics_port: int | None = None
     seen: dict[int, Seen] = field(default_factory=dict)  # by rate
-    rss_bytes: int = 0
 
     def measure(self, rate_rps: int, seconds: float, seed: int) -> Seen:
         """Load it. Returns all that was seen at this rate."""
@@ -329,26 +340,25 @@ class Open(asyncio.Protocol):
         self.tokens += data.count(b"token ")
 
 
-async def _open_streams(way: Way, count: int) -> int:
-    """Open so many streams. Returns how many got three tokens."""
+async def open_streams(port: int, count: int, pid: int | None) -> tuple[int, int]:
+    """Open so many slow streams. How many got three tokens, and the memory of `pid`."""
     clients: list[Open] = []
     for _ in range(count):
-        _, client = await asyncio.get_running_loop().create_connection(Open, "127.0.0.1", way.port)
+        _, client = await asyncio.get_running_loop().create_connection(Open, "127.0.0.1", port)
         clients.append(client)
         await asyncio.sleep(0.002)
     deadline_s = time.monotonic() + 10 + 6 * SLOW_S
     while time.monotonic() < deadline_s and any(client.tokens < 3 for client in clients):  # noqa: ASYNC110 -- a poll
         await asyncio.sleep(0.05)
-    if way.pid is not None:
-        way.rss_bytes = rss_bytes(way.pid)
+    resident_bytes = rss_bytes(pid) if pid is not None else 0
     for client in clients:
         client.transport.abort()
-    return sum(client.tokens >= 3 for client in clients)
+    return sum(client.tokens >= 3 for client in clients), resident_bytes
 
 
 def rss_bytes(pid: int) -> int:
-    """The memory that the process has resident."""
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
+    """The most memory that the process has had resident."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
     return int(found.group(1)) * 1024 if found else 0
 
 
@@ -482,11 +492,7 @@ def main() -> int:
         uvloop.run(_null(asked.serve))
         return 0
     gc.disable()
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        print("cannot measure: needs 2 cores, one for what is measured alone", file=sys.stderr)
-        return 2
-    os.sched_setaffinity(0, {cores[0]})
+    cores = two_cores()
     null = free_port()
     print(f"{'what stands between':32} {'complete':>13} {'p50 ms':>8} {'p99 ms':>8} {'core':>8}", flush=True)
     with process([sys.executable, str(Path(__file__)), "--serve", str(null)], null, cores[0]):
@@ -495,14 +501,16 @@ def main() -> int:
             if not ways[NOTHING].seen[RATE_RPS].held:
                 print("cannot measure: the load does not hold without anything in between", file=sys.stderr)
                 return 2
-            opened = {name: uvloop.run(_open_streams(way, asked.streams)) for name, way in ways.items()}
+            opened = {name: uvloop.run(open_streams(way.port, asked.streams, way.pid)) for name, way in ways.items()}
             attempts = uvloop.run(_attempts_per_request(ways[LAB].port, null, 1000))
         slow = None if asked.no_litellm else _measure_litellm(null, cores[1])
     publish("gateway", _figures(ways, slow, opened, attempts), as_json=asked.json)
     return 0
 
 
-def _figures(ways: dict[str, Way], slow: Way | None, opened: dict[str, int], attempts: float) -> dict[str, Figure]:
+def _figures(
+    ways: dict[str, Way], slow: Way | None, opened: dict[str, tuple[int, int]], attempts: float
+) -> dict[str, Figure]:
     def added(name: str, rate: int, q: float) -> float | None:
         if name not in ways:
             return None
@@ -518,9 +526,10 @@ def _figures(ways: dict[str, Way], slow: Way | None, opened: dict[str, int], att
     figures["held_streams_per_core_rps"] = figure(lab.held_rps(), "streams/s", ">= 600", peer=held)
     if slow is not None and (held := slow.held_rps(LITELLM_HELD_P99_S)):
         figures["held_times_litellm"] = figure(lab.held_rps() / held, "times", ">= 15")
-    rss = smg.rss_bytes / 1e6 if smg else None
-    figures["rss_mb_of_open_streams"] = figure(lab.rss_bytes / 1e6, "MB", "<= 150", peer=rss)
-    figures["open_streams_served"] = figure(opened[LAB], "streams", f">= {opened[NOTHING]}")
+    served, resident_bytes = opened[LAB]
+    peers_mb = opened[SMG][1] / 1e6 if smg else None
+    figures["rss_mb_of_open_streams"] = figure(resident_bytes / 1e6, "MB", "<= 150", peer=peers_mb)
+    figures["open_streams_served"] = figure(served, "streams", f">= {opened[NOTHING][0]}")
     figures["attempts_per_failed_request"] = figure(attempts, "attempts", "<= 1.1")
     whole = all(one.complete == one.offered for one in (lab.seen[RATE_RPS], lab.seen[BUSY_RPS]))
     figures["complete"] = figure(float(whole), "1 if every stream was", "== 1")

@@ -12,7 +12,6 @@ runs through a gateway without hedging, as the peer.
 import argparse
 import asyncio
 import gc
-import os
 import random
 import re
 import sys
@@ -100,11 +99,7 @@ def main() -> int:
         uvloop.run(_serve(asked.serve))
         return 0
     gc.disable()
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        print("cannot measure: needs 2 cores, one for what is measured alone", file=sys.stderr)
-        return 2
-    os.sched_setaffinity(0, {cores[0]})
+    cores = gateway.two_cores()
     null = gateway.free_port()
     print(f"{'hedging':8} {'complete':>13} {'p50 ms':>8} {'p95 ms':>8} {'p99 ms':>8} {'attempts':>9} {'won':>6}")
     with gateway.process([sys.executable, __file__, "--serve", str(null)], null, cores[0]):

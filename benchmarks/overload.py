@@ -13,7 +13,6 @@ runs through a gateway without classes and shedding, as the peer.
 import argparse
 import asyncio
 import gc
-import os
 import random
 import sys
 import time
@@ -127,11 +126,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the figures as the last line")
     asked = parser.parse_args()
     gc.disable()
-    cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2:
-        print("cannot measure: needs 2 cores, one for what is measured alone", file=sys.stderr)
-        return 2
-    os.sched_setaffinity(0, {cores[0]})
+    cores = gateway.two_cores()
     null = gateway.free_port()
     print(f"{'load':24} {'class':8} {'offered':>8} {'good':>8} {'refused':>8}")
     serve = [sys.executable, str(Path(gateway.__file__)), "--serve", str(null)]

@@ -125,6 +125,14 @@ def test_an_answer_without_length_ends_with_its_connection() -> None:
     assert cut.error["code"] == "truncated"
 
 
+def test_an_endless_answer_is_cut_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab_api.upstream._WHOLE_MAX_BYTES", 1000)
+
+    answer = answer_of(Raw(OK + b"Content-Length: 5000\r\n\r\n" + b" " * 2000), stream=False)
+
+    assert (answer.error["code"], answer.error["message"]) == ("corrupted", "model-1 answered more than 1000 bytes")
+
+
 @pytest.mark.parametrize(
     ("said", "connections"),
     [

@@ -56,6 +56,11 @@ class ClientStream:
         """True if the client has received the status."""
         return self._response is not None
 
+    @property
+    def left(self) -> bool:
+        """True if the client has disconnected."""
+        return self._transport is None or self._transport.is_closing()
+
     async def write(self, events: bytes) -> None:
         """Send the status, if it is not sent yet, and whole events."""
         with suppress(*self._lost):

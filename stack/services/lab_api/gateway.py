@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -197,7 +198,7 @@ class Gateway:
                 exchange,
                 client,
                 self.pace,
-                gap_s=gap_s if self.settings.patterns.gap_deadline else None,
+                gap_s=gap_s if self.settings.patterns.gap_deadline else math.inf,
                 unread_s=gap_s,
             )
             exchange.outcome = Outcome.OK
@@ -264,7 +265,7 @@ class Gateway:
         tried = exchange.tried
         while True:
             exchange.enter(Phase.QUEUED)
-            lease = await self._admitted(exchange, tried)
+            lease = await self._admitted(exchange)
             name = lease.replica.name
             exchange.enter(Phase.PREFILL, name)
             exchange.attempts += 1
@@ -295,9 +296,9 @@ class Gateway:
             and (not patterns.retry_budget or self.budget.spend())
         )
 
-    async def _admitted(self, exchange: Exchange, tried: Sequence[str]) -> Lease:
+    async def _admitted(self, exchange: Exchange) -> Lease:
         """A place in a replica. Its waiting time is measured in any case."""
-        began_s = time.monotonic()
+        tried, began_s = exchange.tried, time.monotonic()
         outcome = Outcome.CLIENT_CANCELLED.value
         try:
             lease = await self.pool.acquire(

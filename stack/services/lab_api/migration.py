@@ -32,11 +32,6 @@ class RecordedClient(ClientStream):
         self._kept: bytearray | None = bytearray()
         self._kept_max_bytes = kept_max_bytes
 
-    @property
-    def left(self) -> bool:
-        """True if the client has disconnected."""
-        return self._transport is None or self._transport.is_closing()
-
     def events(self) -> bytes:
         """All events so far, with the keep-alive comments.
 

@@ -6,6 +6,7 @@ reads too slowly.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,7 +33,7 @@ async def relay(
     client: ClientStream,
     pace: Pace,
     *,
-    gap_s: float | None,
+    gap_s: float,
     unread_s: float,
 ) -> web.StreamResponse:
     """The response, once the client has received everything including [DONE].
@@ -42,7 +43,7 @@ async def relay(
         exchange: Record of the request.
         client: Where the events go.
         pace: How often the stream is read.
-        gap_s: Longest silence between data events, None for any.
+        gap_s: Longest silence between data events, infinite for any.
         unread_s: Longest wait for a client that does not read.
 
     Raises:
@@ -78,7 +79,7 @@ class _Splice:
         client: ClientStream,
         pace: Pace,
         *,
-        gap_s: float | None,
+        gap_s: float,
         unread_s: float,
     ) -> None:
         self._stream = stream
@@ -100,7 +101,7 @@ class _Splice:
         self._touch()
         self._stream.attach(self._take)
         self._take(self._stream.held())
-        if self._gap_s is not None:
+        if self._gap_s < math.inf:
             self._timer = asyncio.get_running_loop().call_later(self._gap_s, self._look)
         return self
 
@@ -124,7 +125,7 @@ class _Splice:
             elif self._over:
                 return self._last
             elif self._silent:
-                name, gap_s = self._stream.name, self._gap_s or 0.0
+                name, gap_s = self._stream.name, self._gap_s
                 self._exchange.max_gap_s = max(self._exchange.max_gap_s, gap_s)
                 message = f"{name} sent no data for {gap_s:g} s in the middle of its answer"
                 raise GatewayError(outcome=Outcome.STALL_TIMEOUT, message=message)
@@ -197,7 +198,7 @@ class _Splice:
             self._stream.connection.resume()
 
     def _look(self) -> None:
-        left_s = self._touched_s + (self._gap_s or 0.0) - time.monotonic()
+        left_s = self._touched_s + self._gap_s - time.monotonic()
         if left_s <= 0 and not self._full:  # a replica may be silent while its client is waited for
             self._silent = True
             self._notify()

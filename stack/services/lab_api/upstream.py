@@ -81,7 +81,7 @@ class Whole(_Answer):
         self.body += data
         if len(self.body) > _WHOLE_MAX_BYTES:
             self.connection.close()
-            self.end(End.MALFORMED)
+            self.end(End.LOST)
         elif self.status != 200 and len(self.body) >= _DETAIL_MAX_BYTES:
             self.wake()
 
@@ -95,6 +95,9 @@ class Whole(_Answer):
         self.require_status()
         if self.status != 200:
             raise _refusal(self.name, self.status, bytes(self.body[:_DETAIL_MAX_BYTES]))
+        if len(self.body) > _WHOLE_MAX_BYTES:
+            message = f"{self.name} answered more than {_WHOLE_MAX_BYTES} bytes"
+            raise GatewayError(outcome=Outcome.CORRUPTED, message=message)
         if self.ended is not End.COMPLETE:
             raise GatewayError(outcome=Outcome.TRUNCATED, message=f"{self.name} broke off its answer")
         return bytes(self.body)
