@@ -45,16 +45,22 @@ def test_after_a_failure_they_are_configured_again(lab, monkeypatch):
     assert lab.calls == [{}]
 
 
+DRY = {"remediator": {"LAB_DRY": "1"}}
+
+
 @pytest.mark.parametrize(
-    ("environment", "runs"), [(OFF, False), ({"remediator": {"LAB_DRY": "1"}}, True)], ids=["another", "itself"]
+    ("present", "environment"),
+    [({}, OFF), ({}, DRY), (DRY, DRY | OFF)],
+    ids=["another", "itself", "another, as before"],
 )
-def test_the_remediator_does_not_run_while_another_service_restarts(lab, monkeypatch, environment, runs):
+def test_the_remediator_does_not_run_while_services_restart(lab, monkeypatch, present, environment):
+    lab.environment = present
     lab.remediator.ensure(True)
     monkeypatch.setattr(lab.runtime, "configure", lambda _: lab.calls.append(lab.remediator.running))
 
     configure(lab, environment)
 
-    assert lab.calls == [runs]
+    assert lab.calls == [False]
 
 
 def test_what_a_restart_causes_is_explained(lab, monkeypatch):
@@ -63,7 +69,7 @@ def test_what_a_restart_causes_is_explained(lab, monkeypatch):
 
     configure(lab, OFF)
 
-    assert spells == [False]
+    assert spells == [True]
 
 
 def test_a_runtime_without_the_ability_is_named(lab):

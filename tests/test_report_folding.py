@@ -209,6 +209,15 @@ def test_the_counts_of_a_fault_are_the_last_ones_of_its_own_proofs() -> None:
     assert [act.strength for act in report.fold([one, two]).trials[0].undo] == [{"n": 1}, {"n": 2}]
 
 
+def test_what_is_unknown_stays_unknown() -> None:
+    about = {"trial": "001", "scenario": "s", "hypothesis": "h", "fault": "none", "target": "", "fidelity": "real"}
+    line = written("trial", **about, lifetime="none", remediator=None, repeat=None, samples="s")
+
+    (trial,) = report.fold([begun(), line]).trials
+
+    assert (trial.remediator, trial.repeat) == (None, None)
+
+
 def test_each_trial_carries_the_line_that_repeats_its_experiment(tmp_path: Path) -> None:
     (trial,) = folded(tmp_path, Made()).trials
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_llmchaos.lab.reasons import WARM_UP_TAIL_S
 from pytest_llmchaos.runtime.abilities import grant
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ def configure(lab: Lab, environment: Environment) -> None:
     """Run services with these variables on top of their own, unless they do already.
 
     The remediator is stopped meanwhile, because a service that restarts looks like one
-    that died. Each load starts it again.
+    that died. The next load starts it again, unless it runs without it.
 
     Args:
         lab: The running stack.
@@ -30,11 +31,11 @@ def configure(lab: Lab, environment: Environment) -> None:
     if present == environment:
         return
     able = grant(lab.runtime, {"configure"}, "environment variables of an arm")
-    changed = sorted({*environment, *(present or {})})
-    lab.say(f"settings: {', '.join(changed)}")
+    lab.say(f"settings: {', '.join(sorted({*environment, *(present or {})})) or 'as at the start'}")
     lab.environment = None  # until all services have the new ones
-    with lab.reasons.during():
-        if lab.remediator.running and lab.subject.remediator not in changed:
+    # The remediator is down, so only alerts can be about the restarts.
+    with lab.reasons.during(WARM_UP_TAIL_S, alerts_alone=True):
+        if lab.remediator.running:
             lab.remediator.ensure(False)
         able.configure(environment)
     lab.environment = environment

@@ -140,13 +140,12 @@ def _facts_of(line: msgspec.Struct | None) -> dict[str, object]:
     if line is None:
         return {}
     values = structs.asdict(line)
-    silent = {one.name for one in structs.fields(line) if values[one.name] in (one.default, _empty(one))}
+    silent = {one.name for one in structs.fields(line) if values[one.name] == _default(one)}
     return {name: value for name, value in values.items() if name not in silent}
 
 
-def _empty(of: structs.FieldInfo) -> object:
-    """Return the default of a field that has a value of its own in each line."""
-    return None if of.default_factory is msgspec.NODEFAULT else of.default_factory()
+def _default(of: structs.FieldInfo) -> object:
+    return of.default if of.default_factory is msgspec.NODEFAULT else of.default_factory()
 
 
 def _verdict(
