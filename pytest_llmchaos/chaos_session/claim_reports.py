@@ -170,10 +170,11 @@ class ClaimReports:
         if found.passed and isinstance(item, pytest.Function) and not self._is_running:
             asked = item.stash.get(ASKED, [])
             sets = [one.read for one in asked if one.read is not None]
+            made = asked[0].plan.experiment if asked else None
             why = claims.passes_anyway(
                 item.function,
                 set().union(*sets) if sets else None,
-                arms=len(asked[0].plan.experiment.cases) // len(asked) if asked else 0,
+                arms=len(made.faults) * made.arm_count // len(asked) if made else 0,
                 is_unjudged=any(self._is_unjudged(item, one.plan) for one in asked),
                 value="arms" if len(asked) > 1 else "trial",
             )

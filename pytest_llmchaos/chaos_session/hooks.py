@@ -146,10 +146,10 @@ class ChaosSession:
 
         Skips before the first trial if the runtime lacks an ability for one of them.
         """
-        asked = self._asked(item, "arms")
-        in_order = self.campaign.in_order([one.plan for one in asked])
-        trials = {plan.arm: self._perform(item, one) for plan in in_order for one in asked if one.plan is plan}
-        made = Arms({one.plan.arm: trials[one.plan.arm] for one in asked})
+        by_arm = {one.plan.arm: one for one in self._asked(item, "arms")}
+        in_order = self.campaign.in_order([one.plan for one in by_arm.values()])
+        trials = {plan.arm: self._perform(item, by_arm[plan.arm]) for plan in in_order}
+        made = Arms({arm: trials[arm] for arm in by_arm})
         item.stash[EFFECTS] = made.effects
         return made
 

@@ -70,9 +70,9 @@ class Experiment:
     arms: Mapping[str, Arm] = field(default_factory=dict)
 
     @property
-    def cases(self) -> tuple[tuple[Fault, str], ...]:
-        """Each fault in each arm. The arm is empty without arms."""
-        return tuple((fault, arm) for fault in self.faults for arm in self.arms or [""])
+    def arm_count(self) -> int:
+        """Number of arms, 1 without any."""
+        return len(self.arms) or 1
 
     def load_for(self, capacity_tokens_per_s: float) -> Load:
         """Return the load for a backend of this capacity, in tokens per second."""

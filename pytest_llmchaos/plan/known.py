@@ -89,7 +89,7 @@ def parse_known(text: str, name: str, choices: Mapping[str, Sequence[str]]) -> t
 
 def _entry(row: Mapping[str, object], where: str, choices: Mapping[str, Sequence[str]]) -> KnownRefutation:
     keys = {one.name for one in fields(KnownRefutation)}
-    for key in row.keys() - keys:
+    for key in sorted(row.keys() - keys):
         near = difflib.get_close_matches(key, keys, n=1)
         hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(sorted(keys))}"
         raise BadScenario(f"{where} has the unknown key {key!r:.80}; {hint}")

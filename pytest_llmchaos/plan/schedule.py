@@ -252,7 +252,8 @@ def schedule(plans: Iterable[TrialPlan]) -> list[ScheduledTrial]:
     """Return the trials of a run in an order independent of the tests' order.
 
     The arms of one fault and repeat follow each other. The first of them is the one
-    whose settings the stack already has, so a second pair runs in reverse.
+    whose settings the stack already has, so of two arms with different variables every
+    second pair runs in reverse.
     """
     trials = {plan.key: plan for plan in plans}
     found = {

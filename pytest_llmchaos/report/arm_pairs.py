@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from msgspec.structs import replace
-
 from pytest_llmchaos.evidence.trial_result import ArmEffect, TrialResult
 from pytest_llmchaos.report.aggregates import fault_of
 from pytest_llmchaos.report.formatting import NONE, figure, one_line, percent, seconds
@@ -79,8 +77,7 @@ def arm_pairs(trials: Sequence[TrialResult]) -> list[ArmPair]:
     orders: dict[str, dict[str, None]] = {}
     for trial in trials:
         if trial.arm:
-            rest = replace(trial.plan) if trial.plan else None
-            groups.setdefault((trial.scenario, trial.fault, trial.repeat, rest), []).append(trial)
+            groups.setdefault((trial.scenario, trial.fault, trial.repeat, trial.plan), []).append(trial)
             orders.setdefault(trial.scenario, {})[trial.arm] = None
     found = []
     for its in groups.values():

@@ -25,6 +25,11 @@ def vanished(trials: Sequence[TrialResult]) -> list[tuple[ClaimResult, KnownNote
     return _with_entry(trials, "passed")
 
 
+def listed(trials: Sequence[TrialResult]) -> list[tuple[str, list[tuple[ClaimResult, KnownNote]]]]:
+    """Return both kinds, each with its name."""
+    return [("known refutation", known(trials)), ("vanished refutation", vanished(trials))]
+
+
 def _with_entry(trials: Sequence[TrialResult], outcome: str) -> list[tuple[ClaimResult, KnownNote]]:
     every = [claim for trial in trials for claim in trial.claims]
     found = {claim.nodeid: (claim, claim.known) for claim in every if claim.known and claim.outcome == outcome}

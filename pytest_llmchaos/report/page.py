@@ -119,10 +119,7 @@ def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], de
             effects=effect_rows(run.trials),
             pairs=pairs,
             timelines=timelines,
-            listed=[
-                ("known refutation", known.known(run.trials)),
-                ("vanished refutation", known.vanished(run.trials)),
-            ],
+            listed=known.listed(run.trials),
             coverage=aggregates.coverage(run),
             logs=_tails(logs, detail.log_bytes),
             less=detail is not DETAILS[0],

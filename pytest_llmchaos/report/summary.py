@@ -21,7 +21,7 @@ from pytest_llmchaos.report.formatting import (
     seconds,
     utc,
 )
-from pytest_llmchaos.report.known import count_known, known, known_lines, vanished
+from pytest_llmchaos.report.known import count_known, known_lines, listed, vanished
 from pytest_llmchaos.report.tables import effect_rows, time_lines, time_rows
 from pytest_llmchaos.report.unread import damaged, unplaced
 
@@ -66,8 +66,8 @@ def _ended(run: RunResult) -> str:
         return " until the run was cut off"
     if run.exit_status == 0:
         return ""
-    gone = count(len(vanished(run.trials)), "known refutation")
-    means = f"{gone} vanished" if vanished(run.trials) else STATUS_MEANS.get(run.exit_status)
+    gone = len(vanished(run.trials))
+    means = f"{count(gone, 'known refutation')} vanished" if gone else STATUS_MEANS.get(run.exit_status)
     return f", and pytest ended with status {run.exit_status}" + (f": {means}" if means else "")
 
 
@@ -201,9 +201,9 @@ def markdown(run: RunResult) -> str:
             "<br>".join(map(_md, [*filter(None, _reasons(trial)), *missed_objectives(trial)])),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    for what, listed in (("known refutation", known(run.trials)), ("vanished refutation", vanished(run.trials))):
-        lines += ["", f"{count(len(listed), what)}:", ""] if listed else []
-        lines += [f"- {_md_link(claim.nodeid, entry.issue)}: {_md(entry.why)}" for claim, entry in listed]
+    for what, its in listed(run.trials):
+        lines += ["", f"{count(len(its), what)}:", ""] if its else []
+        lines += [f"- {_md_link(claim.nodeid, entry.issue)}: {_md(entry.why)}" for claim, entry in its]
     lines += _table("repeated", TIME_HEADS, time_rows(times(run.trials)))
     lines += _table("against its control arm", EFFECT_HEADS, effect_rows(run.trials))
     lines += _table("between arms", ARM_HEADS, arm_rows(run.trials))
