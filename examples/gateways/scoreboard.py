@@ -21,7 +21,7 @@ from xml.etree import ElementTree as ET
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 BUILD = ROOT / "build" / "scoreboard"
-PAGE = ROOT / "docs" / "scoreboard.md"
+PAGE = BUILD / "scoreboard.md"
 BUDGET_S = 15 * 60  # without the installations
 # A difference that counts as a change: more than 2 requests or 0.5 s, and a third.
 LEAST_SHARE, LEAST_COUNT, LEAST_S = 1 / 3, 2, 0.5
@@ -142,8 +142,6 @@ SCENARIOS = (
         upstream="aborted",
     ),
 )  # fmt: skip
-# Only switches use these.
-EXTRA = ("errors_slowly", "returns_late", "healthy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -380,7 +378,7 @@ def render(board: Board) -> str:
         "Each gateway stands in front of the same two simulated engines, as processes of the local runtime, with its default",
         "settings and round-robin routing. One load, one fault, one statement: it held, it was refuted, or the run proves",
         "nothing. A run proves nothing, for example, if the clients' samples and a second witness disagree. That witness is",
-        "the [fault agent](faults.md#break-the-wire)'s counters, or the engines' own.",
+        "the [fault agent](../../docs/faults.md#break-the-wire)'s counters, or the engines' own.",
         "",
         "| gateway | version |",
         "|---|---|",
@@ -416,7 +414,7 @@ def render(board: Board) -> str:
         "GATEWAY_OPTIONS='--disable-retries' PATH=$PATH:../../../build/scoreboard/smg/bin pytest -k storm",
         "```",
         "",
-        "[examples/gateways](../examples/gateways/README.md) has the settings of each gateway and the scenarios. One run is one",
+        "[examples/gateways](../../examples/gateways/README.md) has the settings of each gateway and the scenarios. One run is one",
         "sample: repeat a row before you rely on it.",
         "",
     ]

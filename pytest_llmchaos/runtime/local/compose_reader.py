@@ -6,7 +6,7 @@ Same services, commands and settings, on loopback ports and in folders of this r
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,9 +103,13 @@ class Addresses:
 
     def translate(self, text: str, services: Sequence[str]) -> str:
         """Replace every `service:port` of these services with its loopback address."""
-        names = "|".join(re.escape(name) for name in sorted(services, key=len, reverse=True))
-        pattern = re.compile(rf"(?<![\w.-])({names}):(\d{{2,5}})(?!\d)")
-        return pattern.sub(lambda found: self.of(found[1], int(found[2])), text)
+        return places_of(services).sub(lambda found: self.of(found[1], int(found[2])), text)
+
+
+def places_of(services: Iterable[str]) -> re.Pattern[str]:
+    """Return the pattern of each `service:port` of these services in a text."""
+    names = "|".join(re.escape(name) for name in sorted(services, key=len, reverse=True))
+    return re.compile(rf"(?<![\w.-])({names}):(\d{{2,5}})(?!\d)")
 
 
 def read_services(files: Sequence[Path], variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -21,6 +21,7 @@ from pytest_llmchaos.runtime.local.compose_reader import (
     Program,
     Translator,
     merge_services,
+    places_of,
     probe_of,
 )
 from pytest_llmchaos.subject.lab import Endpoint, Subject
@@ -117,9 +118,8 @@ class OwnCompose:
 
     def _named(self, name: str) -> Iterable[tuple[str, int]]:
         """Each `service:port` in a service's settings."""
-        pattern = re.compile(rf"(?<![\w.-])({'|'.join(map(re.escape, self.services))}):(\d{{2,5}})(?!\d)")
         words = {key: value for key, value in self._read(name).items() if key != "volumes"}
-        return {(found[1], int(found[2])) for found in pattern.finditer(str(words))}
+        return {(found[1], int(found[2])) for found in places_of(self.services).finditer(str(words))}
 
     def _unused(self, service: str, port: int, by: str) -> str:
         return (

@@ -13,7 +13,13 @@ from pytest_llmchaos.runtime.judge_files import PROMETHEUS_PORT, PUSHGATEWAY_POR
 from pytest_llmchaos.runtime.local import prerequisites
 from pytest_llmchaos.runtime.local.compose_reader import Addresses, Health, Program
 from pytest_llmchaos.runtime.local.own_compose import OwnCompose
-from pytest_llmchaos.runtime.local.programs import agent_process
+from pytest_llmchaos.runtime.local.programs import (
+    agent_process,
+    make_folders,
+    prometheus_command,
+    pushgateway_command,
+    require_judge,
+)
 from pytest_llmchaos.runtime.local.supervisord_config import Process
 from pytest_llmchaos.subject.lab import Subject, stack_dir
 from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY
@@ -35,8 +41,7 @@ class OwnPrograms:
     def require(self) -> None:
         """Find every program, and fetch the judge's. Raises NotReady."""
         prerequisites.require_packages("own")
-        for program in ("prometheus", "prometheus-pushgateway"):
-            prerequisites.server(program)
+        require_judge()
 
     def translate(self, work: Path, addresses: Addresses) -> dict[str, Program]:
         """Return each service's program. Raises NotReady for one that is not here."""
@@ -54,10 +59,7 @@ class OwnPrograms:
     def processes(self, programs: Mapping[str, Program], work: Path, addresses: Addresses) -> list[Process]:
         """Build the processes for supervisord. Creates their settings and folders."""
         found = [self._process(program, work, addresses) for program in programs.values()]
-        for program in programs.values():
-            for folder in program.folders.values():
-                if Path(folder).is_relative_to(work):
-                    Path(folder).mkdir(parents=True, exist_ok=True)
+        make_folders(programs.values(), work)
         return found
 
     def wired(self, services: Iterable[str]) -> dict[str, int]:
@@ -89,8 +91,7 @@ class OwnPrograms:
         if name == JUDGE:
             command = self._prometheus(work, addresses)
         elif name == PUSHGATEWAY:
-            address = addresses.own(name, PUSHGATEWAY_PORT)
-            command = (str(prerequisites.server("prometheus-pushgateway")), f"--web.listen-address={address}")
+            command = pushgateway_command(addresses.own(name, PUSHGATEWAY_PORT))
         settings = {"PYTHONUNBUFFERED": "1", "TMPDIR": str(scratch), "HOME": str(scratch), **program.environment}
         return Process(service=name, command=command, environment=settings, background=program.background)
 
@@ -114,15 +115,9 @@ class OwnPrograms:
         ]
         pushgateway = addresses.of(PUSHGATEWAY, PUSHGATEWAY_PORT)
         text = prometheus_file(jobs, pushgateway=pushgateway, rules=str(folder / "rules.yml"))
-        (folder / "prometheus.yml").write_text(text)
-        return (
-            str(prerequisites.server("prometheus")),
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            "--storage.tsdb.retention.time=1d",
-            f"--web.listen-address={addresses.own(JUDGE, PROMETHEUS_PORT)}",
-            "--log.level=warn",
-        )
+        config = folder / "prometheus.yml"
+        config.write_text(text)
+        return prometheus_command(config, addresses.own(JUDGE, PROMETHEUS_PORT))
 
 
 def _found_here(program: Program) -> tuple[str, ...]:

@@ -35,8 +35,7 @@ class Programs:
     def require(self) -> None:
         """Find or fetch everything that the services need. Raises NotReady."""
         prerequisites.require_packages(self._backend)
-        for program in ("prometheus", "prometheus-pushgateway"):
-            prerequisites.server(program)
+        require_judge()
         if self._backend == "llamacpp":
             prerequisites.weights(self._lock)
         elif self._backend == "ollama":
@@ -56,10 +55,7 @@ class Programs:
     def processes(self, programs: Mapping[str, Program], work: Path, addresses: Addresses) -> list[Process]:
         """Build the processes for supervisord. Creates their settings and folders."""
         found = [self._process(program, work, addresses) for program in programs.values()]
-        for program in programs.values():
-            for folder in program.folders.values():
-                if Path(folder).is_relative_to(work):
-                    Path(folder).mkdir(parents=True, exist_ok=True)
+        make_folders(programs.values(), work)
         return found
 
     def wired(self, services: Iterable[str]) -> dict[str, int]:
@@ -90,8 +86,7 @@ class Programs:
             case "prometheus":
                 command = self._prometheus(work, addresses)
             case "pushgateway":
-                address = addresses.own(name, 9091)
-                command = (str(prerequisites.server("prometheus-pushgateway")), f"--web.listen-address={address}")
+                command = pushgateway_command(addresses.own(name, 9091))
             case "docker-proxy":
                 extra["LAB_SUPERVISOR_SOCKET"] = SOCKET
                 extra["LAB_PORT"] = str(addresses.own_port(name, 2375))
@@ -118,14 +113,7 @@ class Programs:
 
     def _prometheus(self, work: Path, addresses: Addresses) -> tuple[str, ...]:
         config = write_prometheus(work, self._stack, self._backend, addresses, self.names)
-        return (
-            str(prerequisites.server("prometheus")),
-            f"--config.file={config}",
-            f"--storage.tsdb.path={work / 'prometheus' / 'data'}",
-            "--storage.tsdb.retention.time=1d",
-            f"--web.listen-address={addresses.own('prometheus', 9090)}",
-            "--log.level=warn",
-        )
+        return prometheus_command(config, addresses.own("prometheus", 9090))
 
     def _model_server(self, name: str, extra: dict[str, str], addresses: Addresses) -> tuple[str, ...]:
         """Entry point and environment that the images of these backends define."""
@@ -139,6 +127,36 @@ class Programs:
         extra |= {"OLLAMA_NOPRUNE": "1", "OLLAMA_KEEP_ALIVE": "-1", "OLLAMA_NUM_PARALLEL": "2"}
         extra |= {"OLLAMA_MAX_QUEUE": "32", "OLLAMA_CONTEXT_LENGTH": "1024"}
         return (str(program), "serve")
+
+
+def require_judge() -> None:
+    """Find or fetch the programs that judge a run. Raises NotReady."""
+    for program in ("prometheus", "prometheus-pushgateway"):
+        prerequisites.server(program)
+
+
+def prometheus_command(config: Path, address: str) -> tuple[str, ...]:
+    """Return Prometheus' command. Its data are next to its configuration."""
+    return (
+        str(prerequisites.server("prometheus")),
+        f"--config.file={config}",
+        f"--storage.tsdb.path={config.parent / 'data'}",
+        "--storage.tsdb.retention.time=1d",
+        f"--web.listen-address={address}",
+        "--log.level=warn",
+    )
+
+
+def pushgateway_command(address: str) -> tuple[str, ...]:
+    return (str(prerequisites.server("prometheus-pushgateway")), f"--web.listen-address={address}")
+
+
+def make_folders(programs: Iterable[Program], work: Path) -> None:
+    """Create the programs' folders below the run's own."""
+    for program in programs:
+        for folder in program.folders.values():
+            if Path(folder).is_relative_to(work):
+                Path(folder).mkdir(parents=True, exist_ok=True)
 
 
 def agent_process(service: str, port: int, addresses: Addresses, stack: Path) -> Process:
