@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_llmchaos.chaos_session.known_refutations import Ratchet
-    from pytest_llmchaos.evidence.trial_result import ClaimOutcome, KnownNote
+    from pytest_llmchaos.evidence.trial_result import ClaimOutcome
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.session.campaign import Campaign
@@ -128,7 +128,9 @@ class ClaimReports:
             return
         outcome, message = worst([(outcome, message), *self._subtests])
         self._subtests.clear()
-        self._note_known(item, self._ratchet.judge(item.nodeid, found, outcome, refuted=refuted))
+        known = self._ratchet.judge(item.nodeid, found, outcome, refuted=refuted)
+        if known is not None:
+            item.user_properties.append(("llmchaos_known", known.issue))
         for result in filter(None, own.values()):
             item.user_properties.extend(report.junit_properties(result))
         item.user_properties[:] = [
@@ -138,18 +140,12 @@ class ClaimReports:
         effects = tuple(dict.fromkeys(effect_note(one) for one in item.stash.get(EFFECTS, [])))
         for one in asked:
             if one.name is None:
-                self._campaign.note_unasked(one.plan, item.nodeid, outcome, message)
+                self._campaign.note_unasked(one.plan, item.nodeid, outcome, message, known)
             elif one.name:
                 self._campaign.note_claim(
-                    [one.name], item.nodeid, outcome, message, objectives=one.objectives, effects=effects
+                    [one.name], item.nodeid, outcome, message, objectives=one.objectives, effects=effects, known=known
                 )
-        self._campaign.note_claim(filter(None, own), item.nodeid, outcome, message)
-
-    def _note_known(self, item: pytest.Item, known: KnownNote | None) -> None:
-        """Keep a known refutation for the journal and JUnit files."""
-        if known is not None:
-            self._campaign.known[item.nodeid] = known
-            item.user_properties.append(("llmchaos_known", known.issue))
+        self._campaign.note_claim(filter(None, own), item.nodeid, outcome, message, known=known)
 
     def _passed_with_lab(self, item: pytest.Item, found: pytest.TestReport) -> bool:
         """True for a passed test that uses this session's lab without a trial."""

@@ -55,13 +55,12 @@ class Campaign:
         self._performed: dict[Hashable, Performed] = {}
         self._claims_left: dict[Hashable, list[str]] = {}
         self._problems: list[str] = []
-        self._early: dict[Hashable, list[tuple[str, ClaimOutcome, str | None]]] = {}
+        self._early: dict[Hashable, list[tuple[str, ClaimOutcome, str | None, KnownNote | None]]] = {}
         self._claimed: dict[tuple[str, str], ClaimOutcome] = {}
         self._schedule: list[ScheduledTrial] = []
         self._wire: set[str] = set()
         self._met: set[Hashable] = set()  # trials whose loads meet their faults
         self.refused: LlmchaosError | None = None
-        self.known: dict[str, KnownNote] = {}
 
     @property
     def run(self) -> Run:
@@ -220,8 +219,8 @@ class Campaign:
         """Keep a trial for its other claims, and journal those that came before it."""
         self._performed[key] = performed
         _clear_frames(performed.error)
-        for claim in self._early.pop(key, ()):
-            self.note_claim([performed.name] if performed.name else [], *claim)
+        for nodeid, outcome, message, known in self._early.pop(key, ()):
+            self.note_claim([performed.name] if performed.name else [], nodeid, outcome, message, known=known)
 
     def is_last_claim(self, nodeid: str, plan: TrialPlan) -> bool:
         """True if every other claim of this plan is over."""
@@ -287,12 +286,14 @@ class Campaign:
         *,
         objectives: tuple[str, ...] | None = None,
         effects: tuple[ArmEffect, ...] = (),
+        known: KnownNote | None = None,
     ) -> None:
         """Journal a test's outcome for its trial and for each of its own loads.
 
         Written once, even if a plugin runs a failed test again on the same trial.
         `objectives` are those whose results it read, None if they are unknown.
-        `effects` are those between arms that it read.
+        `effects` are those between arms that it read. `known` is the entry of a known
+        refutation that it met or missed.
         """
         if self._run is None or not self._run.opened:
             return
@@ -307,17 +308,19 @@ class Campaign:
                         message=message,
                         objectives=objectives,
                         effects=effects,
-                        known=self.known.get(nodeid),
+                        known=known,
                     )
                 )
 
-    def note_unasked(self, plan: TrialPlan, nodeid: str, outcome: ClaimOutcome, message: str | None) -> None:
+    def note_unasked(
+        self, plan: TrialPlan, nodeid: str, outcome: ClaimOutcome, message: str | None, known: KnownNote | None
+    ) -> None:
         """Note a claim that was skipped, or failed in a fixture, before its trial."""
         performed = self._performed.get(plan.key)
         if performed is None:
-            self._early.setdefault(plan.key, []).append((nodeid, outcome, message))
+            self._early.setdefault(plan.key, []).append((nodeid, outcome, message, known))
         elif performed.name:
-            self.note_claim([performed.name], nodeid, outcome, message)
+            self.note_claim([performed.name], nodeid, outcome, message, known=known)
 
     def close(self, exit_status: int, *, whole_files: bool = True) -> list[str]:
         """Remove the stack and return the problems.
