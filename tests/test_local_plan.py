@@ -87,14 +87,27 @@ def test_later_compose_files_lie_over_earlier_ones(tmp_path: Path) -> None:
         ("${GIVEN}", "here"),
         ("${GIVEN:-other}", "here"),
         ("x-${ABSENT:-other}", "x-other"),
-        ("${ABSENT:?why}", ""),
+        ("$GIVEN/x", "here/x"),
+        ("${EMPTY:-other}", "other"),
+        ("${EMPTY-other}", ""),
+        ("${EMPTY?why}", ""),
+        ("${ABSENT}", ""),
         ("$$x", "$x"),
+        ("$${GIVEN}", "${GIVEN}"),
     ],
 )
 def test_variables_are_substituted_as_in_compose(tmp_path: Path, text: str, becomes: str) -> None:
     (tmp_path / "a.yaml").write_text(f"services:\n  api:\n    image: '{text}'\n")
 
-    assert read_services([tmp_path / "a.yaml"], {"GIVEN": "here"})["api"]["image"] == becomes
+    assert read_services([tmp_path / "a.yaml"], {"GIVEN": "here", "EMPTY": ""})["api"]["image"] == becomes
+
+
+@pytest.mark.parametrize("text", ["${ABSENT:?why}", "${ABSENT?why}", "${EMPTY:?why}"])
+def test_a_required_variable_that_is_not_set_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"services:\n  api:\n    image: '{text}'\n")
+
+    with pytest.raises(BadScenario, match=r"a\.yaml needs the variable (ABSENT|EMPTY): why"):
+        read_services([tmp_path / "a.yaml"], {"EMPTY": ""})
 
 
 def test_a_file_that_is_not_yaml_is_refused_by_name(tmp_path: Path) -> None:

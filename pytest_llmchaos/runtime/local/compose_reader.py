@@ -15,8 +15,8 @@ import yaml
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.host.ports import bracketed, loopback
+from pytest_llmchaos.runtime.local.compose_variables import substitute
 
-_VARIABLE = re.compile(r"\$\{(?P<name>[A-Z0-9_]+)(?:(?P<kind>:?[-?])(?P<rest>[^}]*))?\}|\$\$")
 _PORT_VARIABLES = re.compile(r"LAB_([A-Z]+_)?PORT")
 _HEALTH_URL = re.compile(r"http://(?:127\.0\.0\.1|localhost):(?P<port>\d+)(?P<path>/[\w/.-]*)")
 
@@ -113,8 +113,9 @@ def places_of(services: Iterable[str]) -> re.Pattern[str]:
 
 
 def read_services(files: Sequence[Path], variables: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Merge the `services` of compose files in order and substitute `${VARIABLES}`."""
-    return {name: _substitute(service, variables) for name, service in merge_services(files).items()}
+    """Merge the `services` of compose files in order and substitute variables."""
+    found: dict[str, dict[str, Any]] = substitute(merge_services(files), variables, ", ".join(map(str, files)))
+    return found
 
 
 def merge_services(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -145,21 +146,6 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
-
-
-def _substitute(value: Any, variables: Mapping[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _substitute(one, variables) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_substitute(one, variables) for one in value]
-    return _VARIABLE.sub(lambda found: _variable(found, variables), value) if isinstance(value, str) else value
-
-
-def _variable(found: re.Match[str], variables: Mapping[str, str]) -> str:
-    if found["name"] is None:
-        return "$"
-    value = variables.get(found["name"], "")
-    return value if value or found["kind"] != ":-" else found["rest"]
 
 
 class Translator:

@@ -24,12 +24,10 @@ from pytest_llmchaos.runtime.local.compose_reader import (
     places_of,
     probe_of,
 )
+from pytest_llmchaos.runtime.local.compose_variables import substitute
 from pytest_llmchaos.subject.lab import Endpoint, Subject
 from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY, services_by_key
 
-_VARIABLE = re.compile(
-    r"\$(?:\$|\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<kind>:?[-?])(?P<rest>[^}]*))?\}|(?P<plain>[A-Za-z_][A-Za-z0-9_]*))"
-)
 _PORT = re.compile(r"LLMCHAOS_PORT_(?P<port>[0-9]{1,5})")
 _EVERY_ADDRESS = re.compile(r"(?<![\w.])0\.0\.0\.0(?![\w.])")
 # Keys of a service that name programs or settings outside the keys that are read.
@@ -172,24 +170,7 @@ class OwnCompose:
 
     def _expand(self, value: Any, ports: Mapping[str, str]) -> Any:
         """Substitute variables as Compose does. Raises BadScenario for one not set."""
-        if isinstance(value, dict):
-            return {key: self._expand(one, ports) for key, one in value.items()}
-        if isinstance(value, list):
-            return [self._expand(one, ports) for one in value]
-        if not isinstance(value, str):
-            return value
-        return _VARIABLE.sub(lambda found: self._variable(found, {**self._environ, **ports}), value)
-
-    def _variable(self, found: re.Match[str], variables: Mapping[str, str]) -> str:
-        name, kind = found["braced"] or found["plain"], found["kind"] or ""
-        if name is None:
-            return "$"
-        value = variables.get(name)
-        if value is None or (not value and kind.startswith(":")):
-            if kind.endswith("?"):
-                raise BadScenario(f"{self._wheres} needs the variable {name}: {found['rest'] or 'set it'}")
-            return found["rest"] if kind.endswith("-") else ""
-        return value
+        return substitute(value, {**self._environ, **ports}, self._wheres)
 
 
 class _OwnTranslator(Translator):

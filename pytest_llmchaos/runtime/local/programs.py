@@ -23,6 +23,8 @@ class Programs:
 
     def __init__(self, *, stack: Path, files: tuple[Path, ...], backend: str, project: str, model: str) -> None:
         variables = {"COMPOSE_PROJECT_NAME": project, "LLMCHAOS_BACKEND": backend, "LLMCHAOS_SIM_PROFILE": "fast"}
+        # The files require them, and processes need none.
+        variables |= {"LLMCHAOS_MODEL_IMAGE": "none", "LLMCHAOS_SERVICES_IMAGE": "none"}
         found = read_services(files, variables)
         self._services = {name: service for name, service in found.items() if name not in OPTIONAL}
         self._stack, self._backend, self._model = stack, backend, model
