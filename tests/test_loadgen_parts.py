@@ -30,6 +30,7 @@ from pytest_llmchaos.subject.requests import Requests
         ({"check": "sim-v2"}, "check must be None or \"sim-v1\", got 'sim-v2'"),
         ({"first_token": "text"}, 'first_token must be "any" or "content", got \'text\''),
         ({"timeout_s": 0}, "timeout_s must be above 0, got 0"),
+        ({"idle_timeout_s": 0}, "idle_timeout_s must be above 0, got 0"),
         ({"drain_s": -1}, "drain_s must be at least 0, got -1"),
         ({"processes": 0}, "processes must be at least 1, got 0"),
         ({"max_inflight": 0}, "max_inflight must be at least 1, got 0"),
@@ -53,6 +54,7 @@ def test_a_plan_crosses_to_the_other_process_unchanged(tmp_path, monkeypatch):
         model="m",
         arrivals=(Arrival(0.25, 'a "ü"\n', 3),),
         requests=Requests(dialect="ollama", path="/x?y=1", headers=headers, tls="system", template=tmp_path / "t.json"),
+        idle_timeout_s=2.5,
         impatience=Impatience(after_s=1, until="first_token", ratio=0.5),
     )
     whole.write(tmp_path, 123)

@@ -204,6 +204,7 @@ def test_tokens_per_second_are_what_the_backend_must_write_in_the_long_run():
             loads.poisson(patience_s=1, patient_from="first_token", impatient_ratio=0.5),
             "poisson 8/s short-chat, 0.5 of the clients wait 1 s for a first token",
         ),
+        (loads.open_loop(idle_timeout_s=0.5), "constant 8/s short-chat, idle timeout 0.5 s"),
         (loads.open_loop(), "constant 8/s short-chat"),
         (loads.poisson(rate_rps=0.5, max_tokens=4), "poisson 0.5/s short-chat, 4 tokens"),
         (loads.ramp(from_rps=1, to_rps=9, over_s=5), "constant ramp 1-9/s over 5 s short-chat"),
@@ -643,6 +644,14 @@ def test_json_without_conversations_is_no_prompt_file(tmp_path, text, message):
         ),
         (lambda: loads.open_loop(timeout_s=0), "timeout_s must be a number above 0"),
         (lambda: loads.open_loop(first_token="text"), 'first_token must be "any" or "content", got \'text\''),
+        (
+            lambda: loads.open_loop(idle_timeout_s=0),
+            "loads.open_loop: idle_timeout_s must be a number above 0 and at most 10, got 0",
+        ),
+        (
+            lambda: loads.poisson(idle_timeout_s=6, timeout_s=5),
+            "loads.poisson: idle_timeout_s must be a number above 0 and at most 5, got 6",
+        ),
         (lambda: loads.open_loop(patience_s=0), "patience_s must be a number above 0 and at most 10, got 0"),
         (
             lambda: loads.open_loop(patience_s=9, timeout_s=5),

@@ -60,6 +60,7 @@ class RunningLoad:
                 replica_header=subject.replica_header,
                 ready_path=subject.ready_path,
                 timeout_s=load.timeout_s,
+                idle_timeout_s=load.idle_timeout_s,
                 first_token=load.first_token,
                 impatience=load.impatience,
                 good_ttft_s=self.limits.ttft_s,

@@ -66,6 +66,7 @@ class Client:
             self.wire.exchange(
                 self._request(arrival, request_id),
                 timeout_s=self._plan.timeout_s - (sent_s - due_s),
+                idle_timeout_s=self._plan.idle_timeout_s,
                 stream=self._plan.stream,
                 answer=answer,
                 leave=self._leave(index, sent_s - due_s),
@@ -77,7 +78,7 @@ class Client:
         outcome, tokens = self._verdict(answer, arrival)
         first_s = answer.end_s if answer.first_s is None and outcome == "ok" else answer.first_s
         gap_s = answer.max_gap_s
-        if answer.first_s is not None and answer.ended in ("timeout", "left"):
+        if answer.first_s is not None and answer.ended in ("timeout", "silent", "left"):
             gap_s = max(gap_s, answer.end_s - answer.last_s)
         sample = Sample(
             due_s,
@@ -160,7 +161,9 @@ class Client:
             return verdict
         if answer.ended == "cut":
             return classify.Verdict("cut", verdict.tokens)
-        silent = answer.first_s is not None and answer.end_s - answer.last_s >= self._plan.stall_s
+        silent = answer.first_s is not None and (
+            answer.ended == "silent" or answer.end_s - answer.last_s >= self._plan.stall_s
+        )
         if answer.ended == "left" and not silent and not self._is_late(answer, arrival):
             return classify.Verdict("left", verdict.tokens)
         return classify.Verdict("stalled" if silent else "timeout", verdict.tokens)

@@ -47,6 +47,7 @@ class LoadPlan:
         check: "sim-v1" compares each answer with the text that the simulated engine
             derives from the prompt.
         timeout_s: seconds from the due time until a client gives up.
+        idle_timeout_s: seconds without a byte after which a client gives up, or None.
         stall_s: a stream that was silent for this long at its timeout is `stalled`. One
             that still sent tokens is a `timeout`.
         first_token: "content" waits for the answer's own text. "any" also accepts
@@ -74,6 +75,7 @@ class LoadPlan:
     stream: bool = True
     check: str | None = None
     timeout_s: float = 10.0
+    idle_timeout_s: float | None = None
     stall_s: float = 2.0
     first_token: FirstToken = "any"
     impatience: Impatience | None = None
@@ -103,6 +105,8 @@ class LoadPlan:
         for name, least in (("timeout_s", 0), ("stall_s", 0), ("good_ttft_s", 0), ("good_e2e_s", 0)):
             if not getattr(self, name) > least:
                 raise BadScenario(f"LoadPlan: {name} must be above {least}, got {getattr(self, name)!r}")
+        if self.idle_timeout_s is not None and not self.idle_timeout_s > 0:
+            raise BadScenario(f"LoadPlan: idle_timeout_s must be above 0, got {self.idle_timeout_s!r}")
         for name, least in (("drain_s", 0), ("processes", 1), ("max_inflight", 1)):
             if not getattr(self, name) >= least:
                 raise BadScenario(f"LoadPlan: {name} must be at least {least}, got {getattr(self, name)!r}")

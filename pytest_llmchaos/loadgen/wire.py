@@ -24,7 +24,7 @@ from pytest_llmchaos.loadgen.event_stream import DONE
 from pytest_llmchaos.model import TLS_SYSTEM
 from pytest_llmchaos.subject.requests import Dialect, authority, certificate_name
 
-Ended = Literal["complete", "cut", "refused", "timeout", "left", "garbled", "endless"]
+Ended = Literal["complete", "cut", "refused", "timeout", "silent", "left", "garbled", "endless"]
 RECEIVE_BYTES = 65536
 # A finished stream has this long for its last chunk before its connection is closed.
 TAIL_S = 1.0
@@ -223,6 +223,7 @@ class Wire:
         *,
         timeout_s: float,
         stream: bool,
+        idle_timeout_s: float | None = None,
         answer: Answer | None = None,
         leave: Leave | None = None,
     ) -> Answer:
@@ -232,6 +233,7 @@ class Wire:
             request: the whole request.
             timeout_s: seconds until the client gives up.
             stream: True to end with the event `[DONE]`.
+            idle_timeout_s: seconds without a byte until the client gives up, or None.
             answer: filled while the response arrives.
             leave: the client's impatience, or None.
         """
@@ -246,12 +248,12 @@ class Wire:
                 answer.on_first_token = impatience.close
         try:
             connection, is_fresh = self._connect()
-            if not self._performed(connection, request, answer, stream) and not is_fresh:
+            if not self._performed(connection, request, answer, stream, idle_timeout_s) and not is_fresh:
                 self.reconnected += 1
                 connection.close()
                 connection = None
                 connection = self._open()
-                self._performed(connection, request, answer, stream)
+                self._performed(connection, request, answer, stream, idle_timeout_s)
         except gevent.Timeout as expired:
             if expired not in (alarm, impatience):
                 raise
@@ -270,7 +272,9 @@ class Wire:
                 self._return_connection(connection, answer)
         return answer
 
-    def _performed(self, connection: Any, request: bytes, answer: Answer, stream: bool) -> bool:
+    def _performed(
+        self, connection: Any, request: bytes, answer: Answer, stream: bool, idle_timeout_s: float | None
+    ) -> bool:
         """Send and read.
 
         False if the connection broke at once without a byte of response.
@@ -278,7 +282,7 @@ class Wire:
         sent_s = time.monotonic()
         try:
             connection.sendall(request)
-            self._receive(connection, answer, stream)
+            self._receive(connection, answer, stream, idle_timeout_s)
         except UNPARSABLE:
             answer.ended = "cut" if answer.status else "garbled"
         except OSError:
@@ -292,13 +296,20 @@ class Wire:
         while self._idle:
             self._idle.pop().close()
 
-    def _receive(self, connection: Any, answer: Answer, stream: bool) -> None:
+    def _receive(self, connection: Any, answer: Answer, stream: bool, idle_timeout_s: float | None) -> None:
         if self._tls is None:
-            _read_in_the_hub(connection, answer, stream)
+            _read_in_the_hub(connection, answer, stream, idle_timeout_s)
             return
         # Data that TLS has decrypted already makes no socket readable, hence the loop.
-        while not answer.take(connection.recv(RECEIVE_BYTES), time.monotonic(), stream):
-            pass
+        is_over = False
+        while not is_over:
+            data = None
+            with gevent.Timeout(idle_timeout_s, exception=False):
+                data = connection.recv(RECEIVE_BYTES)
+            if data is None:
+                answer.ended = "silent"
+                return
+            is_over = answer.take(data, time.monotonic(), stream)
 
     def _connect(self) -> tuple[Any, bool]:
         """A connection, and True if it is a fresh one."""
@@ -350,16 +361,20 @@ def _nothing() -> None:
     pass
 
 
-def _read_in_the_hub(connection: Any, answer: Answer, stream: bool) -> None:
+def _read_in_the_hub(connection: Any, answer: Answer, stream: bool, idle_timeout_s: float | None) -> None:
     """Read a response without waking its greenlet for each piece.
 
     Switching would be half of the work for a stream.
     """
     number, clock = connection.fileno(), time.monotonic
     over: Any = AsyncResult()
-    watcher = gevent.get_hub().loop.io(number, 1)
+    loop = gevent.get_hub().loop
+    watcher = loop.io(number, 1)
+    silence = None if idle_timeout_s is None else loop.timer(idle_timeout_s, idle_timeout_s)
 
     def readable() -> None:
+        if silence is not None:
+            silence.again(silent, update=True)
         try:
             if answer.take(os.read(number, RECEIVE_BYTES), clock(), stream):
                 watcher.stop()
@@ -370,12 +385,23 @@ def _read_in_the_hub(connection: Any, answer: Answer, stream: bool) -> None:
             watcher.stop()
             over.set_exception(error)
 
+    def silent() -> None:
+        if over.ready() or not _is_quiet(connection):
+            return  # bytes are here that a busy process has not read yet
+        watcher.stop()
+        answer.ended = "silent"
+        over.set(None)
+
     watcher.start(readable)
+    if silence is not None:
+        silence.start(silent, update=True)
     try:
         over.get()
     finally:
-        watcher.stop()
-        watcher.close()
+        for each in (watcher, silence):
+            if each is not None:
+                each.stop()
+                each.close()
 
 
 _poll = get_original("select", "poll")

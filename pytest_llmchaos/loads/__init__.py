@@ -31,6 +31,7 @@ def open_loop(
     arrivals: Spacing = "constant",
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
+    idle_timeout_s: float | None = None,
     first_token: FirstToken = "any",
     patience_s: float | None = None,
     patient_from: PatientFrom = "end",
@@ -50,6 +51,9 @@ def open_loop(
         latency_targets: Bounds in seconds that a good answer meets.
         timeout_s: Seconds from the due time until a client gives up, above 0, at most
             3600.
+        idle_timeout_s: Seconds without a byte from the service, after which a client
+            gives up, above 0, at most `timeout_s`. Proxies and HTTP libraries have such
+            a bound. None: only `timeout_s` ends a silence.
         first_token: `any` counts reasoning, a tool call or a refusal as the first
             token. `content` counts only the answer's own text.
         patience_s: Seconds from the due time after which an impatient client closes its
@@ -79,6 +83,7 @@ def open_loop(
         max_tokens=max_tokens,
         latency_targets=latency_targets,
         timeout_s=timeout_s,
+        idle_timeout_s=idle_timeout_s,
         first_token=first_token,
         patience_s=patience_s,
         patient_from=patient_from,
@@ -94,6 +99,7 @@ def poisson(
     max_tokens: int | None = None,
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
+    idle_timeout_s: float | None = None,
     first_token: FirstToken = "any",
     patience_s: float | None = None,
     patient_from: PatientFrom = "end",
@@ -112,6 +118,9 @@ def poisson(
         latency_targets: Bounds in seconds that a good answer meets.
         timeout_s: Seconds from the due time until a client gives up, above 0, at most
             3600.
+        idle_timeout_s: Seconds without a byte from the service, after which a client
+            gives up, above 0, at most `timeout_s`. Proxies and HTTP libraries have such
+            a bound. None: only `timeout_s` ends a silence.
         first_token: `any` counts reasoning, a tool call or a refusal as the first
             token. `content` counts only the answer's own text.
         patience_s: Seconds from the due time after which an impatient client closes its
@@ -138,6 +147,7 @@ def poisson(
         arrivals="poisson",
         latency_targets=latency_targets,
         timeout_s=timeout_s,
+        idle_timeout_s=idle_timeout_s,
         first_token=first_token,
         patience_s=patience_s,
         patient_from=patient_from,
@@ -156,6 +166,7 @@ def ramp(
     arrivals: Spacing = "constant",
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
+    idle_timeout_s: float | None = None,
     first_token: FirstToken = "any",
     patience_s: float | None = None,
     patient_from: PatientFrom = "end",
@@ -177,6 +188,9 @@ def ramp(
         latency_targets: Bounds in seconds that a good answer meets.
         timeout_s: Seconds from the due time until a client gives up, above 0, at most
             3600.
+        idle_timeout_s: Seconds without a byte from the service, after which a client
+            gives up, above 0, at most `timeout_s`. Proxies and HTTP libraries have such
+            a bound. None: only `timeout_s` ends a silence.
         first_token: `any` counts reasoning, a tool call or a refusal as the first
             token. `content` counts only the answer's own text.
         patience_s: Seconds from the due time after which an impatient client closes its
@@ -210,6 +224,7 @@ def ramp(
         max_tokens=max_tokens,
         latency_targets=latency_targets,
         timeout_s=timeout_s,
+        idle_timeout_s=idle_timeout_s,
         first_token=first_token,
         patience_s=patience_s,
         patient_from=patient_from,
@@ -229,6 +244,7 @@ def burst(
     arrivals: Spacing = "constant",
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
+    idle_timeout_s: float | None = None,
     first_token: FirstToken = "any",
     patience_s: float | None = None,
     patient_from: PatientFrom = "end",
@@ -251,6 +267,9 @@ def burst(
         latency_targets: Bounds in seconds that a good answer meets.
         timeout_s: Seconds from the due time until a client gives up, above 0, at most
             3600.
+        idle_timeout_s: Seconds without a byte from the service, after which a client
+            gives up, above 0, at most `timeout_s`. Proxies and HTTP libraries have such
+            a bound. None: only `timeout_s` ends a silence.
         first_token: `any` counts reasoning, a tool call or a refusal as the first
             token. `content` counts only the answer's own text.
         patience_s: Seconds from the due time after which an impatient client closes its
@@ -285,6 +304,7 @@ def burst(
         max_tokens=max_tokens,
         latency_targets=latency_targets,
         timeout_s=timeout_s,
+        idle_timeout_s=idle_timeout_s,
         first_token=first_token,
         patience_s=patience_s,
         patient_from=patient_from,
@@ -303,6 +323,7 @@ def sine(
     arrivals: Spacing = "constant",
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
+    idle_timeout_s: float | None = None,
     first_token: FirstToken = "any",
     patience_s: float | None = None,
     patient_from: PatientFrom = "end",
@@ -325,6 +346,9 @@ def sine(
         latency_targets: Bounds in seconds that a good answer meets.
         timeout_s: Seconds from the due time until a client gives up, above 0, at most
             3600.
+        idle_timeout_s: Seconds without a byte from the service, after which a client
+            gives up, above 0, at most `timeout_s`. Proxies and HTTP libraries have such
+            a bound. None: only `timeout_s` ends a silence.
         first_token: `any` counts reasoning, a tool call or a refusal as the first
             token. `content` counts only the answer's own text.
         patience_s: Seconds from the due time after which an impatient client closes its
@@ -359,6 +383,7 @@ def sine(
         max_tokens=max_tokens,
         latency_targets=latency_targets,
         timeout_s=timeout_s,
+        idle_timeout_s=idle_timeout_s,
         first_token=first_token,
         patience_s=patience_s,
         patient_from=patient_from,
@@ -376,6 +401,7 @@ def trace(
     max_tokens: int | None = None,
     latency_targets: LatencyTargets = DEFAULT_TARGETS,
     timeout_s: float = 10,
+    idle_timeout_s: float | None = None,
     first_token: FirstToken = "any",
     patience_s: float | None = None,
     patient_from: PatientFrom = "end",
@@ -401,6 +427,9 @@ def trace(
         latency_targets: Bounds in seconds that a good answer meets.
         timeout_s: Seconds from the due time until a client gives up, above 0, at most
             3600.
+        idle_timeout_s: Seconds without a byte from the service, after which a client
+            gives up, above 0, at most `timeout_s`. Proxies and HTTP libraries have such
+            a bound. None: only `timeout_s` ends a silence.
         first_token: `any` counts reasoning, a tool call or a refusal as the first
             token. `content` counts only the answer's own text.
         patience_s: Seconds from the due time after which an impatient client closes its
@@ -436,6 +465,7 @@ def trace(
         max_tokens=max_tokens,
         latency_targets=latency_targets,
         timeout_s=timeout_s,
+        idle_timeout_s=idle_timeout_s,
         first_token=first_token,
         patience_s=patience_s,
         patient_from=patient_from,
@@ -452,6 +482,7 @@ def _load(
     max_tokens: object,
     latency_targets: object,
     timeout_s: object,
+    idle_timeout_s: object,
     first_token: object,
     patience_s: object,
     patient_from: object,
@@ -483,6 +514,9 @@ def _load(
         max_tokens=max_tokens,
         latency_targets=latency_targets,
         timeout_s=limit_s,
+        idle_timeout_s=None
+        if idle_timeout_s is None
+        else require_number(who, "idle_timeout_s", idle_timeout_s, above=0, at_most=limit_s),
         first_token="content" if first_token == "content" else "any",
         impatience=_impatience(who, patience_s, patient_from, impatient_ratio, limit_s=limit_s),
         speed=speed,

@@ -101,6 +101,7 @@ class Load:
             the lengths of the trace.
         latency_targets: Bounds in seconds that a good answer meets.
         timeout_s: Seconds from the due time until a client gives up.
+        idle_timeout_s: Seconds without a byte after which it gives up, or None.
         first_token: Kind of token that counts as the first.
         impatience: The moment at which impatient clients leave. None: all wait.
         speed: Factor by which a trace is replayed faster.
@@ -113,6 +114,7 @@ class Load:
     max_tokens: int | None = None
     latency_targets: LatencyTargets = DEFAULT_TARGETS
     timeout_s: float = 10.0
+    idle_timeout_s: float | None = None
     first_token: FirstToken = "any"
     impatience: Impatience | None = None
     speed: float = 1.0
@@ -125,8 +127,9 @@ class Load:
             what = f"{self.spacing} {self.shape} {self.prompts}"
         tokens = f", {self.max_tokens} tokens" if self.max_tokens is not None else ""
         first = ", first token of content" if self.first_token == "content" else ""
+        idle = "" if self.idle_timeout_s is None else f", idle timeout {self.idle_timeout_s:g} s"
         leave = "" if self.impatience is None else f", {self.impatience}"
-        return f"{what}{tokens}{first}{leave}"
+        return f"{what}{tokens}{first}{idle}{leave}"
 
     @property
     def peak_rps(self) -> float:

@@ -298,6 +298,22 @@ def test_an_impatient_client_closes_its_connection_and_its_outcome_is_left(tmp_p
     assert silent.end_s <= server.gone_s[silent.request_id] - process.t0_monotonic_s <= silent.end_s + 0.2
 
 
+SILENCES = {"ok": "ok", "gap": "ok", "trickle": "timeout", "silent": "timeout", "hang": "timeout", "stall": "stalled"}
+
+
+def test_a_client_with_an_idle_timeout_gives_up_a_connection_without_bytes(tmp_path):
+    """Comments are bytes: the stream `gap` has one every 0.1 s, for 0.3 s."""
+    with Server() as server:
+        seen, _, process = ended(server, list(SILENCES), tmp_path, timeout_s=1.2, stall_s=60, idle_timeout_s=0.25)
+
+    assert {prompt: sample.outcome for prompt, sample in seen.items()} == SILENCES
+    assert all(0.25 <= seen[prompt].e2e_s < 0.7 for prompt in ("silent", "hang", "stall"))
+    assert seen["stall"].max_gap_s >= 0.25
+    assert seen["trickle"].e2e_s >= 1.2
+    silent = seen["silent"]
+    assert silent.end_s <= server.gone_s[silent.request_id] - process.t0_monotonic_s <= silent.end_s + 0.2
+
+
 def test_a_client_who_waited_for_longer_than_a_good_answer_takes_saw_a_failure(tmp_path):
     with Server() as server:
         load = plan(server, ["silent"], timeout_s=2, good_ttft_s=0.2, impatience=Impatience(after_s=0.4), drain_s=5)

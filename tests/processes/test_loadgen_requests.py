@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -92,6 +93,16 @@ def test_a_load_over_tls_checks_the_certificate(tmp_path: Path, tls: str, host: 
         samples = perform(tmp_path / "load", url, Requests(tls=chosen, headers=headers_of([host] if host else [])))
 
     assert [one.outcome for one in samples] == [outcome] * 3
+
+
+def test_an_idle_timeout_ends_a_silence_over_tls(tmp_path: Path) -> None:
+    over = threading.Event()
+    with api(lambda _: Reply() if over.wait(20) else None, certificate(tmp_path, "DNS:localhost")) as (url, _):
+        samples = perform(tmp_path / "load", url, Requests(tls=str(tmp_path / "ca.pem")), idle_timeout_s=0.3)
+        over.set()
+
+    assert [one.outcome for one in samples] == ["timeout"] * 3
+    assert all(0.3 <= one.e2e_s < 2 for one in samples)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
