@@ -32,7 +32,6 @@ WITHOUT = {
     "queue",
     "shed",
     "slow_start",
-    "ttft_deadline",
 }
 # Their benefit is a count of answers of one kind, which has no interval.
 COUNTS = {"drain", "retry_after", "retry_budget", "strict"}
