@@ -5,6 +5,7 @@ Values are frozen and checked when made.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -45,6 +46,24 @@ Fidelity = Literal["real", "kernel", "proxy", "simulated"]
 FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)  # from the strongest to the weakest
 # How a certificate is checked, if not with a CA file.
 TLS_SYSTEM, TLS_UNVERIFIED = "system", "unverified"
+# Headers that a client sets itself. A compressed answer would hide its tokens.
+OWN_HEADERS = frozenset(
+    {
+        *("content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect"),
+        *("accept-encoding", "x-request-id"),
+    }
+)
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a field name of RFC 9110
+
+
+def is_header_name(text: str) -> bool:
+    """True for the name of a header."""
+    return _HEADER_NAME.fullmatch(text) is not None
+
+
+def is_plain(text: str) -> bool:
+    """True for printable ASCII on one line."""
+    return text.isascii() and text.isprintable()
 
 
 @dataclass(frozen=True, slots=True)

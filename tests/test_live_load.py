@@ -15,6 +15,7 @@ from pytest_llmchaos.loadgen.status import LoadStatus, LoadSummary
 from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.stats.windows import LatencyTargets
+from pytest_llmchaos.subject.headers import Header
 from pytest_llmchaos.subject.lab import lab_subject
 from pytest_llmchaos.subject.requests import Requests
 
@@ -120,6 +121,12 @@ class TestWhatIsSent:
         assert (plan.replica_header, plan.ready_path, plan.check) == ("x-replica", "/ready", lab_subject("sim").check)
         assert plan.name == f"{tmp_path.name}-1700000000.250"
         assert running._process.directory == tmp_path
+
+    def test_headers_of_the_load_are_added_to_those_of_the_subject(self, load_of):
+        subject = Requests(headers=(Header("X-Team", "a"), Header("X-Class", "low")))
+        plan = load_of(loads.open_loop(headers={"x-class": "high"}), requests=subject)._process.plan
+
+        assert plan.requests.headers == (Header("X-Team", "a"), Header("x-class", "high"))
 
     def test_a_users_own_requests_go_to_a_port_with_tls(self, load_of):
         requests = Requests(dialect="ollama", tls="unverified")

@@ -205,6 +205,10 @@ def test_tokens_per_second_are_what_the_backend_must_write_in_the_long_run():
             "poisson 8/s short-chat, 0.5 of the clients wait 1 s for a first token",
         ),
         (loads.open_loop(idle_timeout_s=0.5), "constant 8/s short-chat, idle timeout 0.5 s"),
+        (
+            loads.poisson(headers={"x-priority": "high", "X-Team": " a b "}),
+            "poisson 8/s short-chat, x-priority: high, X-Team: a b",
+        ),
         (loads.open_loop(), "constant 8/s short-chat"),
         (loads.poisson(rate_rps=0.5, max_tokens=4), "poisson 0.5/s short-chat, 4 tokens"),
         (loads.ramp(from_rps=1, to_rps=9, over_s=5), "constant ramp 1-9/s over 5 s short-chat"),
@@ -229,6 +233,28 @@ def test_bounds_and_timeout_belong_to_the_load():
     assert load.latency_targets == LatencyTargets(ttft_s=0.5, e2e_s=3)
     assert (load.timeout_s, load.beyond_capacity) == (4, True)
     assert loads.open_loop().latency_targets == LatencyTargets(ttft_s=2, e2e_s=10)
+
+
+def test_a_refused_header_is_named_without_its_value():
+    with pytest.raises(BadScenario) as refused:
+        loads.open_loop(headers={"Authorization": "Bearer planted-value"})
+
+    assert "Authorization" in str(refused.value)
+    assert "planted" not in str(refused.value)
+
+
+def test_every_load_takes_headers():
+    makers = (
+        loads.open_loop(headers={"x-a": "b"}),
+        loads.poisson(headers={"x-a": "b"}),
+        loads.ramp(from_rps=1, to_rps=2, over_s=3, headers={"x-a": "b"}),
+        loads.burst(base_rps=1, burst_rps=2, after_s=1, burst_s=1, headers={"x-a": "b"}),
+        loads.sine(mean_rps=5, amplitude_rps=1, period_s=1, headers={"x-a": "b"}),
+        loads.trace(DATA / "burstgpt.csv", headers={"x-a": "b"}),
+    )
+
+    assert {load.headers for load in makers} == {(("x-a", "b"),)}
+    assert loads.open_loop().headers == ()
 
 
 def test_impatient_clients_are_spread_evenly_over_the_schedule():
@@ -667,6 +693,26 @@ def test_json_without_conversations_is_no_prompt_file(tmp_path, text, message):
         ),
         (lambda: loads.open_loop(impatient_ratio=0.5), "patient_from and impatient_ratio need patience_s"),
         (lambda: loads.open_loop(beyond_capacity="yes"), "beyond_capacity must be True or False, got 'yes'"),
+        (
+            lambda: loads.sine(mean_rps=5, amplitude_rps=1, period_s=9, headers=["x-priority: high"]),
+            'loads.sine: headers must be such as {"x-priority": "high"}, got list',
+        ),
+        (
+            lambda: loads.open_loop(headers={"x priority": "high"}),
+            "headers must have names such as x-priority, got 'x ",
+        ),
+        (lambda: loads.open_loop(headers={3: "high"}), "headers must have names such as x-priority, got 3"),
+        (lambda: loads.open_loop(headers={"x-a": "1", "X-A": "2"}), "headers: X-A is given twice"),
+        (lambda: loads.open_loop(headers={"X-Request-Id": "7"}), "headers: X-Request-Id is set by the run itself"),
+        (lambda: loads.open_loop(headers={"Host": "web"}), "headers: Host belongs to the stack"),
+        (lambda: loads.open_loop(headers={"X-Api-Key": "abc"}), "headers: X-Api-Key belongs to the stack"),
+        *(
+            (
+                lambda value=value: loads.open_loop(headers={"x-a": value}),
+                "headers: the value of x-a must be plain ASCII",
+            )
+            for value in (7, " ", "a\r\nb", "ü", "$HOME")
+        ),
         (lambda: loads.LatencyTargets(ttft_s=0), "ttft_s must be a number of seconds above 0, got 0"),
         (lambda: loads.LatencyTargets(e2e_s=True), "e2e_s must be a number of seconds above 0, got True"),
         (lambda: loads.ramp(from_rps=-1, to_rps=2, over_s=3), "from_rps must be a number of at least 0"),

@@ -90,6 +90,15 @@ class TestHeaders:
             "X": "y",
         }
 
+    def test_a_header_of_one_load_comes_after_the_others_and_replaces_one_of_the_same_name(self):
+        requests = Requests(headers=headers_of(["X-Team: a", "X-Class: low"]))
+
+        assert requests.with_headers((("x-class", "high"),)).headers == (
+            Header("X-Team", "a"),
+            Header("x-class", "high"),
+        )
+        assert requests.with_headers(()) == requests
+
 
 class TestVariables:
     REQUESTS: ClassVar = Requests(

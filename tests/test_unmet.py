@@ -279,6 +279,16 @@ def test_the_load_is_the_one_that_the_backend_gets():
         campaign({"proxy"}).require_met(planned(fault, heavy, light_load=light, capacity=45))
 
 
+def test_headers_of_the_load_fulfil_a_condition():
+    fault = faults.flaky("api", match=faults.match(header="x-priority: high"))
+
+    campaign({"proxy"}).require_met(planned(fault, loads.open_loop(headers={"X-Priority": "high"})))
+    with pytest.raises(BadScenario, match="have another x-priority"):
+        campaign({"proxy"}).require_met(planned(fault, loads.open_loop(headers={"x-priority": "low"})))
+    with pytest.raises(BadScenario, match="have no header x-priority"):
+        campaign({"proxy"}).require_met(planned(fault, loads.open_loop()))
+
+
 def test_a_trial_that_is_skipped_is_not_refused():
     campaign(set()).require_met(planned(faults.stall("model-1", after_tokens=99), loads.open_loop(rate_rps=2)))
 

@@ -49,7 +49,7 @@ def overload(target: Target = "api", *, times: float = 2.5, max_tokens: int = 64
     """Offer a multiple of the backend's peak throughput to a service.
 
     Further clients send it in an open loop, on top of the trial's own load. Only the
-    trial's own clients are judged.
+    trial's own clients are judged. The further ones send none of the load's `headers`.
 
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `real`.

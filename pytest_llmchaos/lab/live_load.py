@@ -52,7 +52,7 @@ class RunningLoad:
             LoadPlan(
                 url=subject.requests.address(runtime.url(subject.api)),
                 model=subject.model,
-                requests=subject.requests,
+                requests=subject.requests.with_headers(load.headers),
                 arrivals=tuple(arrivals),
                 # Unique even in a Prometheus that outlives the run.
                 name=f"{directory.name}-{time.time():.3f}",

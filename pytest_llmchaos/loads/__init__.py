@@ -13,6 +13,7 @@ from pathlib import Path
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.loads import conversations, files, traces
 from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Impatience, Load, PatientFrom, Spacing, require_number
+from pytest_llmchaos.loads.headers import check_headers
 from pytest_llmchaos.loads.prompts import BUILT_IN, PromptSet, from_lines
 from pytest_llmchaos.loads.shapes import Burst, Constant, Ramp, Shape, Sine
 from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets
@@ -37,6 +38,7 @@ def open_loop(
     patient_from: PatientFrom = "end",
     impatient_ratio: float = 1,
     beyond_capacity: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> Load:
     """Return a load with a constant rate.
 
@@ -65,6 +67,8 @@ def open_loop(
             evenly.
         beyond_capacity: True for a load that is meant to saturate the backend. Other
             loads beyond the backend's declared capacity are refused.
+        headers: Further headers of each request, such as `{"x-priority": "high"}`. They
+            replace those of `llmchaos_headers` with the same name. Reports show them.
 
     Returns:
         A load for `experiment(load=...)` and `lab.load`.
@@ -89,6 +93,7 @@ def open_loop(
         patient_from=patient_from,
         impatient_ratio=impatient_ratio,
         beyond_capacity=beyond_capacity,
+        headers=headers,
     )
 
 
@@ -105,6 +110,7 @@ def poisson(
     patient_from: PatientFrom = "end",
     impatient_ratio: float = 1,
     beyond_capacity: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> Load:
     """Return a load with independent arrivals (a Poisson process).
 
@@ -132,6 +138,8 @@ def poisson(
             evenly.
         beyond_capacity: True for a load that is meant to saturate the backend. Other
             loads beyond the backend's declared capacity are refused.
+        headers: Further headers of each request, such as `{"x-priority": "high"}`. They
+            replace those of `llmchaos_headers` with the same name. Reports show them.
 
     Returns:
         A load for `experiment(load=...)` and `lab.load`.
@@ -153,6 +161,7 @@ def poisson(
         patient_from=patient_from,
         impatient_ratio=impatient_ratio,
         beyond_capacity=beyond_capacity,
+        headers=headers,
     )
 
 
@@ -172,6 +181,7 @@ def ramp(
     patient_from: PatientFrom = "end",
     impatient_ratio: float = 1,
     beyond_capacity: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> Load:
     """Return a load whose rate changes linearly, then stays constant.
 
@@ -202,6 +212,8 @@ def ramp(
             evenly.
         beyond_capacity: True for a load that is meant to saturate the backend. Other
             loads beyond the backend's declared capacity are refused.
+        headers: Further headers of each request, such as `{"x-priority": "high"}`. They
+            replace those of `llmchaos_headers` with the same name. Reports show them.
 
     Returns:
         A load for `experiment(load=...)` and `lab.load`.
@@ -230,6 +242,7 @@ def ramp(
         patient_from=patient_from,
         impatient_ratio=impatient_ratio,
         beyond_capacity=beyond_capacity,
+        headers=headers,
     )
 
 
@@ -250,6 +263,7 @@ def burst(
     patient_from: PatientFrom = "end",
     impatient_ratio: float = 1,
     beyond_capacity: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> Load:
     """Return a load with a constant rate and one burst.
 
@@ -281,6 +295,8 @@ def burst(
             evenly.
         beyond_capacity: True for a load that is meant to saturate the backend. Other
             loads beyond the backend's declared capacity are refused.
+        headers: Further headers of each request, such as `{"x-priority": "high"}`. They
+            replace those of `llmchaos_headers` with the same name. Reports show them.
 
     Returns:
         A load for `experiment(load=...)` and `lab.load`.
@@ -310,6 +326,7 @@ def burst(
         patient_from=patient_from,
         impatient_ratio=impatient_ratio,
         beyond_capacity=beyond_capacity,
+        headers=headers,
     )
 
 
@@ -329,6 +346,7 @@ def sine(
     patient_from: PatientFrom = "end",
     impatient_ratio: float = 1,
     beyond_capacity: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> Load:
     """Return a load whose rate oscillates around its mean.
 
@@ -360,6 +378,8 @@ def sine(
             evenly.
         beyond_capacity: True for a load that is meant to saturate the backend. Other
             loads beyond the backend's declared capacity are refused.
+        headers: Further headers of each request, such as `{"x-priority": "high"}`. They
+            replace those of `llmchaos_headers` with the same name. Reports show them.
 
     Returns:
         A load for `experiment(load=...)` and `lab.load`.
@@ -389,6 +409,7 @@ def sine(
         patient_from=patient_from,
         impatient_ratio=impatient_ratio,
         beyond_capacity=beyond_capacity,
+        headers=headers,
     )
 
 
@@ -407,6 +428,7 @@ def trace(
     patient_from: PatientFrom = "end",
     impatient_ratio: float = 1,
     beyond_capacity: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> Load:
     """Return a load that replays a recorded trace.
 
@@ -441,6 +463,8 @@ def trace(
             evenly.
         beyond_capacity: True for a load that is meant to saturate the backend. Other
             loads beyond the backend's declared capacity are refused.
+        headers: Further headers of each request, such as `{"x-priority": "high"}`. They
+            replace those of `llmchaos_headers` with the same name. Reports show them.
 
     Returns:
         A load for `experiment(load=...)` and `lab.load`.
@@ -471,6 +495,7 @@ def trace(
         patient_from=patient_from,
         impatient_ratio=impatient_ratio,
         beyond_capacity=beyond_capacity,
+        headers=headers,
         speed=rate,
     )
 
@@ -488,6 +513,7 @@ def _load(
     patient_from: object,
     impatient_ratio: object,
     beyond_capacity: object,
+    headers: object,
     arrivals: object = "constant",
     prompts: object = "short-chat",
     speed: float = 1.0,
@@ -521,6 +547,7 @@ def _load(
         impatience=_impatience(who, patience_s, patient_from, impatient_ratio, limit_s=limit_s),
         speed=speed,
         beyond_capacity=beyond_capacity,
+        headers=check_headers(who, headers),
     )
 
 

@@ -106,6 +106,7 @@ class Load:
         impatience: The moment at which impatient clients leave. None: all wait.
         speed: Factor by which a trace is replayed faster.
         beyond_capacity: True if the load is meant to saturate the backend.
+        headers: Names and values of further headers of each request.
     """
 
     shape: Shape | traces.Trace
@@ -119,6 +120,7 @@ class Load:
     impatience: Impatience | None = None
     speed: float = 1.0
     beyond_capacity: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
         if isinstance(self.shape, traces.Trace):
@@ -129,7 +131,8 @@ class Load:
         first = ", first token of content" if self.first_token == "content" else ""
         idle = "" if self.idle_timeout_s is None else f", idle timeout {self.idle_timeout_s:g} s"
         leave = "" if self.impatience is None else f", {self.impatience}"
-        return f"{what}{tokens}{first}{idle}{leave}"
+        headers = "".join(f", {name}: {value}" for name, value in self.headers)
+        return f"{what}{tokens}{first}{idle}{leave}{headers}"
 
     @property
     def peak_rps(self) -> float:

@@ -116,7 +116,9 @@ class Campaign:
         if plan.key in self._met or self.lacking(plan) or "proxy" not in plan.needs:  # a skipped trial sends no load
             return
         self._met.add(plan.key)
-        require_met(self.settings.subject, f"scenario {plan.scenario!r}", plan.injections, planning.arrivals_of(plan))
+        subject = self.settings.subject
+        subject = replace(subject, requests=subject.requests.with_headers(plan.load.headers))
+        require_met(subject, f"scenario {plan.scenario!r}", plan.injections, planning.arrivals_of(plan))
 
     def wire(self) -> frozenset[str]:
         """The services that wire faults of this session may hit.

@@ -8,18 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.model import OWN_HEADERS, is_header_name, is_plain
 
 REQUESTS_KEY = "llmchaos_headers"
 PROMETHEUS_KEY = "llmchaos_prometheus_headers"
-_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # a field name of RFC 9110
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]+)?|\[[0-9a-fA-F:.]+\](:[0-9]+)?")
-# A client sets these itself. A compressed answer would hide its tokens.
-_OURS = frozenset(
-    {
-        *("content-length", "transfer-encoding", "connection", "keep-alive", "upgrade", "te", "trailer", "expect"),
-        *("accept-encoding", "x-request-id"),
-    }
-)
 # Headers whose literal value is no secret.
 _PLAIN = frozenset(("host", "accept", "content-type", "user-agent", "origin", "referer"))
 
@@ -45,16 +38,16 @@ def headers_of(lines: Sequence[str], key: str = REQUESTS_KEY) -> tuple[Header, .
     found: dict[str, Header] = {}
     for line in lines:
         name, value = (part.strip() for part in line.partition(":")[::2])
-        if not (value and is_name(name)):
+        if not (value and is_header_name(name)):
             raise BadScenario(
                 f"{key} must be lines such as Authorization: Bearer $API_KEY, got "
                 + (
                     f"{name!r} without a value"
-                    if ":" in line and is_name(name)
+                    if ":" in line and is_header_name(name)
                     else "a line that does not begin with a name"
                 )
             )
-        if name.lower() in _OURS:
+        if name.lower() in OWN_HEADERS:
             raise BadScenario(f"{key}: {name} is set by the run itself: drop it")
         if name.lower() in found:
             raise BadScenario(f"{key}: {name} is given twice: give each header once")
@@ -120,16 +113,6 @@ def check_variables(where: str, text: str) -> None:
     """Raise BadScenario for a dollar sign that begins no variable."""
     if not string.Template(text).is_valid():
         raise BadScenario(f"{where}: $ must begin a variable such as $API_KEY or ${{API_KEY}}: write $$ for a plain $")
-
-
-def is_name(text: str) -> bool:
-    """True for the name of a header."""
-    return _NAME.fullmatch(text) is not None
-
-
-def is_plain(text: str) -> bool:
-    """True for printable ASCII on one line."""
-    return text.isascii() and text.isprintable()
 
 
 def _lack(name: str, environ: Mapping[str, str]) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.model import TLS_SYSTEM, TLS_UNVERIFIED
-from pytest_llmchaos.subject.headers import PROMETHEUS_KEY, headers_of, is_name
+from pytest_llmchaos.model import TLS_SYSTEM, TLS_UNVERIFIED, is_header_name
+from pytest_llmchaos.subject.headers import PROMETHEUS_KEY, headers_of
 from pytest_llmchaos.subject.lab import AUDIT_FILE, PACKAGE, Endpoint, Subject
 from pytest_llmchaos.subject.request_body import Body, model_of
 from pytest_llmchaos.subject.requests import (
@@ -316,7 +316,7 @@ def _check_names(keys: OwnKeys) -> None:
         for name in getattr(keys, key):
             if not _NAME.fullmatch(name):
                 raise BadScenario(f"llmchaos_{key} must be names of services of the compose file, got {name!r}")
-    if keys.replica_header and not is_name(keys.replica_header):
+    if keys.replica_header and not is_header_name(keys.replica_header):
         raise BadScenario(
             f"llmchaos_replica_header must be the name of a response header, such as x-replica, got {keys.replica_header!r}"
         )

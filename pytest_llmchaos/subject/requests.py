@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.model import is_plain
 from pytest_llmchaos.subject.headers import (
     REQUESTS_KEY,
     Header,
     check_variables,
     filled,
-    is_plain,
     require_variables,
     resolve,
     secrets_of,
@@ -75,6 +75,11 @@ class Requests:
     def address(self, url: str) -> str:
         """Return the service's address, with https if it has TLS."""
         return f"https://{url.partition('://')[2]}" if self.tls else url
+
+    def with_headers(self, headers: Iterable[tuple[str, str]]) -> Requests:
+        """Return these requests with a load's headers, which replace others."""
+        more = {name.lower(): Header(name, value) for name, value in headers}
+        return replace(self, headers=(*(one for one in self.headers if one.name.lower() not in more), *more.values()))
 
     def resolve(self, environ: Mapping[str, str]) -> Resolved:
         """Return path and headers with the values of their variables.
