@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 
 import pytest
@@ -308,6 +309,43 @@ async def test_a_client_who_does_not_read_loses_the_place_and_the_replica_is_not
     assert it.replica(0).breaker.state(it.gateway.pool.clock()).name == "CLOSED"
     assert not reader.at_eof()
     writer.transport.abort()
+
+
+@in_world(replicas=1, LAB_GAP_TIMEOUT_S="1")
+async def test_a_client_who_reads_slowly_keeps_its_answer(it: World) -> None:
+    async def much(request):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for _ in range(20):
+            await response.write(chunk("x" * 10_000) * 20)
+        await response.write(chunk("", finish="stop") + DONE)
+        return response
+
+    it.models[0].behaviour = much
+    host, port = it.url.removeprefix("http://").split(":")
+    with socket.socket() as client:
+        # As over a network: a window of few bytes, which small segments open again.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(client, (host, int(port)))
+        body = json.dumps(ask()).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: lab\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        await loop.sock_sendall(client, head + body)
+        read, until_s = bytearray(), time.monotonic() + 2.5
+        while time.monotonic() < until_s:
+            read += await loop.sock_recv(client, 2048)
+            await asyncio.sleep(0.02)  # at most 100 kB/s
+        slow = len(read)
+        while not read.endswith(b"0\r\n\r\n"):
+            more = await loop.sock_recv(client, 65536)
+            assert more, f"cut after {len(read)} bytes"
+            read += more
+
+    assert slow < 300_000
+    assert DONE in read
+    assert await it.outcomes() == {"ok": 1}
 
 
 @in_world(replicas=1)

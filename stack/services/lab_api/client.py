@@ -1,7 +1,10 @@
 """The client's side of a stream: delayed start and keep-alives."""
 
 import asyncio
+import fcntl
 import json
+import sys
+import termios
 import time
 from contextlib import suppress
 
@@ -82,6 +85,15 @@ class ClientStream:
         # As `write` would do it, for a third of the time.
         transport.write(b"%x\r\n%b\r\n" % (len(events), events) if self._framed else events)
         return transport.get_write_buffer_size() <= _UNREAD_BYTES
+
+    def unread_bytes(self) -> int:
+        """Bytes here and in the kernel that the client has not received yet."""
+        transport = self._transport
+        connection = None if transport is None else transport.get_extra_info("socket")
+        if transport is None or connection is None or transport.is_closing():
+            return 0
+        in_kernel = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+        return transport.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
 
     async def drain(self) -> None:
         """Wait until the client has read on."""

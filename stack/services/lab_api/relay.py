@@ -22,6 +22,8 @@ from lab_api.pacing import Pace
 from lab_api.sse import DONE
 from lab_api.upstream import Stream
 
+LOOKS = 5  # at a client that is waited for, within the time that it has
+
 
 class ClientGoneError(Exception):
     """The client stopped reading its answer."""
@@ -150,11 +152,25 @@ class _Splice:
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[None]:
         """Bound the time that a client may leave everything unread."""
+        loop = asyncio.get_running_loop()
+        look_s, unread = self._unread_s / LOOKS, self._client.unread_bytes()
+        timer: asyncio.TimerHandle
+
+        def look() -> None:
+            nonlocal unread, timer
+            before, unread = unread, self._client.unread_bytes()
+            if unread < before:  # slowly is not never
+                bound.reschedule(loop.time() + self._unread_s)
+            timer = loop.call_later(look_s, look)
+
+        timer = loop.call_later(look_s, look)
         try:
-            async with asyncio.timeout(self._unread_s):
+            async with asyncio.timeout(self._unread_s) as bound:
                 yield
         except TimeoutError as error:
             raise ClientGoneError(f"did not read for {self._unread_s:g} s") from error
+        finally:
+            timer.cancel()
 
     async def _drain(self) -> None:
         async with self._reading():
