@@ -388,12 +388,14 @@ class _Race:
         self.pool = _pool()
         self.released: list[object] = []
         self.sent: dict[str, asyncio.Future] = {}
+        self.tasks: dict[str, asyncio.Task | None] = {}
         self.hedger = _hedger(Hedging(min_s=0.001), self.pool, self.released.append)
         for _ in range(ENOUGH):
             self.hedger._times.add(0)
 
     async def send(self, lease: Lease) -> object:
         self.sent[lease.replica.name] = asyncio.get_running_loop().create_future()
+        self.tasks[lease.replica.name] = asyncio.current_task()
         return await self.sent[lease.replica.name]
 
     async def run(self, tried: list[str] | None = None) -> asyncio.Future:
@@ -407,16 +409,15 @@ class _Race:
         return [replica.in_flight for replica in self.pool.replicas]
 
 
-def test_the_second_of_two_first_tokens_at_once_is_released() -> None:
+def test_a_hedges_first_token_that_comes_at_once_with_the_first_attempts_is_released() -> None:
     async def story() -> None:
         race = _Race()
         task = await race.run()
-        streams = {name: object() for name in race.sent}
-        for name, future in race.sent.items():
-            future.set_result(streams[name])
+        race.sent["b"].set_result(spare := object())
+        race.sent["a"].set_result(stream := object())
 
-        assert await task is streams["a"]
-        await until_async(lambda: race.released == [streams["b"]], "the other is released")
+        assert await task is stream
+        await until_async(lambda: race.released == [spare], "the other is released")
         assert race.in_flight == [1, 0]
 
     asyncio.run(story())
@@ -451,11 +452,11 @@ def test_an_unexpected_error_ends_the_race_and_frees_both_places() -> None:
     asyncio.run(story())
 
 
-def test_a_race_that_is_cancelled_with_a_first_token_on_its_way_releases_the_stream() -> None:
+def test_a_race_that_is_cancelled_with_a_hedges_first_token_on_its_way_releases_the_stream() -> None:
     async def story() -> None:
         race = _Race()
         task = await race.run()
-        race.sent["a"].set_result(stream := object())
+        race.sent["b"].set_result(stream := object())
         await asyncio.sleep(0)
         task.cancel()
 
@@ -463,5 +464,62 @@ def test_a_race_that_is_cancelled_with_a_first_token_on_its_way_releases_the_str
             await task
         await until_async(lambda: race.in_flight == [0, 0], "both places are free")
         assert race.released == [stream]
+
+    asyncio.run(story())
+
+
+def test_only_a_hedge_has_a_task_of_its_own() -> None:
+    async def story() -> None:
+        race = _Race()
+        task = await race.run()
+        race.sent["a"].set_result(object())
+        await task
+
+        assert race.tasks["a"] is task
+        assert race.tasks["b"] is not task
+
+    asyncio.run(story())
+
+
+def test_a_request_that_is_cancelled_while_only_its_hedge_runs_cancels_the_hedge() -> None:
+    async def story() -> None:
+        race = _Race()
+        task = await race.run()
+        race.sent["a"].set_exception(GatewayError(outcome=Outcome.UPSTREAM_5XX, message="a failed"))
+        await until_async(lambda: race.in_flight == [0, 1], "the first attempt has failed")
+        task.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until_async(lambda: race.in_flight == [0, 0], "both places are free")
+        assert race.sent["b"].cancelled()
+
+    asyncio.run(story())
+
+
+def test_a_task_that_a_hedge_has_won_is_not_cancelled() -> None:
+    async def story() -> None:
+        race = _Race()
+        task = await race.run()
+        race.sent["b"].set_result(stream := object())
+
+        assert await task is stream
+        assert task.cancelling() == 0
+        assert race.sent["a"].cancelled()
+        assert race.in_flight == [0, 1]
+        assert race.released == []
+
+    asyncio.run(story())
+
+
+def test_a_timeout_of_an_attempt_is_not_taken_for_its_hedges_first_token() -> None:
+    async def story() -> None:
+        race = _Race()
+        task = await race.run()
+        race.sent["a"].set_exception(TimeoutError("a mistake in the gateway"))
+
+        with pytest.raises(TimeoutError, match="a mistake"):
+            await task
+        await until_async(lambda: race.in_flight == [0, 0], "both places are free")
 
     asyncio.run(story())

@@ -250,6 +250,43 @@ def test_a_retry_budget_is_a_share_of_the_requests() -> None:
     assert not RetryBudget(ratio=1, burst=0).spend()
 
 
+def test_a_retry_budget_earns_nothing_while_nearly_all_requests_fail() -> None:
+    budget = RetryBudget(ratio=0.2, burst=10)
+    spent = 0
+    for _ in range(1000):
+        budget.earn()
+        spent += budget.spend()
+        budget.ended(Outcome.UPSTREAM_5XX)
+    assert 10 <= spent <= 20
+
+    for _ in range(10):
+        budget.ended(Outcome.OK)
+    budget.earn()
+    assert budget.saved_ratio > 0
+
+
+def test_a_retry_budget_is_earned_as_before_if_half_of_the_requests_fail() -> None:
+    budget = RetryBudget(ratio=0.2, burst=1)
+    spent = 0
+    for number in range(1000):
+        budget.earn()
+        spent += budget.spend()
+        budget.ended(Outcome.UPSTREAM_5XX if number % 2 else Outcome.OK)
+
+    assert spent == 200
+
+
+def test_requests_that_no_replica_failed_do_not_end_the_earning_of_retries() -> None:
+    budget = RetryBudget(ratio=0.2, burst=1)
+    for outcome in (Outcome.CLIENT_CANCELLED, Outcome.REJECTED_QUEUE_FULL, Outcome.INVALID_REQUEST):
+        for _ in range(1000):
+            budget.ended(outcome)
+    assert budget.spend()
+
+    budget.earn()
+    assert budget.saved_ratio > 0
+
+
 def test_a_stall_is_never_retried_because_the_client_has_seen_tokens() -> None:
     assert Outcome.STALL_TIMEOUT not in RETRYABLE
     assert Outcome.INVALID_REQUEST not in RETRYABLE

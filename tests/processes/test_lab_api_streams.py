@@ -174,6 +174,18 @@ async def test_retries_stay_within_their_budget(it: World) -> None:
     assert await it.metric("llmlab_retry_budget_ratio") < 0.5
 
 
+@in_world(LAB_RETRY_BURST="2", LAB_EJECT_MIN_REQUESTS="100000")
+async def test_no_retries_are_earned_while_every_replica_fails(it: World) -> None:
+    for model in it.models:
+        model.behaviour = answers(500)
+
+    for _ in range(100):
+        assert (await it.chat()).status == 502
+
+    assert 102 <= sum(len(model.asked) for model in it.models) <= 110
+    assert await it.metric("llmlab_retry_budget_ratio") < 0.5
+
+
 @in_world(replicas=1, LAB_TTFT_TIMEOUT_S="0.1")
 async def test_a_replica_that_never_answers_becomes_a_504_in_time(it: World) -> None:
     it.models[0].behaviour = hangs

@@ -3,8 +3,11 @@
 from collections import deque
 from enum import IntEnum, StrEnum
 
-from lab_api.outcomes import REPLICA_FAILURES, Outcome
+from lab_api.outcomes import ATTEMPT_FAILURES, REPLICA_FAILURES, Outcome
 from lab_api.settings import Ejection, Patterns
+
+_WEIGHT = 0.05  # of one request in the share of good ones: about the last 20 count
+_GOOD_MIN = 0.25  # with one of two replicas broken, half are good
 
 
 class Circuit(IntEnum):
@@ -119,12 +122,16 @@ class Breaker:
 
 
 class RetryBudget:
-    """A fixed share of requests for retries, so failures cannot multiply the load."""
+    """A fixed share of requests for retries, so failures cannot multiply the load.
+
+    While nearly all requests fail, a retry only adds load, and none is earned.
+    """
 
     def __init__(self, *, ratio: float, burst: int) -> None:
         self._ratio = ratio
         self._burst = burst
         self._saved = float(burst)
+        self._good = 1.0  # share of the latest requests
 
     @property
     def saved_ratio(self) -> float:
@@ -132,8 +139,14 @@ class RetryBudget:
         return self._saved / self._burst if self._burst else 0.0
 
     def earn(self) -> None:
-        """Add the share of one incoming request."""
-        self._saved = min(self._burst, self._saved + self._ratio)
+        """Add the share of one incoming request, unless nearly all fail."""
+        if self._good >= _GOOD_MIN:
+            self._saved = min(self._burst, self._saved + self._ratio)
+
+    def ended(self, outcome: Outcome) -> None:
+        """Record the end of a request. Only what replicas answered counts."""
+        if outcome is Outcome.OK or outcome in ATTEMPT_FAILURES:
+            self._good += _WEIGHT * ((outcome is Outcome.OK) - self._good)
 
     def spend(self) -> bool:
         """Take one retry. False if none is left."""

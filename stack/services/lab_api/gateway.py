@@ -339,6 +339,7 @@ class Gateway:
     def _settle(self, exchange: Exchange) -> None:
         now_s = time.monotonic()
         self.metrics.ended(exchange, now_s)
+        self.budget.ended(exchange.outcome or Outcome.INTERNAL_ERROR)
         if exchange.outcome is not Outcome.OK:
             clients_doing = exchange.outcome in {Outcome.CLIENT_CANCELLED, Outcome.INVALID_REQUEST}
             logger.log(

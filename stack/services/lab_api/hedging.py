@@ -3,7 +3,7 @@
 import asyncio
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from lab_api.breaker import RetryBudget
@@ -48,8 +48,8 @@ class FirstTokenTimes:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Attempt:
-    """One attempt of a stream, and the task that waits for its first token."""
+class _Hedge:
+    """The second attempt of a stream, and the task that waits for its first token."""
 
     lease: Lease
     task: asyncio.Task[Stream]
@@ -58,6 +58,10 @@ class _Attempt:
     def error(self) -> BaseException | None:
         """Its failure, if it has failed."""
         return self.task.exception() if self.task.done() and not self.task.cancelled() else None
+
+    def end(self) -> None:
+        """Free its place, with its failure if it has failed."""
+        self.lease.end(_outcome_of(self.error))
 
 
 class Hedger:
@@ -84,52 +88,34 @@ class Hedger:
         if not exchange.tried:
             self._bucket.earn()
         began_s = self._pool.clock()
-        attempts = [self._start(lease, send)]
-        winner: _Attempt | None = None
-        try:
-            await asyncio.wait([attempts[0].task], timeout=self._times.delay_s)
-            if not attempts[0].task.done() and (spare := await self._spare(lease, exchange)) is not None:
-                attempts.append(self._start(spare, send))
-                self._metrics.attempted(spare.replica.name, "hedge")
-            winner = await _first_of(attempts)
-            self._times.add(self._pool.clock() - began_s)
-            return winner.task.result()
-        finally:
-            for hedge in attempts[1:]:
-                self._count(hedge, exchange, winner)
-            for one in attempts:
-                if one is not winner:
-                    self._drop(one)
+        stream = await _Race(self, lease, exchange, send).won(self._times.delay_s)
+        self._times.add(self._pool.clock() - began_s)
+        return stream
 
-    def _start(self, lease: Lease, send: Send) -> _Attempt:
-        async def wait_for_it() -> Stream:
-            return await send(lease)
-
-        return _Attempt(lease=lease, task=asyncio.create_task(wait_for_it()))
-
-    async def _spare(self, lease: Lease, exchange: Exchange) -> Lease | None:
-        """A place for a hedge, at once, if the budget allows one."""
+    def start(self, lease: Lease, exchange: Exchange, send: Send) -> _Hedge | None:
+        """A hedge of the attempt with this lease. None without a place or budget."""
         excluding = [*exchange.tried, lease.replica.name]
         if not self._pool.has_spare(excluding) or not self._bucket.spend():
             return None
-        return await self._pool.acquire(excluding=excluding, priority=exchange.priority, prefix=exchange.prefix)
+        spare = self._pool.at_once(excluding, exchange.priority, exchange.prefix)
+        if spare is None:
+            return None
 
-    def _count(self, hedge: _Attempt, exchange: Exchange, winner: _Attempt | None) -> None:
-        name = hedge.lease.replica.name
-        if hedge is winner:
-            self._metrics.hedged(name, Hedged.WON)
-        elif hedge.error is not None:
-            self._metrics.hedged(name, Hedged.FAILED)
-            exchange.tried.append(name)
-        else:
-            self._metrics.hedged(name, Hedged.LOST if winner is not None else Hedged.CANCELLED)
+        async def wait_for_it() -> Stream:
+            return await send(spare)
 
-    def _drop(self, attempt: _Attempt) -> None:
-        """Cancel an attempt and free its place. A stream that it has is not wanted."""
-        _end(attempt)
-        attempt.task.cancel()
-        self._ending.add(attempt.task)
-        attempt.task.add_done_callback(self._discard)
+        self._metrics.attempted(spare.replica.name, "hedge")
+        return _Hedge(lease=spare, task=asyncio.create_task(wait_for_it()))
+
+    def end(self, hedge: _Hedge, result: Hedged) -> None:
+        """Count a hedge. One that has not won is cancelled, and its place is free."""
+        self._metrics.hedged(hedge.lease.replica.name, result)
+        if result is Hedged.WON:
+            return
+        hedge.end()
+        hedge.task.cancel()
+        self._ending.add(hedge.task)
+        hedge.task.add_done_callback(self._discard)
 
     def _discard(self, task: asyncio.Task[Stream]) -> None:
         self._ending.discard(task)
@@ -137,27 +123,71 @@ class Hedger:
             self._release(task.result())
 
 
-async def _first_of(attempts: Sequence[_Attempt]) -> _Attempt:
-    """The attempt whose first token comes first.
+class _Race:
+    """The first attempt of a stream in the request's own task, and its hedge.
 
-    Raises:
-        GatewayError: the last of them failed, or one that would fail on any replica.
+    Most first tokens come before the delay of the hedge, and cost no second task.
     """
-    running = list(attempts)
-    while True:
-        if not any(one.task.done() for one in running):
-            await asyncio.wait([one.task for one in running], return_when=asyncio.FIRST_COMPLETED)
-        for one in [one for one in running if one.task.done()]:
-            error = one.error
-            if error is None:
-                return one
-            running.remove(one)
-            _end(one)
-            if not running or not isinstance(error, GatewayError) or error.outcome not in RETRYABLE:
-                raise error
+
+    def __init__(self, hedger: Hedger, lease: Lease, exchange: Exchange, send: Send) -> None:
+        self._hedger = hedger
+        self._lease = lease
+        self._exchange = exchange
+        self._send = send
+        self._first = asyncio.timeout(None)  # expires when the hedge decides the race
+        self._first_runs = True
+        self._hedge: _Hedge | None = None
+
+    async def won(self, delay_s: float | None) -> Stream:
+        """The first of the streams. The delay of the hedge is None if it is unknown."""
+        timer = None if delay_s is None else asyncio.get_running_loop().call_later(delay_s, self._start)
+        result = Hedged.CANCELLED
+        try:
+            stream, result = await self._winner()
+            return stream
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if (hedge := self._hedge) is not None:
+                if hedge.error is not None:
+                    result = Hedged.FAILED
+                    self._exchange.tried.append(hedge.lease.replica.name)
+                self._hedger.end(hedge, result)
+
+    async def _winner(self) -> tuple[Stream, Hedged]:
+        """The first stream, and what that is for a hedge."""
+        try:
+            async with self._first:
+                return await self._send(self._lease), Hedged.LOST
+        except BaseException as error:
+            self._lease.end(_outcome_of(error))
+            decided = isinstance(error, TimeoutError) and self._first.expired()
+            if (hedge := self._hedge) is None or not (decided or (_spares_the_other(error) and hedge.error is None)):
+                raise
+        finally:
+            self._first_runs = False
+        return await hedge.task, Hedged.WON
+
+    def _start(self) -> None:
+        self._hedge = self._hedger.start(self._lease, self._exchange, self._send)
+        if self._hedge is not None:
+            self._hedge.task.add_done_callback(self._look)
+
+    def _look(self, task: asyncio.Task[Stream]) -> None:
+        """End the first attempt if the hedge decides the race, by its end."""
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and self._hedge is not None:
+            self._hedge.end()
+        if self._first_runs and not _spares_the_other(error):
+            self._first.reschedule(asyncio.get_running_loop().time())
 
 
-def _end(attempt: _Attempt) -> None:
-    """Free the place of an attempt, with its failure if it has failed."""
-    error = attempt.error
-    attempt.lease.end(error.outcome if isinstance(error, GatewayError) else Outcome.CLIENT_CANCELLED)
+def _spares_the_other(error: BaseException | None) -> bool:
+    """True for a failure that leaves the race to the other attempt."""
+    return isinstance(error, GatewayError) and error.outcome in RETRYABLE
+
+
+def _outcome_of(error: BaseException | None) -> Outcome:
+    return error.outcome if isinstance(error, GatewayError) else Outcome.CLIENT_CANCELLED

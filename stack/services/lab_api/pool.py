@@ -121,6 +121,13 @@ class Pool:
         others = (replica for replica in self.replicas if replica.name not in excluding)
         return not self.queue and any(one.usable(now_s) and one.has_room(now_s) for one in others)
 
+    def at_once(self, excluding: Collection[str], priority: Priority, prefix: Prefix | None) -> Lease | None:
+        """A place in a replica. None if the request has to wait for one."""
+        if self.queue or (lease := self._take(excluding, prefix)) is None:
+            return None
+        self.forecast.granted(priority)
+        return lease
+
     async def acquire(
         self,
         *,
@@ -139,8 +146,7 @@ class Pool:
         Raises:
             GatewayError: full queue, too long a wait, or no replica to try.
         """
-        if not self.queue and (lease := self._take(excluding, prefix)) is not None:
-            self.forecast.granted(priority)
+        if (lease := self.at_once(excluding, priority, prefix)) is not None:
             return lease
         self._require_candidate(excluding)
         if not retry:
