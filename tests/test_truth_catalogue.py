@@ -9,7 +9,7 @@ import re
 
 import pytest
 from truth import table
-from truth.defects import ROOT
+from truth.defects import HEALTHY, ROOT
 from truth.instrument_defects import INSTRUMENT_DEFECTS
 from truth.subject_defects import SUBJECT_DEFECTS
 
@@ -37,12 +37,23 @@ def test_a_defect_fits_the_source(defect):
 
 @pytest.mark.parametrize("defect", SUBJECT_DEFECTS, ids=lambda defect: defect.name)
 def test_what_catches_a_defect_of_the_subject_exists(defect):
-    source = (ROOT / "scenarios" / f"test_{defect.scenario}.py").read_text()
+    source = (ROOT / defect.file).read_text()
     if defect.by_a_claim:
         assert f"def {defect.caught_by}(" in source
     else:
         assert issubclass(getattr(errors, defect.caught_by), errors.ProvesNothing)
     assert not defect.only or re.search(rf"def test_\w*{re.escape(defect.only)}\w*\(", source), "its -k selects no test"
+
+
+def test_each_pattern_has_a_defect_that_its_scenario_refutes():
+    files = sorted((ROOT / "scenarios" / "patterns").glob("test_*.py"))
+    caught = {defect.file: defect for defect in SUBJECT_DEFECTS if defect.caught_by != HEALTHY}
+    assert files
+    assert [file.name for file in files if str(file.relative_to(ROOT)) not in caught] == []
+
+
+def test_a_pattern_that_a_healthy_system_pays_for_is_refuted():
+    assert [defect for defect in SUBJECT_DEFECTS if defect.caught_by == HEALTHY]
 
 
 @pytest.mark.parametrize("defect", INSTRUMENT_DEFECTS, ids=lambda defect: defect.name)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).parents[2]
+HEALTHY = "test_a_healthy_system_pays_nothing"  # a claim of each pattern's scenario
 
 Part = Literal["gateway", "engine", "remediator", "monitoring"]
 
@@ -44,9 +45,10 @@ class Patch:
 class SubjectDefect:
     """A broken service.
 
-    `scenario` is a file of scenarios/, `only` an expression for pytest's -k.
-    `caught_by` is a claim of that scenario (`test_...`) that must be refuted, or the
-    class of the error that must end the trial (`NotSteady`).
+    `scenario` is a file of scenarios/ without its `test_`, such as `kill_model` or
+    `patterns/retry`, and `only` an expression for pytest's -k. `caught_by` is a claim
+    of that scenario (`test_...`) that must be refuted, alone among the selected ones,
+    or the class of the error that must end the trial (`NotSteady`).
     """
 
     name: str
@@ -57,6 +59,12 @@ class SubjectDefect:
     caught_by: str
     only: str = ""
     seed: int = 7
+
+    @property
+    def file(self) -> str:
+        """The scenario's file, from the root."""
+        path = Path("scenarios", self.scenario)
+        return str(path.with_name(f"test_{path.name}.py"))
 
     @property
     def by_a_claim(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from truth.engine_defects import ENGINE
 from truth.gateway_defects import GATEWAY
 from truth.monitoring_defects import MONITORING
+from truth.pattern_defects import PATTERNS
 from truth.remediator_defects import REMEDIATOR
 
-SUBJECT_DEFECTS = (*GATEWAY, *ENGINE, *REMEDIATOR, *MONITORING)
+SUBJECT_DEFECTS = (*GATEWAY, *PATTERNS, *ENGINE, *REMEDIATOR, *MONITORING)

@@ -31,6 +31,11 @@ class Performed:
     verdicts: tuple[str, ...]
     reasons: tuple[str, ...]
 
+    @property
+    def not_held(self) -> set[str]:
+        """Claims with another outcome than `passed`."""
+        return {name for name, outcomes in self.claims.items() if outcomes != {"passed"}}
+
 
 def changed_tree(folder: Path, patches: Iterable[Patch]) -> Path:
     """A copy of what runs, with the patches applied."""

@@ -1,0 +1,155 @@
+"""Defects of the gateway's patterns: switches that change too little."""
+
+from __future__ import annotations
+
+from truth.defects import Patch, SubjectDefect
+
+API = "stack/services/lab_api"
+
+
+def _defect(
+    pattern: str, what: str, caught_by: str, *changes: tuple[str, str, str], name: str = "", seed: int = 7
+) -> SubjectDefect:
+    """A defect of a pattern. Each change is (file, old text, new text)."""
+    return SubjectDefect(
+        name=f"pattern-{name or pattern}",
+        part="gateway",
+        what=what,
+        patches=tuple(Patch(file=f"{API}/{file}", old=old, new=new) for file, old, new in changes),
+        scenario=f"patterns/{pattern}",
+        caught_by=caught_by,
+        seed=seed,
+    )
+
+
+PATTERNS: tuple[SubjectDefect, ...] = (
+    _defect(
+        "retry",
+        "a retry goes to the replica that has just failed",
+        "test_retries_keep_answers",
+        (
+            "gateway.py",
+            "                excluding=tried, retry=bool(tried)",
+            (
+                "                excluding=[one.name for one in self.pool.replicas if tried and one.name not in tried],\n"
+                "                retry=bool(tried)"
+            ),
+        ),
+    ),
+    _defect(
+        "retry_budget",
+        "each request has a retry budget of its own, which is full",
+        "test_retries_are_a_share_of_the_load",
+        (
+            "gateway.py",
+            "(not patterns.retry_budget or self.budget.spend())",
+            (
+                "(not patterns.retry_budget or RetryBudget(\n"
+                "                ratio=self.settings.retrying.ratio, burst=self.settings.retrying.burst).spend())"
+            ),
+        ),
+    ),
+    _defect(
+        "breaker",
+        "the breaker takes the seconds of its window for milliseconds, so that it never holds enough requests",
+        "test_a_failing_replica_is_left_out",
+        ("breaker.py", "now_s - self._policy.window_s", "now_s - self._policy.window_s / 1000"),
+    ),
+    _defect(
+        "half_open",
+        "a half-open circuit closes as its trial is sent, before that is answered",
+        "test_a_bad_replica_gets_single_trials",
+        (
+            "breaker.py",
+            "        self._trial_out = True\n        return True\n",
+            "        self._close()\n        return False\n",
+        ),
+    ),
+    _defect(
+        "fail_open",
+        "the gateway fails open if all probes are bad, and not if all circuits are open",
+        "test_the_service_is_back_as_soon_as_its_replicas",
+        (
+            "pool.py",
+            "        if not chosen and self._patterns.fail_open:\n",
+            "        if not chosen and not self.ready and self._patterns.fail_open:\n",
+        ),
+    ),
+    _defect(
+        "migration",
+        "the first token of the rest of an answer is taken for an echo and dropped",
+        "test_cut_answers_are_finished_elsewhere",
+        (
+            "rewriting.py",
+            "        return content.removeprefix(self._emitted.text) if self._emitted.tokens > 1 else content\n",
+            '        self._begun = True\n        return ""\n',
+        ),
+    ),
+    _defect(
+        "hedging",
+        "the delay of a hedge follows the slowest of the latest first tokens, in place of a quantile",
+        "test_stragglers_are_overtaken",
+        (
+            "hedging.py",
+            "self._ordered_s[int(self._policy.quantile * (known - 1))]",
+            "self._ordered_s[-1]",
+        ),
+    ),
+    _defect(
+        "hedging",
+        "with hedging each stream is held back for 10 ms, whether a hedge follows or not",
+        "test_a_healthy_system_pays_nothing",
+        (
+            "hedging.py",
+            "        stream = await _Race(",
+            "        await asyncio.sleep(0.01)\n        stream = await _Race(",
+        ),
+        name="hedging-holds-back",
+    ),
+    _defect(
+        "drain",
+        "the drain waits for requests without a first token, and forgets the streams that have one",
+        "test_a_stopped_gateway_lets_its_streams_end",
+        (
+            "exchange.py",
+            "            if not self.exchanges:\n",
+            "            if all(one.phase is Phase.DECODE for one in self.exchanges):\n",
+        ),
+    ),
+    _defect(
+        "retry_after",
+        "a replica's 429 is passed on without Retry-After",
+        "test_a_refusal_names_a_time",
+        (
+            "outcomes.py",
+            "    {\n        Outcome.UPSTREAM_429,\n        Outcome.REJECTED_QUEUE_FULL,\n",
+            "    {\n        Outcome.REJECTED_QUEUE_FULL,\n",
+        ),
+    ),
+    _defect(
+        "strict",
+        "only a lost connection is an error for the client, and not an end without a finish reason",
+        "test_no_half_answer_looks_whole",
+        (
+            "gateway.py",
+            "(client.fail(error) if self.settings.patterns.strict else",
+            '(client.fail(error) if self.settings.patterns.strict and "broke off" in error.message else',
+        ),
+    ),
+    _defect(
+        "ttft_deadline",
+        "the deadline of the first token ends with the connection",
+        "test_lost_requests_are_answered_elsewhere",
+        (
+            "upstream.py",
+            (
+                "                await self._send(stream, ask, request_id, stream.first_token)\n"
+                "                lease.first_token()\n                return stream\n"
+            ),
+            (
+                "            await self._send(stream, ask, request_id, stream.first_token)\n"
+                "            lease.first_token()\n            return stream\n"
+            ),
+        ),
+    ),
+)
