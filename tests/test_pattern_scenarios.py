@@ -26,7 +26,6 @@ WITHOUT = {
     "cancel",
     "gap_deadline",
     "health_apart",
-    "keepalive",
     "latency_ejection",
     "priority",
     "queue",
