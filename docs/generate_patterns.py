@@ -96,7 +96,12 @@ def _pattern(name: str, trials: list[Mapping[str, object]]) -> Pattern:
 
 def _environment(trial: Mapping[str, object]) -> str:
     found: Mapping[str, Mapping[str, str]] = trial["environment"] or {}  # type: ignore[assignment] # the public format
-    return " ".join(f"`{name}={value}`" for variables in found.values() for name, value in variables.items())
+    services: dict[str, list[str]] = {}  # those with the same variables
+    for service, variables in found.items():
+        services.setdefault(" ".join(f"`{name}={value}`" for name, value in variables.items()), []).append(service)
+    return "; ".join(
+        text if names == ["api"] else f"{text} of {' and '.join(names)}" for text, names in services.items() if text
+    )
 
 
 def number(value: object, measure: str, *, signed: bool = False) -> str:

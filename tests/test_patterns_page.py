@@ -50,6 +50,18 @@ def test_an_effect_and_the_cost_of_health_are_one_row() -> None:
     assert "It does not help" in page
 
 
+def test_variables_of_the_replicas_name_them_once() -> None:
+    run = run_of(("test_a", "passed", []))
+    engine = {"LAB_LOAD_S": "0", "LAB_KV_BLOCKS": "250"}
+    run["trials"][0]["environment"] = {"api": {"LAB_AFFINITY": "on"}, "model-1": engine, "model-2": engine}
+    run["trials"][1]["environment"] = {"model-1": engine}
+
+    page = page_of(run)
+
+    assert "- **on**: `LAB_AFFINITY=on`; `LAB_LOAD_S=0` `LAB_KV_BLOCKS=250` of model-1 and model-2\n" in page
+    assert "- **off**: `LAB_LOAD_S=0` `LAB_KV_BLOCKS=250` of model-1\n" in page
+
+
 def test_a_ratio_and_an_endless_wait_have_words() -> None:
     late = effect("during_fault.ttft_s.at(0.98)", is_ratio=True, first_value=0.08, second_value=None, value=0.1)
 
