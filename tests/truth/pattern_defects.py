@@ -152,4 +152,14 @@ PATTERNS: tuple[SubjectDefect, ...] = (
             ),
         ),
     ),
+    _defect(
+        "slow_start",
+        "only a replica that a trial lets back in starts slowly, not one that its probe does",
+        "test_a_cold_replica_gets_little_load",
+        (
+            "replica.py",
+            'now_s - max(self._recovered_at_s, self.breaker.closed_at_s or float("-inf"))',
+            'now_s - (self.breaker.closed_at_s or float("-inf"))',
+        ),
+    ),
 )
