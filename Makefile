@@ -136,8 +136,8 @@ bench: setup ## measure the figures of README and docs on this machine
 		$(RUN)/python $$benchmark || { status=$$?; echo "== $$benchmark ended with $$status" >&2; }; \
 	done; exit $$status
 
-scoreboard: $(VENV)/.ready ## run foreign gateways and ours through the same faults, write a page; ONLY=smg prints one
-	$(RUN)/python examples/gateways/scoreboard.py $(ONLY:%=--only %)
+scoreboard: $(VENV)/.ready ## run foreign gateways and ours through the same faults, write docs/scoreboard.md; ONLY=smg prints one
+	$(RUN)/python examples/gateways/scoreboard.py $(ONLY:%=--only %) $(INSTALLED:%=--installed %)
 
 patterns: setup ## measure what each pattern of the gateway is worth, and write docs/patterns.md
 	@status=0; $(RUN)/python -m pytest scenarios/patterns --chaos-runtime=local --chaos-backend=sim --chaos-seed=42 \

@@ -77,12 +77,16 @@ def test_variables_of_an_arm_are_translated_and_not_expanded(folder):
     programs, at = OwnPrograms(examined(folder)), addresses()
 
     found = programs.settings(
-        "gateway", {"UPSTREAMS": "http://model-1:8080", "CACHE": "/cache/$x"}, folder / "work", at
+        "gateway",
+        {"UPSTREAMS": "http://model-1:8080", "CACHE": "/cache/$x", "WAYS": "/cache:/usr/lib:/cache/b"},
+        folder / "work",
+        at,
     )
 
     assert found == {
         "UPSTREAMS": f"http://{at.of('model-1', 8080)}",
         "CACHE": f"{folder / 'work' / 'volumes' / 'cache'}/$x",
+        "WAYS": f"{folder / 'work' / 'volumes' / 'cache'}:/usr/lib:{folder / 'work' / 'volumes' / 'cache'}/b",
     }
 
 

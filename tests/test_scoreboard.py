@@ -1,8 +1,10 @@
 """The scoreboard of examples/gateways: its verdicts, its page and its files."""
 
+import hashlib
 import importlib.util
 import sys
 import tomllib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +29,8 @@ def load(name, file):
 
 board_of = load("scoreboard", FOLDER / "scoreboard.py")
 Result, HELD, REFUTED, NOTHING = board_of.Result, board_of.HELD, board_of.REFUTED, board_of.NOTHING
+NOT_RUN, UNSEEN, CHANGED, UNCHANGED = board_of.NOT_RUN, board_of.UNSEEN, board_of.CHANGED, board_of.UNCHANGED
+SMG = board_of.GATEWAYS[0]
 NAMES = [one.name for one in board_of.GATEWAYS]
 
 JUNIT = """<testsuites><testsuite>
@@ -56,6 +60,8 @@ def board(**changes):
         arms=[],
         machine="2 cores",
         took_s=780,
+        commit="abc1234",
+        day="2026-01-02",
     )
     return replace(made, **changes)
 
@@ -76,33 +82,37 @@ def test_verdicts_are_those_of_pytest():
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "expected"),
+    ("name", "before", "after", "expected"),
     [
-        (20, 4, True),
-        (20, 17, False),
-        (3, 5, False),
-        (0, 9, True),
-        (0, 1, True),
-        (1, 2, True),
-        (10.2, 2.1, True),
-        (0.31, 0.12, False),
-        (None, 3, False),
+        ("failed", 20, 4, True),
+        ("failed", 20, 17, False),
+        ("failed", 3, 5, False),
+        ("failed", 0, 9, True),
+        ("failed", 0, 1, False),
+        ("replicas after", 1, 2, True),
+        ("replicas after", 2, 2, False),
+        ("longest_s", 10.2, 2.1, True),
+        ("longest_s", 1, 2, True),
+        ("longest_s", 0.31, 0.12, False),
+        ("failed", None, 3, False),
     ],
 )
-def test_a_change_is_more_than_two_runs_differ_by(before, after, expected):
-    assert board_of.differs(before, after) is expected
-    assert board_of.differs(after, before) is expected
+def test_a_change_is_more_than_two_runs_differ_by(name, before, after, expected):
+    assert board_of.differs(name, before, after) is expected
+    assert board_of.differs(name, after, before) is expected
 
 
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
-        (result(longest_s=3.5, met=90), result(longest_s=0.2, met=24), board_of.CHANGED),
+        (result(longest_s=3.5, met=90), result(longest_s=0.2, met=24), CHANGED),
         (result(longest_s=3.5, met=90), result(longest_s=3.4, met=24), board_of.DISAGREE),
-        (result(longest_s=3.5, met=90), result(longest_s=3.4, met=88), board_of.UNCHANGED),
+        (result(longest_s=3.5, met=90), result(longest_s=3.4, met=88), UNCHANGED),
         (result(longest_s=3.5, met=90), result(NOTHING), NOTHING),
-        (result(met=90), result(met=24), board_of.CHANGED),
-        (result(), result(), board_of.UNCHANGED),
+        (result(longest_s=3.5, met=90), result(NOT_RUN), NOT_RUN),
+        (result(NOTHING), result(NOT_RUN), NOT_RUN),
+        (result(met=90), result(met=24), UNSEEN),
+        (result(longest_s=None, met=90), result(longest_s=None, met=24), UNSEEN),
     ],
 )
 def test_both_witnesses_have_to_see_a_change(before, after, expected):
@@ -111,42 +121,121 @@ def test_both_witnesses_have_to_see_a_change(before, after, expected):
 
 def test_the_page_has_a_row_for_each_scenario_and_a_column_for_each_gateway():
     results = {
-        "smg": {"truncated": result(REFUTED, passed_as_whole=17, hit=17, doubled=2), "storm": Result(verdict=NOTHING, reason="a | b")},
-        "lab": {"truncated": result(passed_as_whole=0, hit=9)},
+        "smg": {"truncated": result(REFUTED, passed_as_whole=17, hit=17), "storm": Result(verdict=NOTHING, reason="a | b")},
+        "lab": {"truncated": result(passed_as_whole=0, hit=9), "returns": result(**{"replicas after": None, "ended by model-1": 4})},
     }  # fmt: skip
     page = board_of.render(board(results=results))
 
-    assert "| smg | 1.0 |" in page
-    assert "LiteLLM" not in page
+    assert "- **smg**, 1.0: `smg launch --host 0.0.0.0 --port 8000 --prometheus-host" in page
+    assert "${" not in page
+    assert "LiteLLM proxy" not in page
     assert "This run had no time for them." in page
+    assert "Measured on 2026-01-02, commit `abc1234`, 2 cores, in 13 minutes." in page
     assert "| scenario | smg | this project's lab |" in page
     assert (
-        "| `truncated` | refuted (2 doubled, 17 passed as whole, 17 hit of 40) | held (0 passed as whole, 9 hit of 40) |"
-        in page
-    )
+        "| `truncated` | **refuted**: passed as whole 17 of 40, hit 17 | held: passed as whole 0 of 40, hit 9 |"
+    ) in page
     assert "| `storm` | proves nothing | not run |" in page
-    assert "smg: a \\| b" in page
-    assert all(f"| `{one.name}` |" in page for one in board_of.SCENARIOS)
+    assert "| held: replicas after cannot be seen, ended by model-1 4 |" in page
+    assert "- `storm`, smg: a \\| b" in page
+    assert all(f"| `{one.name}` | {one.statement} |" in page for one in board_of.SCENARIOS)
+
+
+def test_doubled_text_is_on_the_page_even_if_its_length_is_right():
+    bad = result(REFUTED, passed_as_whole=0, hit=9, doubled=0, **{"text doubled": 4, "text whole": 4})
+    long = result(REFUTED, passed_as_whole=0, hit=9, doubled=2)
+    page = board_of.render(board(results={"smg": {"inband_error": bad}, "lab": {"inband_error": long}}))
+
+    assert "**refuted**: 4 answers with text doubled, passed as whole 0 of 40, hit 9" in page
+    assert "**refuted**: 2 answers too long, passed as whole 0" in page
 
 
 def test_the_page_shows_both_arms_of_a_switch():
+    same = result(longest_s=3.5, met=90)
     arms = [
-        (switch(), result(longest_s=3.5, met=90), result(longest_s=0.2, met=24)),
-        (switch(shown="--x"), result(longest_s=3.5, met=90), result(longest_s=3.5, met=90, doubled=3)),
+        (switch(), same, result(longest_s=0.2, met=24)),
+        (switch(shown="--x"), same, result(longest_s=3.5, met=90, doubled=3)),
+        (switch(shown="--y", should_change=False), same, same),
+        (switch(shown="--z"), same, Result(verdict=NOT_RUN)),
     ]
     page = board_of.render(board(arms=arms))
 
-    assert "| longest s: 3.5 → 0.2 | met: 90 → 24 | changed |" in page
-    assert "| longest s: 3.5 → 3.5, 3 doubled | met: 90 → 90 | **no change** |" in page
+    assert "| longest: 3.5 → 0.2 s | met: 90 → 24 | changed |" in page
+    assert "| longest: 3.5 → 3.5 s, 3 answers too long | met: 90 → 90 | **no change** |" in page
+    assert "| longest: 3.5 → 3.5 s | met: 90 → 90 | no change |" in page
+    assert "| longest: 3.5 → - s | met: 90 → - | not run |" in page
+
+
+def test_known_reports_are_seen_not_seen_or_unknown():
+    window = next(one for one in board_of.SWITCHES if "--cb-window" in one.shown and one.gateway == "smg")
+    continuation = next(one for one in board_of.SWITCHES if "continuation" in one.shown)
+    bad = result(**{"text doubled": 4})
+    results = {
+        "smg": {"truncated": result(REFUTED), "returns": result(), "cut": result(passed_as_whole=0)},
+        "litellm": {"truncated": result(), "inband_error": result(passed_as_whole=0), "returns": result(NOTHING)},
+    }
+    same = result(failed=5, met=5)
+    page = board_of.render(board(results=results, arms=[(window, same, same), (continuation, result(), bad)]))
+
+    assert "| a breaker window without effect | **seen** | no such switch |" in page
+    assert "| a replica that is not tried again within 10 s of its return | not seen | proves nothing |" in page
+    assert "| a truncated stream that is passed on as a complete one | **seen** | not seen |" in page
+    doubled = "**seen** with `enable_mid_stream_fallback_continuation: true`"
+    assert f"| text that is doubled after an error in mid-stream | not seen | {doubled} |" in page
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Calls of pytest, and the results that they return in order."""
+    made, returned = [], []
+
+    def run(gateway, names, settings, installed):
+        made.append((tuple(names), dict(settings)))
+        return returned.pop(0) if returned else {name: result() for name in names}
+
+    monkeypatch.setattr(board_of, "run", run)
+    return made, returned
+
+
+def test_scenarios_with_the_same_settings_share_one_start(runs):
+    made, _ = runs
+    known = {}
+    board_of.perform(
+        SMG, [("storm", {}), ("storm", {"A": "1"}), ("errors", {}), ("storm", {})], known, float("inf"), "x"
+    )
+
+    assert made == [(("storm", "errors"), {}), (("storm",), {"A": "1"})]
+    assert {one.verdict for one in known.values()} == {HELD}
+
+
+def test_what_proves_nothing_or_has_no_result_is_repeated_once(runs):
+    made, returned = runs
+    returned += [{"storm": result(NOTHING), "reset": result()}, {"storm": result(), "errors": result(NOTHING)}]
+    known = {}
+    board_of.perform(SMG, [("storm", {}), ("reset", {}), ("errors", {})], known, float("inf"), "x")
+
+    assert made == [(("storm", "reset", "errors"), {}), (("storm", "errors"), {})]
+    assert {name: one.verdict for (name, _), one in known.items()} == {"storm": HELD, "reset": HELD, "errors": NOTHING}
+
+
+def test_what_the_budget_leaves_no_time_for_is_not_run(runs):
+    made, _ = runs
+    found = board_of.measure([board_of.GATEWAYS[-1]], 0, "x")
+
+    assert made == []
+    assert found.results == {"lab": {}}
+    assert {(before.verdict, after.verdict) for _, before, after in found.arms} == {(NOT_RUN, NOT_RUN)}
 
 
 def test_scenarios_and_switches_name_files_that_exist():
     files = {file.stem.removeprefix("test_") for file in (FOLDER / "scenarios").glob("test_*.py")}
 
-    assert files == {one.name for one in board_of.SCENARIOS} | {one.scenario for one in board_of.SWITCHES}
+    arms = [arm for one in board_of.SWITCHES for arm in one.arms]
+    assert files == {one.name for one in board_of.SCENARIOS} | {scenario for scenario, _ in arms}
+    assert {name for one in board_of.SCENARIOS for name in (one.clients, one.upstream)} <= set(board_of.WORDS)
     assert {one.gateway for one in board_of.SWITCHES} == set(NAMES)
-    for one in board_of.SWITCHES:
-        config = one.settings.get("GATEWAY_CONFIG")
+    for _, settings in arms:
+        config = settings.get("GATEWAY_CONFIG")
         assert config is None or Path(config).is_file()
 
 
@@ -179,15 +268,24 @@ def test_each_foreign_gateway_is_pinned_with_hashes(gateway):
     assert any("--hash=sha256:" in line for line in lines)
 
 
-def sample(outcome="ok", tokens=16, **times):
+def sample(outcome="ok", tokens=16, replica="", **times):
     times = {"due_s": 1.0, "sent_s": 1.0, "first_s": 1.1, "end_s": 1.5, **times}
-    return SimpleNamespace(outcome=outcome, tokens=tokens, replica="", **times)
+    return SimpleNamespace(outcome=outcome, tokens=tokens, replica=replica, **times)
 
 
-def seen(*samples, open_=()):
+def seen(*samples, open_=(), later=()):
     witnesses = load("witnesses", FOLDER / "scenarios" / "conftest.py")
     made = witnesses.Seen(
-        samples=samples, open=open_, later=(), tokens=16, met=9, hit=4, engines={"model-1": 3}, aborted=2
+        samples=samples,
+        open=open_,
+        later=later,
+        tokens=16,
+        met=9,
+        hit=4,
+        engines={"model-1": 3},
+        aborted=2,
+        got=5,
+        text=Counter(whole=3),
     )
     return made, witnesses.numbers(made)
 
@@ -223,6 +321,7 @@ def test_answers_in_progress_that_did_not_end_are_broken():
     assert numbers["broken"] == 1
     assert numbers["aborted"] == 2
     assert numbers["ended by model-1"] == 3
+    assert [numbers[f"text {name}"] for name in ("whole", "part", "doubled", "foreign")] == [3, 0, 0, 0]
 
 
 def test_two_witnesses_that_differ_prove_nothing():
@@ -231,3 +330,38 @@ def test_two_witnesses_that_differ_prove_nothing():
 
     with pytest.raises(Inconclusive, match="two witnesses differ: 3 and 4"):
         witnesses.require_agreement(False, "3 and 4")
+
+
+def test_replicas_that_no_answer_names_cannot_be_seen():
+    assert seen(later=(sample(replica="a"), sample(replica="b"), sample("cut", replica="c")))[1]["replicas after"] == 2
+    assert seen(later=(sample(),))[1]["replicas after"] is None
+    assert seen()[1]["replicas after"] is None
+
+
+def test_counters_are_differences_and_begin_anew_with_their_engine():
+    witnesses = load("witnesses", FOLDER / "scenarios" / "conftest.py")
+    before = {("model-1", "length"): 40, ("model-2", "length"): 50, ("model-2", "abort"): 7}
+    after = {("model-1", "length"): 3, ("model-2", "length"): 70, ("model-2", "abort"): 9, ("model-2", "error"): 1}
+    ended = witnesses.since(before, after, started_again={"model-1"})
+
+    assert witnesses.by_engine(ended) == {"model-1": 3, "model-2": 20}
+    assert witnesses.given_up(ended) == 2
+
+
+def test_clients_and_engines_have_to_count_the_same_answers():
+    witnesses = load("witnesses", FOLDER / "scenarios" / "conftest.py")
+    witnesses.require_same_answers(40, {"model-1": 3, "model-2": 45})
+
+    with pytest.raises(Inconclusive, match="clients got 20 whole answers, and the engines ended 48"):
+        witnesses.require_same_answers(20, {"model-1": 3, "model-2": 45})
+
+
+def test_a_text_is_compared_with_the_tokens_of_the_engine():
+    kind = load("witnesses", FOLDER / "scenarios" / "conftest.py").kind
+    words = [hashlib.sha256(f"x\x1f{index}".encode()).hexdigest()[:6] for index in range(16)]
+
+    assert kind(" ".join(words), "x") == "whole"
+    assert kind(" ".join(words[:3]), "x") == "part"
+    assert kind("", "x") == "part"
+    assert kind(" ".join([*words[:3], *words[:13]]), "x") == "doubled"
+    assert kind(" ".join(words), "y") == "foreign"

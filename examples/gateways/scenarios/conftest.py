@@ -1,9 +1,13 @@
 """The witnesses: clients, fault agents, the engines' counters."""
 
+import hashlib
+import http.client
 import json
 import os
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -13,8 +17,8 @@ from pytest_llmchaos.errors import Inconclusive
 
 TOKENS = 16  # of each answer: 0.4 s of an engine's time
 LOAD = loads.open_loop(rate_rps=8, max_tokens=TOKENS)
-ENDED = "sum by (service) (vllm:request_success_total)"
-ABORTED = 'sum(vllm:request_success_total{finished_reason="abort"})'
+ENDED = "sum by (service, finished_reason) (vllm:request_success_total)"
+TEXTS = ("whole", "part", "doubled", "foreign")
 SCRAPED_S = 1.2  # until Prometheus has the engines' newest counts
 
 
@@ -29,8 +33,11 @@ class Seen:
         tokens: the length of a whole answer.
         met: requests or connections that the fault agents saw.
         hit: those that they changed.
-        engines: requests that each engine ended since its start.
-        aborted: requests that the engines gave up in the load, because a client left.
+        engines: answers that each engine ended from the fault's start on. For one that
+            was started again they count from that start.
+        aborted: requests that the engines gave up in that time, because a client left.
+        got: whole answers that clients got in that time.
+        text: answers of a few more requests in the fault, by what their text is.
     """
 
     samples: tuple
@@ -41,6 +48,8 @@ class Seen:
     hit: int
     engines: dict
     aborted: int
+    got: int
+    text: Counter
 
     @property
     def offered(self):
@@ -61,6 +70,12 @@ class Seen:
     def doubled(self):
         """Answers with more tokens than the load requested."""
         return sum(one.tokens > self.tokens for one in self.samples)
+
+    @property
+    def replicas_after(self):
+        """Replicas that answered after the fault, None if no answer names one."""
+        named = {one.replica for one in self.later if one.outcome == "ok"}
+        return None if named <= {""} else len(named - {""})
 
     @property
     def broken(self):
@@ -86,21 +101,20 @@ def watch(lab, record_property):
     """Inject a fault into a load, and return what its witnesses saw."""
     renew(lab)
 
-    def watched(fault, *, load=LOAD, tokens=TOKENS, fault_s=4.0, later_s=1.0):
+    def watched(fault, *, load=LOAD, tokens=TOKENS, fault_s=3.0, later_s=1.0, texts=0):
         with lab.load(load) as running:
             lab.hold_steady(1.5)
-            before = given_up(lab)
+            before = counts(lab)
             begin_s = running.now_s()
-            with lab.inject(fault) as injected:
+            with lab.inject(fault) as injected, reading_texts(lab, texts) as kinds:
                 lab.hold(fault_s)
             end_s = running.now_s()
-            states = [
-                lab.runtime.wire_faults(act.victim).newest(act.fault.kind)
-                for act in injected.acts
-                if "proxy" in act.fault.needs
-            ]
-            lab.hold(later_s if states else later_s + SCRAPED_S)
-            engines, aborted = counts(lab), given_up(lab) - before
+            wire = [act for act in injected.acts if "proxy" in act.fault.needs]
+            states = [lab.runtime.wire_faults(act.victim).newest(act.fault.kind) for act in wire]
+            lab.hold(later_s if wire else later_s + SCRAPED_S)
+            again = {act.victim for act in injected.acts if act not in wire}
+            ended = since(before, counts(lab), started_again=again)
+            counted_s = running.now_s()
         samples = running.recent(0)
         whole = [one.tokens for one in samples if one.due_s < begin_s - 1 and one.outcome == "ok"]
         if not whole or set(whole) != {tokens}:
@@ -112,8 +126,10 @@ def watch(lab, record_property):
             tokens=tokens,
             met=int(sum(one.counters.get("met", 0) for one in states)),
             hit=int(sum(one.counters.get("hit", 0) for one in states)),
-            engines=engines,
-            aborted=aborted,
+            engines=by_engine(ended),
+            aborted=given_up(ended),
+            got=sum(one.outcome == "ok" and begin_s < one.end_s <= counted_s for one in samples),
+            text=Counter(one.result() for one in kinds if one.done() and not one.cancelled()),
         )
         note(record_property, seen)
         return seen
@@ -132,14 +148,84 @@ def renew(lab):
 
 
 def counts(lab):
-    """Requests that each engine ended, by its own counter."""
+    """Return the engines' own counters of ended requests, by engine and reason."""
     found = lab.prometheus.vector(ENDED, time.time(), may_be_empty=True)
-    return {dict(labels)["service"]: int(value) for labels, value in found.items()}
+    return {(dict(labels)["service"], dict(labels)["finished_reason"]): int(value) for labels, value in found.items()}
 
 
-def given_up(lab):
-    """Requests that the engines gave up, by their own counters."""
-    return int(sum(lab.prometheus.vector(ABORTED, time.time(), may_be_empty=True).values()))
+def since(before, after, *, started_again=()):
+    """Return the differences of counters, which begin anew with their engine."""
+    return {
+        (name, reason): value - (0 if name in started_again else before.get((name, reason), 0))
+        for (name, reason), value in after.items()
+    }
+
+
+def by_engine(ended):
+    """Return the whole answers of each engine."""
+    whole = Counter({name: 0 for name, _ in ended})
+    for (name, reason), value in ended.items():
+        whole[name] += value if reason in ("stop", "length") else 0
+    return dict(whole)
+
+
+def given_up(ended):
+    """Return the requests that the engines gave up."""
+    return sum(value for (_, reason), value in ended.items() if reason == "abort")
+
+
+@contextmanager
+def reading_texts(lab, number):
+    """Send requests in the block, two at a time, and return what their texts will be.
+
+    Those that have not begun at its end are not sent.
+    """
+    url = lab.runtime.url("gateway")
+    pool = ThreadPoolExecutor(2)
+    prompts = [f"text {index}" for index in range(number)]
+    kinds = [pool.submit(lambda prompt: kind(read_text(url, prompt), prompt), prompt) for prompt in prompts]
+    try:
+        yield kinds
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def read_text(url, prompt):
+    """Return the text of a streamed answer. An error ends it early."""
+    asked = {
+        "model": "smollm2",
+        "stream": True,
+        "max_tokens": TOKENS,
+        "messages": [{"role": "user", "content": prompt}],
+    }
+    client = http.client.HTTPConnection(url.removeprefix("http://"), timeout=5)
+    text = ""
+    try:
+        client.request("POST", "/v1/chat/completions", json.dumps(asked), {"Content-Type": "application/json"})
+        for line in client.getresponse():
+            event = line.removeprefix(b"data:").strip()
+            if event.startswith(b"{"):
+                for choice in json.loads(event).get("choices", ()):
+                    text += choice.get("delta", {}).get("content") or ""
+    except (OSError, ValueError, http.client.HTTPException):  # also an answer that breaks off
+        pass
+    finally:
+        client.close()
+    return text
+
+
+def kind(text, prompt):
+    """Return whether a text is whole, an early part of it, or has more.
+
+    Token i of the engines is the first six digits of a hash of the prompt and i.
+    """
+    tokens = [hashlib.sha256(f"{prompt}\x1f{index}".encode()).hexdigest()[:6] for index in range(TOKENS)]
+    got = text.split()
+    if got == tokens:
+        return "whole"
+    if got == tokens[: len(got)]:
+        return "part"
+    return "doubled" if any(got.count(one) > 1 for one in tokens) else "foreign"
 
 
 def note(record_property, seen):
@@ -161,12 +247,23 @@ def numbers(seen):
         "broken": seen.broken,
         "first_token_p95_s": round(slow[int(0.95 * (len(slow) - 1))], 2) if slow else None,
         "longest_s": round(max((one.end_s - one.due_s for one in seen.samples), default=0), 2),
-        "replicas after": len({one.replica for one in seen.later if one.outcome == "ok" and one.replica}),
+        "replicas after": seen.replicas_after,
         "aborted": seen.aborted,
         "met": seen.met,
         "hit": seen.hit,
+        "got": seen.got,
         **{f"ended by {name}": count for name, count in sorted(seen.engines.items())},
+        **({f"text {name}": seen.text[name] for name in TEXTS} if seen.text else {}),
     }
+
+
+def require_same_answers(got, engines):
+    """Raise Inconclusive unless clients got what the engines' counters show.
+
+    Prometheus reads these once a second, in which 8 answers end.
+    """
+    ended = sum(engines.values())
+    require_agreement(abs(got - ended) <= 10, f"clients got {got} whole answers, and the engines ended {ended}")
 
 
 def require_agreement(agrees, what):

@@ -7,6 +7,10 @@ from pytest_llmchaos import faults
 def test_returns(watch):
     seen = watch(faults.kill("model-1"), fault_s=5, later_s=9)
 
-    served = sum(one.outcome == "ok" for one in seen.later)
-    require_agreement(served > 0, "no client was served after the return")
-    assert seen.engines.get("model-1", 0) >= 1
+    ended = seen.engines.get("model-1", 0)
+    require_agreement(seen.replicas_after is not None, "no answer names its replica")
+    require_agreement(
+        (seen.replicas_after == 2) == (ended >= 1),
+        f"answers came from {seen.replicas_after} replicas, and model-1 ended {ended} after its return",
+    )
+    assert ended >= 1

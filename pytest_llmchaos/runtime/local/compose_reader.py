@@ -201,7 +201,7 @@ class Translator:
     def _text(self, text: str, folders: Mapping[str, str]) -> str:
         if folders:  # in one pass: a replacement may contain another container path
             inside = "|".join(re.escape(path) for path in sorted(folders, key=len, reverse=True))
-            text = re.sub(rf"(?<![\w./-])({inside})(?=/|$)", lambda found: folders[found[1]], text)
+            text = re.sub(rf"(?<![\w./-])({inside})(?=[/:]|$)", lambda found: folders[found[1]], text)
         return self._addresses.translate(text, self._services)
 
     def _health(self, name: str, probe: Probe | None) -> Health | None:
