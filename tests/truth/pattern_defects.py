@@ -162,4 +162,14 @@ PATTERNS: tuple[SubjectDefect, ...] = (
             'now_s - (self.breaker.closed_at_s or float("-inf"))',
         ),
     ),
+    _defect(
+        "keepalive",
+        "comments keep a connection alive after the first event only",
+        "test_late_answers_are_waited_for",
+        (
+            "client.py",
+            "        if left_s <= 0 and (self._ping is None or self._ping.done()):\n",
+            "        if self.started and left_s <= 0 and (self._ping is None or self._ping.done()):\n",
+        ),
+    ),
 )
