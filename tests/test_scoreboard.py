@@ -1,5 +1,6 @@
 """The scoreboard of examples/gateways: its verdicts, its page and its files."""
 
+import asyncio
 import hashlib
 import importlib.util
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 
 from pytest_llmchaos.errors import Inconclusive
 from pytest_llmchaos.runtime.local.own_compose import OwnCompose
@@ -266,6 +269,17 @@ def test_each_foreign_gateway_is_pinned_with_hashes(gateway):
     assert len(pinned) == 1
     assert pinned[0].removesuffix(" \\") in written
     assert any("--hash=sha256:" in line for line in lines)
+
+
+def test_an_engine_names_itself_in_each_response():
+    engine = load("named_engine", FOLDER / "engine.py")
+
+    async def header():
+        app = engine.named(lambda _engine: web.Application(), "model-2")(None)
+        async with TestClient(TestServer(app)) as client, client.get("/missing") as response:
+            return response.headers["x-engine"]
+
+    assert asyncio.run(header()) == "model-2"
 
 
 def sample(outcome="ok", tokens=16, replica="", **times):

@@ -8,19 +8,21 @@ import sys
 from lab_engine import __main__ as program
 from lab_engine import server
 
-NAME = sys.argv[1]
-unnamed = server.application
+
+def named(make, name):
+    """Return a maker of applications whose responses have the header `x-engine`."""
+
+    async def add(_request, response):
+        response.headers["x-engine"] = name
+
+    def application(engine):
+        app = make(engine)
+        app.on_response_prepare.append(add)
+        return app
+
+    return application
 
 
-def application(engine):
-    app = unnamed(engine)
-    app.on_response_prepare.append(name)
-    return app
-
-
-async def name(_request, response):
-    response.headers["x-engine"] = NAME
-
-
-server.application = application
-sys.exit(program.main())
+if __name__ == "__main__":
+    server.application = named(server.application, sys.argv[1])
+    sys.exit(program.main())
