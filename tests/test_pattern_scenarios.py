@@ -5,13 +5,16 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from lab_api.settings import Patterns
+from lab_api.affinity import Prefix
+from lab_api.settings import Affinity, Patterns
+from lab_engine.profiles import PROFILES
+from lab_engine.tokens import prompt_tokens
 from pytest_llmchaos.subject.lab import lab_subject
 
 if TYPE_CHECKING:
@@ -22,7 +25,6 @@ FILES = sorted((ROOT / "scenarios" / "patterns").glob("test_*.py"))
 SWITCHES = {one.name for one in fields(Patterns)}
 # No scenario shows them yet: they need longer overloads, other loads, or other faults.
 WITHOUT = {
-    "affinity",
     "cancel",
     "gap_deadline",
     "health_apart",
@@ -33,6 +35,12 @@ WITHOUT = {
 }
 # Their benefit is a count of answers of one kind, which has no interval.
 COUNTS = {"drain", "retry_after", "retry_budget", "strict"}
+
+
+@dataclass
+class Idle:
+    name: str
+    in_flight: int = 0
 
 
 def name_of(path: Path) -> str:
@@ -91,3 +99,23 @@ def test_the_load_fits_the_simulated_engine(path: Path) -> None:
 
     assert made.simulated_engine
     assert made.load.tokens_per_s <= lab_subject("sim").capacity_tokens_per_s
+
+
+def test_the_documents_of_affinity_fill_both_caches_evenly() -> None:
+    made = experiment_of(ROOT / "scenarios" / "patterns" / "test_affinity.py")
+    texts = (ROOT / "scenarios" / "patterns" / "documents.txt").read_text(encoding="utf-8").splitlines()
+    engine = made.arms["on"].environment["model-1"]
+    block_tokens = PROFILES["fast"].limits.block_tokens
+    needed = [prompt_tokens(text.encode()) / block_tokens for text in texts]
+    bounds = Affinity()
+    idle = [Idle("model-1"), Idle("model-2")]
+    homes = [
+        min(
+            idle,
+            key=Prefix.of([{"role": "user", "content": text}], chars=bounds.chars, factor=bounds.factor).order(idle),
+        ).name
+        for text in texts
+    ]
+
+    assert len(set(texts)) == len(texts) == 2 * homes.count("model-1")
+    assert sum(needed) / 2 < int(engine["LAB_KV_BLOCKS"]) <= sum(needed) * 2 / 3
