@@ -26,7 +26,6 @@ SWITCHES = {one.name for one in fields(Patterns)}
 # No scenario shows them yet: they need longer overloads, other loads, or other faults.
 WITHOUT = {
     "cancel",
-    "gap_deadline",
     "health_apart",
     "latency_ejection",
     "priority",
