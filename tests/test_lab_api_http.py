@@ -1,12 +1,18 @@
 """The gateway's HTTP face: bad input, keys, health."""
 
 import asyncio
+import gc
 import json
 from pathlib import Path
 
 import pytest
 import uvloop
 from support.lab_api_world import MODEL, World, ask, in_world, world
+from support.waiting import until_async
+
+from lab_api.connections import Connection
+from lab_api.exchange import Exchange
+from lab_api.upstream import Stream
 
 SERVICES = Path(__file__).parents[1] / "stack" / "services"
 GOOD_MESSAGES = [{"role": "user", "content": "x"}]
@@ -156,3 +162,21 @@ async def test_new_requests_are_refused_while_draining(it: World) -> None:
 
     assert (answer.status, answer.error["code"], answer.headers["Retry-After"]) == (503, "draining", "1")
     assert answer.headers["Connection"] == "close"
+
+
+@in_world(LAB_MIGRATION="on", LAB_HEDGING="on", LAB_AFFINITY="on")
+async def test_a_stream_leaves_nothing_to_the_garbage_collector(it: World) -> None:
+    """Its pauses would be late first tokens of other streams."""
+
+    def left() -> list[object]:
+        return [one for one in gc.get_objects() if type(one) in (Exchange, Stream, Connection)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            assert (await it.chat()).complete
+        it.gateway.upstream._connections.close()
+        await until_async(lambda: left() == [], "streams, requests and connections are freed")
+    finally:
+        gc.enable()

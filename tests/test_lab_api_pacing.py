@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+from collections import Counter
 
 import pytest
 from aiohttp import web
 from support.lab_api_world import DONE, World, chunk, in_world
 from support.virtual_time import run
 
-from lab_api.pacing import DOWN_S, LOOK_S, MAX_S, UP_S, Pace
+from lab_api.pacing import AT_ONCE, DOWN_S, LOOK_S, MAX_S, UP_S, Pace
 
 
 def _rests_s(*ratios: float, late_s: float = 0.0) -> list[float]:
@@ -50,6 +51,25 @@ def test_between_the_bounds_the_pace_stays() -> None:
 
 def test_a_late_timer_is_a_busy_loop_though_other_programs_have_the_core() -> None:
     assert _rests_s(0.1, late_s=0.02) == [UP_S]
+
+
+def test_streams_that_rested_are_read_a_few_in_each_turn_of_the_loop() -> None:
+    count = 3 * AT_ONCE + 1
+
+    async def story() -> None:
+        pace, turn = Pace(), 0
+        resumed: list[tuple[int, int]] = []
+        pace.rest_s = 0.001
+        for number in range(count):
+            pace.rest(lambda number=number: resumed.append((number, turn)))
+        while len(resumed) < count:
+            await asyncio.sleep(0)
+            turn += 1
+
+        assert [number for number, _ in resumed] == list(range(count))
+        assert max(Counter(turn for _, turn in resumed).values()) == AT_ONCE
+
+    asyncio.run(story())
 
 
 async def _pieces(it: World, words: list[str], *, every_s: float, rest_s: float) -> list[bytes]:

@@ -158,6 +158,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._rest(None)
         self._home.forget(self)
+        del self._parser  # it refers to this connection: a cycle
         # Without a length, the end of the connection is the end of the answer.
         ended_well = error is None and self._status and not self._framed
         self._end(End.COMPLETE if ended_well else End.LOST)

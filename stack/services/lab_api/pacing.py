@@ -7,12 +7,13 @@ instead of at each event. It loses nothing, and a human does not notice.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 LOOK_S = 0.025
 BUSY_RATIO, IDLE_RATIO = 0.65, 0.45  # of one core
 LATE_S = 0.004  # a timer so late shows a queue, even if other programs have the core
 UP_S, DOWN_S, MAX_S = 0.01, 0.0025, 0.03
+AT_ONCE = 8  # streams read in one turn of the loop, so that new requests do not wait for all
 
 
 class Pace:
@@ -50,8 +51,13 @@ class Pace:
 
     def _resume(self) -> None:
         resting, self._resting = self._resting, []
-        for resume in resting:
+        self._resume_some(resting)
+
+    def _resume_some(self, resting: Sequence[Callable[[], None]]) -> None:
+        for resume in resting[:AT_ONCE]:
             resume()
+        if left := resting[AT_ONCE:]:
+            asyncio.get_running_loop().call_soon(self._resume_some, left)
 
     def _look(self) -> None:
         now_s, used_s = self._clock(), self._cpu_clock()

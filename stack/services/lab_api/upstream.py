@@ -159,6 +159,10 @@ class Stream(_Answer):
         self._take = take
         self.connection.resume()
 
+    def detach(self) -> None:
+        """End `attach`: its reference is a cycle, whose garbage would cost pauses."""
+        self._take = None
+
     def held(self) -> bytes:
         """The events before `attach`, once."""
         events = bytes(self._held)
@@ -206,6 +210,7 @@ class Upstream:
         A complete stream's connection is used again. Any other is closed, which cancels
         the work upstream: replicas detect the disconnect.
         """
+        stream.detach()
         if stream.scanner.complete:
             stream.connection.release(_END_S)
         else:
