@@ -182,4 +182,37 @@ PATTERNS: tuple[SubjectDefect, ...] = (
             "hashlib.blake2b(name.encode(), digest_size=8)",
         ),
     ),
+    _defect(
+        "gap_deadline",
+        "a stream is checked for silence once, and not again",
+        "test_stalled_answers_are_finished_elsewhere",
+        (
+            "relay.py",
+            "        self._timer = asyncio.get_running_loop().call_later(max(left_s, 0.0) + 0.001, self._look)\n",
+            "        self._timer = None\n",
+        ),
+    ),
+    _defect(
+        "cancel",
+        "a client who leaves cancels a whole answer, and no stream",
+        "test_clients_who_stay_get_the_places_of_those_who_left",
+        (
+            "gateway.py",
+            (
+                "        if self.settings.patterns.cancel:\n"
+                "            return await self._chat(request, request_id)\n"
+                "        return await asyncio.shield(asyncio.create_task(self._chat(request, request_id)))\n"
+            ),
+            (
+                "        task = asyncio.create_task(self._chat(request, request_id))\n"
+                "        try:\n"
+                "            return await asyncio.shield(task)\n"
+                "        except asyncio.CancelledError:\n"
+                "            own = [one for one in self.board.exchanges if one.request_id == request_id]\n"
+                "            if self.settings.patterns.cancel and not any(one.streaming for one in own):\n"
+                "                task.cancel()\n"
+                "            raise\n"
+            ),
+        ),
+    ),
 )
