@@ -12,7 +12,7 @@ pytestmark = pytest.mark.llmchaos_wire("model-1")
 
 
 def test_late_first_token(watch):
-    seen = watch(faults.late_first_token("model-1", delay_s=4), later_s=4)
+    seen = watch(faults.late_first_token("model-1", delay_s=4), later_s=2)
 
     late = seen.offered - seen.begun_within(2)
     require_agreement(late <= seen.hit, f"{late} first tokens were late, and the agent held {seen.hit}")

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.llmchaos_wire("model-1")
 
 
 def test_stalled(watch):
-    seen = watch(faults.stall("model-1", after_tokens=3), fault_s=9)
+    seen = watch(faults.stall("model-1", after_tokens=3), fault_s=7.5)
 
     waiting = seen.offered - seen.ended_within(6)
     require_agreement(waiting <= seen.hit, f"{waiting} clients waited, and the agent stopped {seen.hit} streams")
