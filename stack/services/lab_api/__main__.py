@@ -22,6 +22,8 @@ from lab_common.signals import stop_event
 
 _END_S = 0.2  # for handlers that still run after the drain
 _CUT_S = 0.001  # without a drain. 0 would wait for them without limit
+# Between two garbage collections, which are pauses. Requests leave almost no garbage.
+_YOUNG_OBJECTS = 10_000
 
 
 async def serve(settings: Settings) -> None:
@@ -53,6 +55,7 @@ async def serve(settings: Settings) -> None:
         # These objects live as long as the process: no garbage collection.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_YOUNG_OBJECTS)
         await stop.wait()
         if settings.patterns.drain:
             await drain(gateway)
