@@ -194,7 +194,7 @@ PATTERNS: tuple[SubjectDefect, ...] = (
     ),
     _defect(
         "cancel",
-        "a client who leaves cancels a whole answer, and no stream",
+        "a client who leaves cancels a whole answer, and no stream that has begun",
         "test_clients_who_stay_get_the_places_of_those_who_left",
         (
             "gateway.py",
