@@ -193,6 +193,24 @@ def test_a_canary_is_about_the_text_of_an_answer_alone(right, status, body, valu
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("busy_is_bad", "status", "value"),
+    [(False, 503, None), (True, 503, 0.0), (True, 404, None), (True, 200, 1.0), (True, 500, 0.0)],
+)
+def test_a_503_is_no_evidence_unless_busy_is_bad(busy_is_bad, status, value):
+    async def answer(_):
+        return web.Response(status=status)
+
+    async def scenario():
+        async with served(answer) as (url, http):
+            address = {"api:8000": f"127.0.0.1:{url.rpartition(':')[2]}"}
+            signal = Signal(name="p", probe="http://{service}:8000/", fires_at="< 1", busy_is_bad=busy_is_bad)
+            reading = await Prober(http, "/health", address).reading(signal, "api")
+            assert (reading and reading.value) == value
+
+    asyncio.run(scenario())
+
+
 def test_a_probe_goes_to_the_address_of_its_service():
     given = Settings.from_env(
         {"LAB_PROJECT": "p", "LAB_REPAIRS": "api", "LAB_ADDRESSES": "api:8000=[::1]:21000,m:80=m:81"}

@@ -31,6 +31,17 @@ def test_the_shipped_rules_cover_every_service_of_the_lab() -> None:
     assert policy.replicas == ("model-1", "model-2")
 
 
+def test_the_rules_of_a_liveness_probe_trust_the_probe_alone() -> None:
+    policy = read_policy(SHIPPED.with_name("remediation.liveness.yaml"), ("api", "model-1", "model-2"))
+
+    assert {(service, rule.action) for rule in policy.rules for service in rule.services} == {
+        ("api", "restart"), ("model-1", "start"), ("model-2", "start"),
+    }  # fmt: skip
+    api = next(rule for rule in policy.rules if rule.action == "restart")
+    assert [policy.signals[one.signal].probe for one in api.signal] == ["http://{service}:8000/healthz"]
+    assert not api.unless
+
+
 def test_every_signal_in_the_shipped_rules_is_used() -> None:
     policy = read_policy(SHIPPED, ("api", "model-1", "model-2"))
 
@@ -107,6 +118,8 @@ def test_guards_of_a_rule_override_the_common_ones() -> None:
         ("query: up", "probe: 'http://elsewhere/'", "expected http://{service}:PORT/PATH, got 'http://elsewhere/'"),
         ("query: up", "query: up, post: {a: 1}", "signal scrape: expected post only for a probe"),
         ("query: up", "query: up, canary: true", "signal scrape: expected canary only for a probe"),
+        ("query: up", "query: up, busy_is_bad: true", "signal scrape: expected busy_is_bad only for a probe"),
+        ("query: up", "probe: 'http://{service}:1/', busy_is_bad: 1", "busy_is_bad: expected true or false, got 1"),
         ("query: up", "probe: 'http://{service}:1/', canary: true", "canary: expected true next to a post, which has"),
         ("query: up", "probe: 'http://{service}:1/', post: {a: 1}, canary: 1", "canary: expected true next to a post"),
         ("query: up", "probe: 'http://{service}:1/', only_while: x", "only_while: expected a signal, got 'x'"),

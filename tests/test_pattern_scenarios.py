@@ -25,14 +25,13 @@ FILES = sorted((ROOT / "scenarios" / "patterns").glob("test_*.py"))
 SWITCHES = {one.name for one in fields(Patterns)}
 # No scenario shows them yet: they need longer overloads, other loads, or other faults.
 WITHOUT = {
-    "health_apart",
     "latency_ejection",
     "priority",
     "queue",
     "shed",
 }
-# Their benefit is a count of answers of one kind, which has no interval.
-COUNTS = {"drain", "retry_after", "retry_budget", "strict"}
+# Their benefit is a count, of answers or of restarts, which has no interval.
+COUNTS = {"drain", "health_apart", "retry_after", "retry_budget", "strict"}
 
 
 @dataclass

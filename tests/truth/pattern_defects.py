@@ -215,4 +215,17 @@ PATTERNS: tuple[SubjectDefect, ...] = (
             ),
         ),
     ),
+    _defect(
+        "health_apart",
+        "a gateway whose replicas all refuse connections reports itself unhealthy",
+        "test_no_gateway_is_restarted_for_its_replicas",
+        (
+            "app.py",
+            "    if gateway.settings.patterns.health_apart or gateway.pool.ready:\n",
+            (
+                "    refused = all(replica.refuses for replica in gateway.pool.replicas)\n"
+                "    if (gateway.settings.patterns.health_apart and not refused) or gateway.pool.ready:\n"
+            ),
+        ),
+    ),
 )

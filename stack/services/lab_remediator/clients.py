@@ -130,8 +130,9 @@ class Prober:
         """1 for a good answer in time, 0 for silence or a failure, else None.
 
         None while no probe has ever reached the service (it may be unreachable from
-        here), and for answers about the request (4xx) or about load (503). A canary is
-        about the text of an answer alone, so it is None without one.
+        here), and for answers about the request (4xx) or about load (503, unless
+        `busy_is_bad`). A canary is about the text of an answer alone, so it is None
+        without one.
         """
         if signal.canary and not self._canary:
             return None
@@ -150,7 +151,8 @@ class Prober:
             status = 0
         if status:
             self._reached.add(url.authority)
-        if url.authority not in self._reached or 400 <= status < 500 or status == 503:
+        busy = status == 503 and not signal.busy_is_bad
+        if url.authority not in self._reached or 400 <= status < 500 or busy:
             return None
         if signal.canary:
             said = _said(body) if status == 200 else None

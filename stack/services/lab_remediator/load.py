@@ -159,17 +159,23 @@ def _signal(name: str, entry: object) -> Signal:
     for key in ("every_s", "timeout_s"):
         if not isinstance(raw.get(key, 1), (int, float)) or not 0.05 <= raw.get(key, 1) <= 60:
             raise RulesError(f"{where}, {key}: expected 0.05 to 60 seconds, got {raw[key]!r}")
-    if extra := sorted({"post", "only_while", "canary"} & set(raw)) if probe is None else []:
+    if extra := sorted({"post", "only_while", "canary", "busy_is_bad"} & set(raw)) if probe is None else []:
         raise RulesError(f"{where}: expected {', '.join(extra)} only for a probe")
     if "post" in raw:
         _mapping(raw["post"], f"{where}, post")
+    _check_flags(raw, where)
+    if query is not None:
+        raw["query"] = " ".join(query.split())
+    return Signal(name=name, fires_at=fires, **raw)
+
+
+def _check_flags(raw: Mapping[str, Any], where: str) -> None:
     if not isinstance(raw.get("canary", False), bool) or (raw.get("canary") and "post" not in raw):
         raise RulesError(
             f"{where}, canary: expected true next to a post, which has its question, got {raw['canary']!r}"
         )
-    if query is not None:
-        raw["query"] = " ".join(query.split())
-    return Signal(name=name, fires_at=fires, **raw)
+    if not isinstance(raw.get("busy_is_bad", False), bool):
+        raise RulesError(f"{where}, busy_is_bad: expected true or false, got {raw['busy_is_bad']!r}")
 
 
 def _condition(entry: object, where: str, signals: Mapping[str, Signal]) -> Condition:

@@ -32,7 +32,8 @@ class Signal:
     `by` is the label that names the service. None: one value stands for all services. A
     probe with `post` sends that body. With `only_while` it runs only while that signal
     fires for the service. With `canary` it is good only if the answer is the one of
-    LAB_CANARY, and absent if that is not set.
+    LAB_CANARY, and absent if that is not set. With `busy_is_bad` a 503 is bad, which is
+    absent otherwise.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Signal:
     post: Mapping[str, object] | None = None
     only_while: str | None = None
     canary: bool = False
+    busy_is_bad: bool = False
 
     @property
     def period_s(self) -> float:
