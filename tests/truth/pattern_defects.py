@@ -108,13 +108,14 @@ PATTERNS: tuple[SubjectDefect, ...] = (
     ),
     _defect(
         "drain",
-        "the drain waits for requests without a first token, and forgets the streams that have one",
+        "the drain waits for requests without a first token, and ends the streams that have one",
         "test_a_stopped_gateway_lets_its_streams_end",
         (
             "exchange.py",
             "            if not self.exchanges:\n",
             "            if all(one.phase is Phase.DECODE for one in self.exchanges):\n",
         ),
+        ("__main__.py", "    if not finished:\n", "    if gateway.board.exchanges:\n"),
     ),
     _defect(
         "retry_after",
