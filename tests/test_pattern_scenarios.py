@@ -25,7 +25,6 @@ FILES = sorted((ROOT / "scenarios" / "patterns").glob("test_*.py"))
 SWITCHES = {one.name for one in fields(Patterns)}
 # No scenario shows them yet: they need longer overloads, other loads, or other faults.
 WITHOUT = {
-    "latency_ejection",
     "priority",
     "queue",
     "shed",
