@@ -17,7 +17,7 @@ pytestmark = experiment(
     load=loads.open_loop(rate_rps=20, prompts="short-chat", max_tokens=64),
     fault=faults.together(faults.slow_load("model-1", load_s=2), faults.late_first_token("model-1", delay_s=0.3)),
     steady_s=4,
-    fault_s=8,
+    fault_s=10,
     settle_within_s=20,
     stable_s=2,
     remediator=False,
@@ -30,7 +30,7 @@ pytestmark = experiment(
 
 
 def test_a_cold_replica_gets_little_load(arms):
-    assert arms.during_fault.ttft_s.at(0.8).ratio.high <= 0.5
+    assert arms.during_fault.ttft_s.at(0.75).ratio.high <= 0.5
 
 
 def test_a_healthy_system_pays_nothing(arms):
