@@ -27,7 +27,6 @@ SWITCHES = {one.name for one in fields(Patterns)}
 WITHOUT = {
     "priority",
     "queue",
-    "shed",
 }
 # Their benefit is a count, of answers or of restarts, which has no interval.
 COUNTS = {"drain", "health_apart", "retry_after", "retry_budget", "strict"}

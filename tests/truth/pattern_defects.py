@@ -235,4 +235,11 @@ PATTERNS: tuple[SubjectDefect, ...] = (
         "test_a_late_replica_is_left_out",
         ("outliers.py", "if peer is not replica and peer.usable(now_s)", "if peer.usable(now_s)"),
     ),
+    _defect(
+        "shed",
+        "the prediction leaves out the waiting requests, and no wait ends before the queue's timeout",
+        "test_those_who_wait_are_answered_in_time",
+        ("shed.py", "(before + 1) * step_s / max", "step_s / max"),
+        ("pool.py", "self.forecast.patience_s(self._shedding.ttft_s)", "self._admission.queue_timeout_s"),
+    ),
 )
