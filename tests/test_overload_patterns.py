@@ -101,7 +101,7 @@ def goodput_ratio(experiment: Experiment, arm: str, slowdown: float) -> float:
 
 
 @pytest.mark.parametrize("slowdown", [1.0, 1.5])
-@pytest.mark.parametrize(("pattern", "at_least"), [("shed", 0.15)])
+@pytest.mark.parametrize(("pattern", "at_least"), [("queue", 0.15), ("shed", 0.15), ("priority", 0.7)])
 def test_the_effect_is_far_from_the_claim_on_a_quick_and_on_a_slow_machine(
     pattern: str, at_least: float, slowdown: float
 ) -> None:

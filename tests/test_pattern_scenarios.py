@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "scenarios" / "patterns").glob("test_*.py"))
 SWITCHES = {one.name for one in fields(Patterns)}
-# No scenario shows them yet: they need longer overloads, other loads, or other faults.
-WITHOUT = {
-    "priority",
-    "queue",
-}
 # Their benefit is a count, of answers or of restarts, which has no interval.
 COUNTS = {"drain", "health_apart", "retry_after", "retry_budget", "strict"}
 
@@ -53,7 +48,7 @@ def experiment_of(path: Path) -> Experiment:
 
 
 def test_each_pattern_has_a_scenario() -> None:
-    assert {name_of(path) for path in FILES} == SWITCHES - WITHOUT
+    assert {name_of(path) for path in FILES} == SWITCHES
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

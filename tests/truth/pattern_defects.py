@@ -242,4 +242,24 @@ PATTERNS: tuple[SubjectDefect, ...] = (
         ("shed.py", "(before + 1) * step_s / max", "step_s / max"),
         ("pool.py", "self.forecast.patience_s(self._shedding.ttft_s)", "self._admission.queue_timeout_s"),
     ),
+    _defect(
+        "queue",
+        "the bound of the queue counts the waiting requests of the lowest class alone",
+        "test_an_overload_leaves_answers_in_time",
+        (
+            "pool.py",
+            "len(self.queue) >= self._admission.queue_max:\n",
+            "self.queue.depth(Priority.LOW) >= self._admission.queue_max:\n",
+        ),
+    ),
+    _defect(
+        "priority",
+        "a free place is offered to the lowest class first",
+        "test_the_high_class_is_answered_in_time",
+        (
+            "queue.py",
+            "*(one for one in Priority if one not in owed)",
+            "*(one for one in reversed(Priority) if one not in owed)",
+        ),
+    ),
 )
