@@ -33,7 +33,7 @@ from pytest_llmchaos.errors import (
 from pytest_llmchaos.evidence.trial_record import PhaseBounds
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import Injection, RuntimeEvent, ServiceState
-from pytest_llmchaos.prometheus.queries import FiredAlert, Rule
+from pytest_llmchaos.prometheus.queries import FiredAlert, Rule, Target
 from pytest_llmchaos.stats.columns import columns_of
 from pytest_llmchaos.subject.lab_signals import Expected
 from pytest_llmchaos.trial import judge as judging
@@ -569,7 +569,7 @@ class TestLastPush:
         monkeypatch.setattr(judging, "time", clock)
         monkeypatch.setattr(judging, "await_scrapes", lambda _, since_unix_s: ("scraped since", since_unix_s))
 
-        def of(*answers, pushgateway="pushgateway"):
+        def of(*answers, pushgateway="pushgateway", scraped_unix_s=1009.0):
             def value(query, at_unix_s):
                 answer = answers[min(len(asked), len(answers) - 1)]
                 asked.append((query, at_unix_s))
@@ -577,8 +577,10 @@ class TestLastPush:
                     raise NoData("no series yet")
                 return answer
 
+            scraped = Target(job="p", service="p", url="", up=True, last_error="", last_scrape_unix_s=scraped_unix_s)
             lab = SimpleNamespace(
-                subject=SimpleNamespace(pushgateway=pushgateway), prometheus=SimpleNamespace(value=value)
+                subject=SimpleNamespace(pushgateway=pushgateway, scrape_jobs=()),
+                prometheus=SimpleNamespace(value=value, targets=lambda: (scraped,)),
             )
             load = SimpleNamespace(stop=lambda: SimpleNamespace(done=320))
             return judging.await_last_push(lab, load)
@@ -598,6 +600,10 @@ class TestLastPush:
             awaited(answer)
 
         assert len(awaited.asked) == 100
+
+    def test_the_last_push_that_prometheus_has_not_scraped_yet_is_no_loss(self, awaited):
+        with pytest.raises(StaleData, match="has not scraped p within 10 s of the load's end"):
+            awaited(300.0, scraped_unix_s=999.9)
 
     def test_the_last_push_counts_only_if_prometheus_still_has_it(self, awaited):
         with pytest.raises(NoData, match="has nothing of the clients' 320"):

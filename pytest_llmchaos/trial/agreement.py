@@ -175,21 +175,34 @@ def await_scrapes(lab: Lab, since_unix_s: float) -> float:
     """
     deadline = time.monotonic() + SCRAPED_DEADLINE_S
     while True:
-        jobs = lab.subject.scrape_jobs
-        late = [
-            target
-            for target in lab.prometheus.targets()
-            if target.last_scrape_unix_s < since_unix_s and (not jobs or target.job in jobs)
-        ]
-        if not late:
+        try:
+            require_scraped(lab, since_unix_s, SCRAPED_DEADLINE_S)
+        except StaleData:
+            if time.monotonic() > deadline:
+                raise
+        else:
             return time.time()
-        if time.monotonic() > deadline:
-            names = ", ".join(sorted({target.service or target.job for target in late}))
-            raise StaleData(
-                f"Prometheus has not scraped {names} within {SCRAPED_DEADLINE_S:g} s of the load's end, so their last "
-                "counts are unknown: scrape every second"
-            )
         time.sleep(0.1)
+
+
+def require_scraped(lab: Lab, since_unix_s: float, waited_s: float) -> None:
+    """Require a scrape of every target since then.
+
+    Raises:
+        StaleData: A target was not scraped within the seconds waited.
+    """
+    jobs = lab.subject.scrape_jobs
+    late = [
+        target
+        for target in lab.prometheus.targets()
+        if target.last_scrape_unix_s < since_unix_s and (not jobs or target.job in jobs)
+    ]
+    if late:
+        names = ", ".join(sorted({target.service or target.job for target in late}))
+        raise StaleData(
+            f"Prometheus has not scraped {names} within {waited_s:g} s of the load's end, so their last counts are "
+            "unknown: scrape every second"
+        )
 
 
 def require_coverage(lab: Lab, record: Record, injected: Injected) -> None:

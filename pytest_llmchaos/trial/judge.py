@@ -18,7 +18,7 @@ from pytest_llmchaos.model import CLIENT_REQUESTS
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import Part, Window, around, first_unknown_s, parts, unserved_s, windows
 from pytest_llmchaos.trial import silence, slo_verdict
-from pytest_llmchaos.trial.agreement import await_scrapes, require_counts, require_coverage
+from pytest_llmchaos.trial.agreement import await_scrapes, require_counts, require_coverage, require_scraped
 from pytest_llmchaos.trial.attribution import (
     SIGNAL_MISSING,
     actions_of,
@@ -356,6 +356,7 @@ def await_last_push(lab: Lab, load: RunningLoad) -> float:
         if seen == expected:
             return await_scrapes(lab, ended_unix_s)
         time.sleep(0.1)
+    require_scraped(lab, ended_unix_s, LAST_PUSH_DEADLINE_S)
     raise NoData(
         f"Prometheus has {seen} of the clients' {expected} answers {LAST_PUSH_DEADLINE_S:g} s after the load ended: "
         "is it, or the pushgateway, down?"

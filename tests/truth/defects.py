@@ -48,7 +48,8 @@ class SubjectDefect:
     `scenario` is a file of scenarios/ without its `test_`, such as `kill_model` or
     `patterns/retry`, and `only` an expression for pytest's -k. `caught_by` is a claim
     of that scenario (`test_...`) that must be refuted, alone among the selected ones,
-    or the class of the error that must end the trial (`NotSteady`).
+    or the class of the error that must end the trial (`NotSteady`), or several such as
+    `StaleData or PartialScrape`.
     """
 
     name: str
@@ -65,6 +66,11 @@ class SubjectDefect:
         """The scenario's file, from the root."""
         path = Path("scenarios", self.scenario)
         return str(path.with_name(f"test_{path.name}.py"))
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """The classes of errors, of which one must end the trial."""
+        return () if self.by_a_claim else tuple(self.caught_by.split(" or "))
 
     @property
     def by_a_claim(self) -> bool:

@@ -185,6 +185,6 @@ MONITORING: tuple[SubjectDefect, ...] = (
         SCRAPES,
         "  scrape_interval: 1s",
         "  scrape_interval: 15s",
-        caught_by="StaleData",
+        caught_by="StaleData or PartialScrape",  # by the time of the last scrape
     ),
 )

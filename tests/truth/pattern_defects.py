@@ -8,7 +8,13 @@ API = "stack/services/lab_api"
 
 
 def _defect(
-    pattern: str, what: str, caught_by: str, *changes: tuple[str, str, str], name: str = "", seed: int = 7
+    pattern: str,
+    what: str,
+    caught_by: str,
+    *changes: tuple[str, str, str],
+    name: str = "",
+    only: str = "",
+    seed: int = 7,
 ) -> SubjectDefect:
     """A defect of a pattern. Each change is (file, old text, new text)."""
     return SubjectDefect(
@@ -18,6 +24,7 @@ def _defect(
         patches=tuple(Patch(file=f"{API}/{file}", old=old, new=new) for file, old, new in changes),
         scenario=f"patterns/{pattern}",
         caught_by=caught_by,
+        only=only,
         seed=seed,
     )
 
@@ -182,6 +189,7 @@ PATTERNS: tuple[SubjectDefect, ...] = (
             "hashlib.blake2b(name.encode(), key=self.digest, digest_size=8)",
             "hashlib.blake2b(name.encode(), digest_size=8)",
         ),
+        only="documents_stay",  # it costs a healthy system too, because the caches need no fault
     ),
     _defect(
         "gap_deadline",

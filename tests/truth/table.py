@@ -43,7 +43,7 @@ def page() -> str:
     lines += ["## Defects of the service, and the scenario that catches each\n\n"]
     lines += ["| part | defect | scenario | caught by |\n|---|---|---|---|\n"]
     for defect in SUBJECT_DEFECTS:
-        by = f"`{defect.caught_by}`" if defect.by_a_claim else f"error `{defect.caught_by}`"
+        by = f"`{defect.caught_by}`" if defect.by_a_claim else f"error `{'` or `'.join(defect.errors)}`"
         lines.append(f"| {defect.part} | {defect.what} | `{defect.scenario}` | {by} |\n")
     lines += ["\n## Defects of the instrument, and the test that catches each\n\n| defect | caught by |\n|---|---|\n"]
     for broken in INSTRUMENT_DEFECTS:
