@@ -15,8 +15,8 @@ ENGINES = {"model-1": ENGINE, "model-2": ENGINE}
 pytestmark = experiment(
     load=loads.open_loop(rate_rps=16, prompts="documents.txt", max_tokens=8),
     fault=faults.none(),
-    steady_s=4,
-    fault_s=8,
+    steady_s=8,  # the first arm begins with empty caches
+    fault_s=6,
     stable_s=2,
     remediator=False,
     simulated_engine=True,
@@ -28,7 +28,7 @@ pytestmark = experiment(
 
 
 def test_documents_stay_in_the_cache(arms):
-    assert arms.whole.ttft_s.at(0.8).ratio.high <= 0.5
+    assert arms.during_fault.ttft_s.at(0.8).ratio.high <= 0.5
 
 
 def test_a_healthy_system_pays_nothing(arms):

@@ -13,7 +13,7 @@ pytestmark = experiment(
     ),
     fault=faults.overload(times=1.05, max_tokens=128),
     steady_s=4,
-    fault_s=8,
+    fault_s=6,
     settle_within_s=20,
     stable_s=2,
     remediator=False,
