@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import runpy
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from support import virtual_time
+from support.pattern_scenarios import experiment_of
 
 from lab_api.outcomes import GatewayError, Outcome
 from lab_api.pool import Pool
@@ -25,15 +24,9 @@ if TYPE_CHECKING:
 
     Client = Callable[[], Coroutine[None, None, Any]]
 
-FOLDER = Path(__file__).parents[1] / "scenarios" / "patterns"
 REPLICAS = "model-1=http://model-1:8080,model-2=http://model-2:8080"
 SPEED = EngineSettings.from_env({}).profile.speed
 FIRST_TOKEN_S = SPEED.frontend_s + 1.5 * SPEED.step_s
-
-
-def experiment_of(pattern: str) -> Experiment:
-    mark = runpy.run_path(str(FOLDER / f"test_{pattern}.py"))["pytestmark"]
-    return cast("Experiment", mark.kwargs["experiment"])
 
 
 def goodput_ratio(experiment: Experiment, arm: str, slowdown: float) -> float:

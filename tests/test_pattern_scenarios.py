@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from support.pattern_scenarios import FOLDER, experiment_of
 
 from lab_api.affinity import Prefix
 from lab_api.settings import Affinity, Patterns
@@ -17,11 +16,7 @@ from lab_engine.profiles import PROFILES
 from lab_engine.tokens import prompt_tokens
 from pytest_llmchaos.subject.lab import lab_subject
 
-if TYPE_CHECKING:
-    from pytest_llmchaos.plan.experiment import Experiment
-
-ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "scenarios" / "patterns").glob("test_*.py"))
+FILES = sorted(FOLDER.glob("test_*.py"))
 SWITCHES = {one.name for one in fields(Patterns)}
 # Their benefit is a count, of answers or of restarts, which has no interval.
 COUNTS = {"drain", "health_apart", "retry_after", "retry_budget", "strict"}
@@ -37,23 +32,13 @@ def name_of(path: Path) -> str:
     return path.stem.removeprefix("test_")
 
 
-def experiment_of(path: Path) -> Experiment:
-    spec = importlib.util.spec_from_file_location(f"pattern_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found: Experiment = module.pytestmark.kwargs["experiment"]
-    return found
-
-
 def test_each_pattern_has_a_scenario() -> None:
     assert {name_of(path) for path in FILES} == SWITCHES
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_arms_differ_in_one_switch(path: Path) -> None:
-    arms = experiment_of(path).arms
+    arms = experiment_of(name_of(path)).arms
     on, off = (dict(arms[name].environment.get("api", {})) for name in ("on", "off"))
     switch = f"LAB_{name_of(path).upper()}"
     default = getattr(Patterns(), name_of(path))
@@ -85,15 +70,15 @@ def test_each_states_what_its_pattern_does_not_help_against(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_the_load_fits_the_simulated_engine(path: Path) -> None:
-    made = experiment_of(path)
+    made = experiment_of(name_of(path))
 
     assert made.simulated_engine
     assert made.load.tokens_per_s <= lab_subject("sim").capacity_tokens_per_s
 
 
 def test_the_documents_of_affinity_fill_both_caches_evenly() -> None:
-    made = experiment_of(ROOT / "scenarios" / "patterns" / "test_affinity.py")
-    texts = (ROOT / "scenarios" / "patterns" / "documents.txt").read_text(encoding="utf-8").splitlines()
+    made = experiment_of("affinity")
+    texts = (FOLDER / "documents.txt").read_text(encoding="utf-8").splitlines()
     engine = made.arms["on"].environment["model-1"]
     block_tokens = PROFILES["fast"].limits.block_tokens
     needed = [prompt_tokens(text.encode()) / block_tokens for text in texts]

@@ -186,6 +186,10 @@ def test_known_reports_are_seen_not_seen_or_unknown():
     doubled = "**seen** with `enable_mid_stream_fallback_continuation: true`"
     assert f"| text that is doubled after an error in mid-stream | not seen | {doubled} |" in page
 
+    left = board_of.render(board(results=results, arms=[(continuation, result(), result(NOT_RUN))]))
+    unknown = "not seen, `enable_mid_stream_fallback_continuation: true` not run"
+    assert f"| text that is doubled after an error in mid-stream | not seen | {unknown} |" in left
+
 
 @pytest.fixture
 def runs(monkeypatch):

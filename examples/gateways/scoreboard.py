@@ -450,7 +450,7 @@ def render(board: Board) -> str:
         "",
         "Set it: did behaviour change? Each row compares two runs of one scenario by two numbers, one of each witness. A",
         "change is a difference of more than a third, and of more than two requests or 0.3 s. Both witnesses have to",
-        "see it. What is not as expected is in bold.",
+        f"see it. What is not as expected is in bold. No run starts after {BUDGET_S / 60:.0f} minutes: what is left is not run.",
         "",
         *_switches(board),
         "",
@@ -526,7 +526,8 @@ def _is_doubled(board: Board, gateway: str) -> str:
     runs += [(one.shown, after) for one, _, after in board.arms if one.gateway == gateway and one.scenario in names]
     good = [result for _, result in runs if result.numbers]
     doubled = [f" with `{shown}`" if shown else "" for shown, result in runs if _doubled(result)]
-    return f"**seen**{doubled[0]}" if doubled else "not seen" if good else NOT_RUN if not runs else NOTHING
+    left = "".join(f", `{shown}` {NOT_RUN}" for shown, result in runs if shown and result.verdict == NOT_RUN)
+    return f"**seen**{doubled[0]}" if doubled else f"not seen{left}" if good else NOT_RUN if not runs else NOTHING
 
 
 REPORTS: Mapping[str, Callable[[Board, str], str]] = {
