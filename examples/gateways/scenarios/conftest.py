@@ -101,9 +101,9 @@ def watch(lab, record_property):
     """Inject a fault into a load, and return what its witnesses saw."""
     renew(lab)
 
-    def watched(fault, *, load=LOAD, tokens=TOKENS, fault_s=3.0, later_s=1.0, texts=0):
+    def watched(fault, *, load=LOAD, tokens=TOKENS, steady_s=1.0, fault_s=3.0, later_s=1.0, texts=0):
         with lab.load(load) as running:
-            lab.hold_steady(1.5)
+            lab.hold_steady(steady_s)
             before = counts(lab)
             begin_s = running.now_s()
             with lab.inject(fault) as injected, reading_texts(lab, texts) as kinds:
@@ -116,7 +116,7 @@ def watch(lab, record_property):
             ended = since(before, counts(lab), started_again=again)
             counted_s = running.now_s()
         samples = running.recent(0)
-        whole = [one.tokens for one in samples if one.due_s < begin_s - 1 and one.outcome == "ok"]
+        whole = [one.tokens for one in samples if one.end_s < begin_s and one.outcome == "ok"]
         if not whole or set(whole) != {tokens}:
             raise Inconclusive(f"whole answers must have {tokens} tokens before the fault, got {sorted(set(whole))}")
         seen = Seen(

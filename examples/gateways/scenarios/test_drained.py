@@ -6,7 +6,7 @@ from pytest_llmchaos import faults, loads
 
 def test_drained(watch):
     load = loads.open_loop(rate_rps=4, max_tokens=64)
-    seen = watch(faults.stop("gateway", grace_s=5), load=load, tokens=64, fault_s=3, later_s=1)
+    seen = watch(faults.stop("gateway", grace_s=5), load=load, tokens=64, steady_s=1.5)
 
     require_agreement(
         seen.broken <= seen.aborted,
