@@ -2,12 +2,14 @@
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvloop
 from aiohttp import web
 from support import virtual_time
 from support.lab_api_world import DONE, World, answers, ask, chunk, good, hangs, in_world, sends, whole
@@ -472,6 +474,33 @@ def test_a_race_that_is_cancelled_with_a_hedges_first_token_on_its_way_releases_
         assert race.released == [stream]
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_first_token_that_a_late_loop_has_not_read_yet_needs_no_hedge(run: Callable[..., None]) -> None:
+    async def story() -> None:
+        race, loop = _Race(), asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        attempts = []
+
+        async def send(lease: Lease) -> bytes:
+            attempts.append(lease.replica.name)
+            return await loop.sock_recv(ours, 1)
+
+        with ours, theirs:
+            lease = await race.pool.acquire()
+            task = asyncio.ensure_future(race.hedger.race(lease, Exchange(request_id="x"), send))
+            await until_async(lambda: attempts == ["a"], "the first attempt runs")
+            theirs.send(b"x")
+            late_s = time.monotonic() + 0.01  # beyond the hedge's delay of 1 ms
+            while time.monotonic() < late_s:
+                pass
+
+            assert await task == b"x"
+        assert attempts == ["a"]
+
+    run(story())
 
 
 def test_only_a_hedge_has_a_task_of_its_own() -> None:

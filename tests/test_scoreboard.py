@@ -11,8 +11,29 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import scoreboard
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from scoreboard_cases import (
+    CHANGED,
+    DISAGREE,
+    GATEWAYS,
+    HELD,
+    NOT_RUN,
+    NOTHING,
+    REFUTED,
+    SCENARIOS,
+    SWITCHES,
+    UNCHANGED,
+    UNSEEN,
+    WORDS,
+    Board,
+    Result,
+    differs,
+    results_of,
+    seen_change,
+)
+from scoreboard_page import render
 
 from pytest_llmchaos.errors import Inconclusive
 from pytest_llmchaos.runtime.local.own_compose import OwnCompose
@@ -30,11 +51,8 @@ def load(name, file):
     return module
 
 
-board_of = load("scoreboard", FOLDER / "scoreboard.py")
-Result, HELD, REFUTED, NOTHING = board_of.Result, board_of.HELD, board_of.REFUTED, board_of.NOTHING
-NOT_RUN, UNSEEN, CHANGED, UNCHANGED = board_of.NOT_RUN, board_of.UNSEEN, board_of.CHANGED, board_of.UNCHANGED
-SMG = board_of.GATEWAYS[0]
-NAMES = [one.name for one in board_of.GATEWAYS]
+SMG = GATEWAYS[0]
+NAMES = [one.name for one in GATEWAYS]
 
 JUNIT = """<testsuites><testsuite>
 <testcase name="test_truncated"><properties>
@@ -52,12 +70,12 @@ def result(verdict=HELD, **numbers):
 
 
 def switch(**changes):
-    made = next(one for one in board_of.SWITCHES if one.gateway == "smg" and one.scenario == "storm")
+    made = next(one for one in SWITCHES if one.gateway == "smg" and one.scenario == "storm")
     return replace(made, **changes)
 
 
 def board(**changes):
-    made = board_of.Board(
+    made = Board(
         versions=dict.fromkeys(NAMES, "1.0"),
         results={name: {"truncated": result(passed_as_whole=0, hit=9)} for name in NAMES},
         arms=[],
@@ -70,7 +88,7 @@ def board(**changes):
 
 
 def test_verdicts_are_those_of_pytest():
-    found = board_of.results_of(JUNIT)
+    found = results_of(JUNIT)
 
     assert {name: one.verdict for name, one in found.items()} == {
         "truncated": REFUTED,
@@ -101,15 +119,15 @@ def test_verdicts_are_those_of_pytest():
     ],
 )
 def test_a_change_is_more_than_two_runs_differ_by(name, before, after, expected):
-    assert board_of.differs(name, before, after) is expected
-    assert board_of.differs(name, after, before) is expected
+    assert differs(name, before, after) is expected
+    assert differs(name, after, before) is expected
 
 
 @pytest.mark.parametrize(
     ("before", "after", "expected"),
     [
         (result(longest_s=3.5, met=90), result(longest_s=0.2, met=24), CHANGED),
-        (result(longest_s=3.5, met=90), result(longest_s=3.4, met=24), board_of.DISAGREE),
+        (result(longest_s=3.5, met=90), result(longest_s=3.4, met=24), DISAGREE),
         (result(longest_s=3.5, met=90), result(longest_s=3.4, met=88), UNCHANGED),
         (result(longest_s=3.5, met=90), result(NOTHING), NOTHING),
         (result(longest_s=3.5, met=90), result(NOT_RUN), NOT_RUN),
@@ -119,7 +137,7 @@ def test_a_change_is_more_than_two_runs_differ_by(name, before, after, expected)
     ],
 )
 def test_both_witnesses_have_to_see_a_change(before, after, expected):
-    assert board_of.seen_change(switch(), before, after) == expected
+    assert seen_change(switch(), before, after) == expected
 
 
 def test_the_page_has_a_row_for_each_scenario_and_a_column_for_each_gateway():
@@ -127,7 +145,7 @@ def test_the_page_has_a_row_for_each_scenario_and_a_column_for_each_gateway():
         "smg": {"truncated": result(REFUTED, passed_as_whole=17, hit=17), "storm": Result(verdict=NOTHING, reason="a | b")},
         "lab": {"truncated": result(passed_as_whole=0, hit=9), "returns": result(**{"replicas after": None, "ended by model-1": 4})},
     }  # fmt: skip
-    page = board_of.render(board(results=results))
+    page = render(board(results=results))
 
     assert "- **smg**, 1.0: `smg launch --host 0.0.0.0 --port 8000 --prometheus-host" in page
     assert "${" not in page
@@ -141,13 +159,13 @@ def test_the_page_has_a_row_for_each_scenario_and_a_column_for_each_gateway():
     assert "| `storm` | proves nothing | not run |" in page
     assert "| held: replicas after cannot be seen, ended by model-1 4 |" in page
     assert "- `storm`, smg: a \\| b" in page
-    assert all(f"| `{one.name}` | {one.statement} |" in page for one in board_of.SCENARIOS)
+    assert all(f"| `{one.name}` | {one.statement} |" in page for one in SCENARIOS)
 
 
 def test_doubled_text_is_on_the_page_even_if_its_length_is_right():
     bad = result(REFUTED, passed_as_whole=0, hit=9, doubled=0, **{"text doubled": 4, "text whole": 4})
     long = result(REFUTED, passed_as_whole=0, hit=9, doubled=2)
-    page = board_of.render(board(results={"smg": {"inband_error": bad}, "lab": {"inband_error": long}}))
+    page = render(board(results={"smg": {"inband_error": bad}, "lab": {"inband_error": long}}))
 
     assert "**refuted**: 4 answers with text doubled, passed as whole 0 of 40, hit 9" in page
     assert "**refuted**: 2 answers too long, passed as whole 0" in page
@@ -160,7 +178,7 @@ def test_the_page_shows_both_arms_of_a_switch():
         (switch(shown="--x"), same, result(longest_s=3.5, met=90, doubled=3)),
         (switch(shown="--z"), same, Result(verdict=NOT_RUN)),
     ]
-    page = board_of.render(board(arms=arms))
+    page = render(board(arms=arms))
 
     assert "| longest: 3.5 → 0.2 s | met: 90 → 24 | changed |" in page
     assert "| longest: 3.5 → 3.5 s, 3 answers too long | met: 90 → 90 | **no change** |" in page
@@ -168,15 +186,15 @@ def test_the_page_shows_both_arms_of_a_switch():
 
 
 def test_known_reports_are_seen_not_seen_or_unknown():
-    window = next(one for one in board_of.SWITCHES if "--cb-window" in one.shown and one.gateway == "smg")
-    continuation = next(one for one in board_of.SWITCHES if "continuation" in one.shown)
+    window = next(one for one in SWITCHES if "--cb-window" in one.shown and one.gateway == "smg")
+    continuation = next(one for one in SWITCHES if "continuation" in one.shown)
     bad = result(**{"text doubled": 4})
     results = {
         "smg": {"truncated": result(REFUTED), "returns": result(), "cut": result(passed_as_whole=0)},
         "litellm": {"truncated": result(), "inband_error": result(passed_as_whole=0), "returns": result(NOTHING)},
     }
     same = result(failed=5, met=5)
-    page = board_of.render(board(results=results, arms=[(window, same, same), (continuation, result(), bad)]))
+    page = render(board(results=results, arms=[(window, same, same), (continuation, result(), bad)]))
 
     assert "| a breaker window without effect | **seen** | no such switch |" in page
     assert "| a replica that is not tried again within 10 s of its return | not seen | proves nothing |" in page
@@ -184,7 +202,7 @@ def test_known_reports_are_seen_not_seen_or_unknown():
     doubled = "**seen** with `enable_mid_stream_fallback_continuation: true`"
     assert f"| text that is doubled after an error in mid-stream | not seen | {doubled} |" in page
 
-    left = board_of.render(board(results=results, arms=[(continuation, result(), result(NOT_RUN))]))
+    left = render(board(results=results, arms=[(continuation, result(), result(NOT_RUN))]))
     unknown = "not seen, `enable_mid_stream_fallback_continuation: true` not run"
     assert f"| text that is doubled after an error in mid-stream | not seen | {unknown} |" in left
 
@@ -198,14 +216,14 @@ def runs(monkeypatch):
         made.append((tuple(names), dict(settings)))
         return returned.pop(0) if returned else {name: result() for name in names}
 
-    monkeypatch.setattr(board_of, "run", run)
+    monkeypatch.setattr(scoreboard, "run", run)
     return made, returned
 
 
 def test_scenarios_with_the_same_settings_share_one_start(runs):
     made, _ = runs
     known = {}
-    board_of.perform(
+    scoreboard.perform(
         SMG, [("storm", {}), ("storm", {"A": "1"}), ("errors", {}), ("storm", {})], known, float("inf"), "x"
     )
 
@@ -217,7 +235,7 @@ def test_what_proves_nothing_or_has_no_result_is_repeated_once(runs):
     made, returned = runs
     returned += [{"storm": result(NOTHING), "reset": result()}, {"storm": result(), "errors": result(NOTHING)}]
     known = {}
-    board_of.perform(SMG, [("storm", {}), ("reset", {}), ("errors", {})], known, float("inf"), "x")
+    scoreboard.perform(SMG, [("storm", {}), ("reset", {}), ("errors", {})], known, float("inf"), "x")
 
     assert made == [(("storm", "reset", "errors"), {}), (("storm", "errors"), {})]
     assert {name: one.verdict for (name, _), one in known.items()} == {"storm": HELD, "reset": HELD, "errors": NOTHING}
@@ -225,7 +243,7 @@ def test_what_proves_nothing_or_has_no_result_is_repeated_once(runs):
 
 def test_what_the_budget_leaves_no_time_for_is_not_run(runs):
     made, _ = runs
-    found = board_of.measure([board_of.GATEWAYS[-1]], 0, "x")
+    found = scoreboard.measure([GATEWAYS[-1]], 0, "x")
 
     assert made == []
     assert found.results == {"lab": {}}
@@ -235,10 +253,10 @@ def test_what_the_budget_leaves_no_time_for_is_not_run(runs):
 def test_scenarios_and_switches_name_files_that_exist():
     files = {file.stem.removeprefix("test_") for file in (FOLDER / "scenarios").glob("test_*.py")}
 
-    arms = [arm for one in board_of.SWITCHES for arm in one.arms]
-    assert files == {one.name for one in board_of.SCENARIOS} | {scenario for scenario, _ in arms}
-    assert {name for one in board_of.SCENARIOS for name in (one.clients, one.upstream)} <= set(board_of.WORDS)
-    assert {one.gateway for one in board_of.SWITCHES} == set(NAMES)
+    arms = [arm for one in SWITCHES for arm in one.arms]
+    assert files == {one.name for one in SCENARIOS} | {scenario for scenario, _ in arms}
+    assert {name for one in SCENARIOS for name in (one.clients, one.upstream)} <= set(WORDS)
+    assert {one.gateway for one in SWITCHES} == set(NAMES)
     for _, settings in arms:
         config = settings.get("GATEWAY_CONFIG")
         assert config is None or Path(config).is_file()
@@ -262,7 +280,7 @@ def test_each_gateway_is_a_stack_that_runs_as_processes(name):
     assert examined.targets == ("gateway", "model-1", "model-2")
 
 
-@pytest.mark.parametrize("gateway", [one for one in board_of.GATEWAYS if one.package])
+@pytest.mark.parametrize("gateway", [one for one in GATEWAYS if one.package])
 def test_each_foreign_gateway_is_pinned_with_hashes(gateway):
     lines = (FOLDER / f"{gateway.name}.lock").read_text().splitlines()
     pinned = [line for line in lines if line.startswith(f"{gateway.package}==")]

@@ -12,7 +12,7 @@ pytestmark = experiment(
     load=loads.open_loop(rate_rps=24, prompts="short-chat", max_tokens=16, idle_timeout_s=0.5),
     fault=faults.late_first_token(["model-1", "model-2"], delay_s=0.9),
     steady_s=4,
-    fault_s=8,
+    fault_s=4,
     settle_within_s=20,
     stable_s=2,
     remediator=False,

@@ -16,7 +16,7 @@ pytestmark = experiment(
     load=loads.open_loop(rate_rps=20, prompts="short-chat", max_tokens=32),
     fault=faults.late_first_token("model-1", delay_s=0.3),
     steady_s=4,
-    fault_s=8,
+    fault_s=6,
     settle_within_s=20,
     stable_s=2,
     remediator=False,

@@ -12,7 +12,7 @@ pytestmark = experiment(
     load=loads.open_loop(rate_rps=24, prompts="short-chat", max_tokens=16),
     fault=faults.flaky("model-1", status=503, share=0.3),
     steady_s=4,
-    fault_s=8,
+    fault_s=6,
     settle_within_s=20,
     stable_s=2,
     remediator=False,

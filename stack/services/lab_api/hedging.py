@@ -17,6 +17,7 @@ from lab_api.upstream import Stream
 Send = Callable[[Lease], Awaitable[Stream]]
 _WINDOW = 256  # requests
 _ENOUGH = 20  # requests: two are above the quantile 0.9
+_TURN_S = 0.001  # enough for the loop to read once what has come
 
 
 class FirstTokenTimes:
@@ -137,17 +138,20 @@ class _Race:
         self._first = asyncio.timeout(None)  # expires when the hedge decides the race
         self._first_runs = True
         self._hedge: _Hedge | None = None
+        self._timer: asyncio.Handle | None = None
 
     async def won(self, delay_s: float | None) -> Stream:
         """The first of the streams. The delay of the hedge is None if it is unknown."""
-        timer = None if delay_s is None else asyncio.get_running_loop().call_later(delay_s, self._start)
+        if delay_s is not None:
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._read)
         result = Hedged.CANCELLED
         try:
             stream, result = await self._winner()
             return stream
         finally:
-            if timer is not None:
-                timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None  # it refers to this race
             if (hedge := self._hedge) is not None:
                 if hedge.error is not None:
                     result = Hedged.FAILED
@@ -167,6 +171,14 @@ class _Race:
         finally:
             self._first_runs = False
         return await hedge.task, Hedged.WON
+
+    def _read(self) -> None:
+        """Let the loop read what has come. A late loop is no late replica."""
+        self._timer = asyncio.get_running_loop().call_later(_TURN_S, self._wake)
+
+    def _wake(self) -> None:
+        """Let the request's task go on first, if its first token has been read."""
+        self._timer = asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:
         self._hedge = self._hedger.start(self._lease, self._exchange, self._send)
