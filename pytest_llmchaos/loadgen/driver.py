@@ -80,6 +80,8 @@ class Driver:
         self._readiness: Readiness | None = None
         self._no_more_pushes = Event()
         self._sent = self._shed = 0
+        self._stopped_s: float | None = None
+        self._ended: Literal["stopped", "schedule_end"] = "stopped"
         # Read before the load reports its start, or a parent could die unnoticed.
         self.parent_pid = os.getppid()
 
@@ -112,8 +114,20 @@ class Driver:
         write_json(self._directory / own("started.json", self._worker), started)
 
     def wait(self) -> None:
-        """Wait until the last request was sent."""
+        """Wait until the last request was sent, or `stop`."""
         self._greenlets[0].join()
+
+    @property
+    def is_stopped(self) -> bool:
+        """True after `stop`."""
+        return self._stopped_s is not None
+
+    def stop(self) -> None:
+        """Send no further request. Later calls do nothing."""
+        if self._stopped_s is None and self._greenlets:
+            self._stopped_s = self._now_s()
+            self._ended = "schedule_end" if self._greenlets[0].dead else "stopped"
+            self._greenlets[0].kill()
 
     def finish(self) -> None:
         """Stop arrivals, wait for open requests and write the summary."""
@@ -121,9 +135,8 @@ class Driver:
             return
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
-        ended: Literal["stopped", "schedule_end"] = "schedule_end" if self._greenlets[0].dead else "stopped"
-        stopped_s = self._now_s()
-        self._greenlets[0].kill()
+        self.stop()
+        stopped_s = self._stopped_s or 0.0
         self._drain()
         gevent.killall([greenlet for _, greenlet in self._inflight.values()], timeout=1.0)
         # An aborted push could arrive after the last one, with older counts.
@@ -145,7 +158,7 @@ class Driver:
         summary = {
             **{name: status[name] for name in kept},
             "seconds": stopped_s,
-            "ended": ended,
+            "ended": self._ended,
             "generator_cpu": self._cpu.on_the_whole(),
         }
         write_json(self._directory / own("summary.json", self._worker), summary)

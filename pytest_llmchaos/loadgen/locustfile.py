@@ -90,7 +90,22 @@ class Alone:
             driver.prepare()
             driver.begin(time.monotonic() + LEAD_S)
             driver.wait()
+            if driver.is_stopped:  # Locust is already ending
+                return
         gevent.spawn(self._environment.runner.quit)
+
+    def interrupt(self) -> None:
+        """Send no further request, then end Locust.
+
+        Locust looks at its stack first, for some 50 ms in which a request that becomes
+        due would be sent late.
+        """
+        self.stopping()
+        self._environment.runner.quit()
+
+    def stopping(self, **_: Any) -> None:
+        if self._driver is not None:
+            self._driver.stop()
 
     def quitting(self, **_: Any) -> None:
         if self._driver is not None:
@@ -161,14 +176,16 @@ class Clients(User):
 
 
 def prepare(environment: Any, **_: Any) -> None:
-    # The default, an exception, would hit the running greenlet, such as a client.
-    gevent.signal_handler(signal.SIGINT, environment.runner.quit)
     directory = Path(os.environ[plans.DIRECTORY_VARIABLE])
     if isinstance(environment.runner, MasterRunner):
+        gevent.signal_handler(signal.SIGINT, environment.runner.quit)
         Master(environment, directory)
         return
     environment.process_exit_code = 0
     environment.llmchaos = Alone(environment, directory)
+    # The default, an exception, would hit the running greenlet, such as a client.
+    gevent.signal_handler(signal.SIGINT, environment.llmchaos.interrupt)
+    environment.events.test_stopping.add_listener(environment.llmchaos.stopping)
     environment.events.quitting.add_listener(environment.llmchaos.quitting)
 
 

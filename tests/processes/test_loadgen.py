@@ -425,6 +425,26 @@ def test_stopping_gives_up_open_requests_and_records_them(tmp_path):
     assert 10 <= summary.offered < 1000
 
 
+def test_a_request_that_becomes_due_while_locust_stops_is_not_sent_late(tmp_path, monkeypatch):
+    """Locust looks at its stack when it stops. Here that takes half a second."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import inspect, time\n"
+        "sleep, stack = time.sleep, inspect.stack\n"
+        "inspect.stack = lambda *given: (sleep(0.5), stack(*given))[1]\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Server() as server:
+        process = LoadProcess(plan(server, ["ok"] * 500), tmp_path / "load")
+        process.start()
+        until(lambda: process.status().done >= 10, "ten answers", DEADLINE_S)
+        summary = process.stop()
+
+    samples = samples_file.read(tmp_path / "load" / "samples.jsonl")
+    assert summary.ended == "stopped"
+    assert max(one.sent_s - one.due_s for one in samples) < 0.25
+    assert summary.achieved_ratio > 0.9
+
+
 def test_a_stop_interrupts_no_request(tmp_path):
     """As an exception it would hit the greenlet that runs, such as a client."""
     with Server() as server:
