@@ -17,7 +17,6 @@ from lab_api.upstream import Stream
 Send = Callable[[Lease], Awaitable[Stream]]
 _WINDOW = 256  # requests
 _ENOUGH = 20  # requests: two are above the quantile 0.9
-_TURN_S = 0.001  # enough for the loop to read once what has come
 
 
 class FirstTokenTimes:
@@ -143,7 +142,7 @@ class _Race:
     async def won(self, delay_s: float | None) -> Stream:
         """The first of the streams. The delay of the hedge is None if it is unknown."""
         if delay_s is not None:
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self._read)
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._wait_a_turn)
         result = Hedged.CANCELLED
         try:
             stream, result = await self._winner()
@@ -172,12 +171,8 @@ class _Race:
             self._first_runs = False
         return await hedge.task, Hedged.WON
 
-    def _read(self) -> None:
-        """Let the loop read what has come. A late loop is no late replica."""
-        self._timer = asyncio.get_running_loop().call_later(_TURN_S, self._wake)
-
-    def _wake(self) -> None:
-        """Let the request's task go on first, if its first token has been read."""
+    def _wait_a_turn(self) -> None:
+        """Let the request go on if its first token has come while the loop was late."""
         self._timer = asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:
