@@ -139,10 +139,10 @@ bench: setup ## measure the figures of README and docs on this machine
 scoreboard: $(VENV)/.ready ## run foreign gateways and ours through the same faults, write docs/scoreboard.md; ONLY=smg prints one
 	$(RUN)/python examples/gateways/scoreboard.py $(ONLY:%=--only %) $(INSTALLED:%=--installed %)
 
-patterns: setup ## measure what each pattern of the gateway is worth, and write docs/patterns.md
+patterns: $(VENV)/.ready ## measure what each pattern of the gateway is worth, and write docs/patterns.md
 	@status=0; $(RUN)/python -m pytest scenarios/patterns --chaos-runtime=local --chaos-backend=sim --chaos-seed=42 \
 		--chaos-report=build/patterns $(PYTEST_ARGS) || status=$$?; \
-	$(RUN)/python docs/generate_patterns.py build/patterns/latest/run.json; exit $$status
+	$(if $(PYTEST_ARGS),,$(RUN)/python docs/generate_patterns.py build/patterns/latest/run.json;) exit $$status
 
 generate: $(VENV)/.ready ## write rules, dashboards, triggers and tables from stack/slo.yaml; docs/reference/ from the code
 	$(RUN)/llmchaos generate

@@ -5,14 +5,17 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import uvloop
 from aiohttp import web
+from support import virtual_time
 from support.lab_api_world import DONE, World, ask, chunk, sends, world
 from support.waiting import until_async
 
+from lab_api import relay
 from lab_api.client import ClientStream
 
 SMALL_BYTES = 4096  # a socket's buffers. They hold less than an answer
@@ -86,6 +89,27 @@ class SmallClientStream(ClientStream):
     async def drain(self) -> None:
         self.waiting.set()
         await super().drain()
+
+
+def test_a_stream_whose_client_reads_slowly_is_seldom_looked_at() -> None:
+    class Counted(relay._Splice):
+        looks = 0
+
+        def _look(self) -> None:
+            Counted.looks += 1
+            super()._look()
+
+    async def story() -> None:
+        nothing: Any = SimpleNamespace(scanner=None, last_event_s=0.0, sent_s=0.0)
+        splice = Counted(nothing, nothing, nothing, nothing, gap_s=0.05, unread_s=5)
+        splice._full = True
+        splice._touched_s = 0.0  # its replica has been silent for longer than the gap
+        splice._look()
+        await asyncio.sleep(1)
+
+    virtual_time.run(story())
+
+    assert 10 <= Counted.looks <= 25
 
 
 def test_without_cancel_a_client_who_leaves_with_unread_tokens_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

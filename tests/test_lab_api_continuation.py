@@ -235,9 +235,19 @@ def test_an_invalid_usage_is_left_alone(usage: dict[str, Any]) -> None:
 
 
 def test_an_echo_of_the_partial_answer_is_not_doubled() -> None:
-    rewriter = Rewriter(read(ROLE + A + B))
+    begun = "one two three four "
+    rewriter = Rewriter(read(ROLE + b"".join(said({"content": f"{word} "}) for word in begun.split())))
 
-    assert text_of(rewriter(ROLE + said({"content": "abc"}) + said({"content": "ab"}))) == "cab"
+    assert text_of(rewriter(ROLE + said({"content": f"{begun}five "}) + said({"content": begun}))) == f"five {begun}"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "first"), [(("a", "a"), "aab"), (("ha ",) * 3, "ha ha ha ha "), (("\n",) * 8, "\n" * 8)]
+)
+def test_a_short_beginning_that_comes_again_may_be_a_repetition(tokens: tuple[str, ...], first: str) -> None:
+    rewriter = Rewriter(read(ROLE + b"".join(said({"content": token}) for token in tokens)))
+    with pytest.raises(NotContinuableError, match="an echo or a repetition"):
+        rewriter(said({"content": first}))
 
 
 def test_a_repeated_token_is_no_echo() -> None:

@@ -194,6 +194,20 @@ async def test_an_attempt_that_fails_while_the_other_runs_is_no_failure_of_the_r
     assert await it.metric("llmlab_retry_budget_ratio") == 1
 
 
+@in_world(replicas=3, **ON, LAB_MIGRATION="on")
+async def test_a_hedge_that_failed_counts_for_the_attempts_of_a_migration(it: World) -> None:
+    await _learn(it)
+    it.models[1].behaviour = answers(500)
+    it.models[0].behaviour = _once(
+        lambda: it.replica(1).failures[Outcome.UPSTREAM_5XX] == 1, sends(chunk("a"), then="reset")
+    )
+    it.replica(0).turn, it.replica(1).turn = -2, -1
+
+    assert (await it.chat()).error["code"] == "truncated"
+    assert await it.metric("llmlab_migrations_total", outcome="denied") == 1
+    assert it.models[2].asked == []
+
+
 @in_world(**ON)
 async def test_a_hedge_that_fails_leaves_the_first_attempt_alone(it: World) -> None:
     await _learn(it)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 from support import virtual_time
+from support.lab_api_world import World, answers, in_world
 
 from lab_api.outcomes import GatewayError, Outcome
 from lab_api.pool import Lease, Pool
@@ -46,6 +47,17 @@ def test_a_header_that_names_no_class_is_refused() -> None:
     assert error.value.status == 400
 
 
+@in_world(LAB_RETRY_BURST="1", LAB_RETRY_RATIO="0.2")
+async def test_a_request_without_a_place_earns_no_retry(it: World) -> None:
+    it.models[0].behaviour = answers(500)
+    assert (await it.chat()).complete
+    assert await it.metric("llmlab_retry_budget_ratio") == 0
+    for _ in range(5):
+        assert (await it.chat(headers={"x-llmlab-priority": "urgent"})).status == 400
+
+    assert await it.metric("llmlab_retry_budget_ratio") == 0
+
+
 # --- the order of the queue
 
 
@@ -57,9 +69,9 @@ def _in_queue(story) -> None:
 
 
 def _add(queue: Queue[None], priority: Priority, count: int = 1, *, first: bool = False) -> list[Waiter[None]]:
-    waiters: list[Waiter[None]] = [Waiter((), priority) for _ in range(count)]
+    waiters: list[Waiter[None]] = [Waiter((), priority, is_admitted=first) for _ in range(count)]
     for waiter in waiters:
-        queue.add(waiter, first=first)
+        queue.add(waiter)
     return waiters
 
 
@@ -91,19 +103,61 @@ def test_each_lower_class_gets_its_tenth_of_the_places() -> None:
     _in_queue(story)
 
 
-def test_a_class_saves_no_places_while_it_is_empty() -> None:
+def test_a_class_that_was_served_saves_no_places_while_it_is_empty() -> None:
     def story(queue: Queue[None]) -> None:
         _add(queue, HIGH, 100)
-        (left,) = _add(queue, LOW)
-        for _ in range(9):
+        _add(queue, LOW)
+        for _ in range(19):
             queue.served(next(queue.in_turn()))
-        queue.remove(left)
-        queue.remove(left)
+        assert queue.depth(LOW) == 0
         _add(queue, LOW, 5)
-        for _ in range(2):
+        for _ in range(9):
             queue.served(next(queue.in_turn()))
 
         assert queue.depth(LOW) == 5
+
+    _in_queue(story)
+
+
+def test_a_waiter_who_is_alone_in_its_class_and_leaves_in_time_does_not_starve() -> None:
+    """It waits for 9 places each time, and every tenth is its class'."""
+
+    def story(queue: Queue[None]) -> None:
+        _add(queue, HIGH, 1000)
+        served = 0
+        for _ in range(50):
+            (low,) = _add(queue, LOW)
+            for _ in range(9):
+                queue.served(next(queue.in_turn()))
+            served += queue.depth(LOW) == 0
+            queue.remove(low)
+            queue.remove(low)
+
+        assert served >= 25
+        assert queue.depth(LOW) == 0
+
+    _in_queue(story)
+
+
+def test_a_class_has_its_share_of_a_small_queue_too() -> None:
+    def story(queue: Queue[None]) -> None:
+        *_, youngest = _add(queue, HIGH, 8)
+
+        assert queue.to_drop_for(LOW, 8) is youngest
+        assert queue.to_drop_for(LOW, 4) is None, "a tenth of 4 is no whole place"
+
+    _in_queue(story)
+
+
+def test_those_who_were_admitted_before_keep_their_order_and_are_never_dropped() -> None:
+    def story(queue: Queue[None]) -> None:
+        (new,) = _add(queue, LOW)
+        retries = _add(queue, LOW, 3, first=True)
+
+        assert list(queue.in_turn()) == [*retries, new]
+        assert queue.to_drop_for(HIGH, 4) is new
+        queue.remove(new)
+        assert queue.to_drop_for(HIGH, 3) is None
 
     _in_queue(story)
 
@@ -227,6 +281,41 @@ def test_one_who_is_dropped_for_a_higher_class_is_refused_as_for_a_full_queue() 
 
         assert error.value.outcome is Outcome.REJECTED_QUEUE_FULL
         assert pool.queue_depth == 0
+
+    virtual_time.run(story())
+
+
+def test_a_retry_is_not_dropped_for_a_higher_class() -> None:
+    async def story() -> None:
+        pool = _pool(patterns=Patterns(), concurrency=1, queue_max=1)
+        held = await _all_taken(pool, 2)
+        retry = asyncio.ensure_future(pool.acquire(excluding=[held[1].replica.name], retry=True, priority=LOW))
+        await asyncio.sleep(0)
+        with pytest.raises(GatewayError) as error:
+            await pool.acquire(priority=HIGH)
+        for lease in held:
+            lease.end(Outcome.OK)
+
+        assert error.value.outcome is Outcome.REJECTED_QUEUE_FULL
+        assert (await retry).replica is held[0].replica
+
+    virtual_time.run(story())
+
+
+@pytest.mark.parametrize("patterns", [Patterns(), Patterns(shed=True)])
+def test_a_free_place_that_no_waiter_accepts_is_taken(patterns: Patterns) -> None:
+    async def story() -> None:
+        pool = _pool(patterns=patterns, concurrency=1, queue_max=1)
+        first, second = await _all_taken(pool, 2)
+        await asyncio.sleep(4)
+        free = second.replica.name
+        second.end(Outcome.OK)
+        retry = asyncio.ensure_future(pool.acquire(excluding=[free], retry=True))
+        await asyncio.sleep(0)
+
+        assert (await pool.acquire()).replica.name == free
+        first.end(Outcome.OK)
+        await retry
 
     virtual_time.run(story())
 

@@ -26,6 +26,7 @@ def effect(measure: str, *, is_ratio: bool = False, **values: float | None) -> d
 def run_of(*claims: tuple[str, str, list[dict[str, object]]], scenario: str = "retry", arm: str | None = "on") -> Any:
     listed = [{"nodeid": f"x.py::{name}", "outcome": outcome, "effects": found} for name, outcome, found in claims]
     trial = {"scenario": scenario, "arm": arm, "fault": "flaky model-1", "environment": None, "claims": listed}
+    trial |= {"undo": [{"fault": "flaky", "victim": "model-1", "strength": {"share": 0.3}}]}
     other = trial | {"arm": arm and "off", "environment": {"api": {"LAB_RETRY": "off"}}}
     return {"trials": [trial, other], "environment": {"commit": "abc", "cores": 2}, "seed": 42, "runtime": "local"}
 
@@ -42,12 +43,29 @@ def test_an_effect_and_the_cost_of_health_are_one_row() -> None:
     page = page_of(run_of(("test_a", "passed", [effect("during_fault.availability")]), ("test_b", "passed", [healthy])))
 
     assert (
-        "| [retry](#retry) | flaky model-1 | availability: +20 points (+15 points to +25 points), 100 % instead of 80 % "
+        "| [retry](#retry) | flaky(share=0.3) on model-1 | availability: +20 points (+15 points to +25 points), 100 % instead of 80 % "
         "| +0.1 ms (at most +2 ms) |"
     ) in page
     assert "2 of 2 claims held" in page
     assert "- **off**: `LAB_RETRY=off`" in page
     assert "It does not help" in page
+
+
+def test_a_fault_of_two_services_is_named_once_and_one_without_an_undo_by_its_label() -> None:
+    run = run_of(("test_a", "passed", []))
+    run["trials"][0]["undo"] += [
+        {"fault": "flaky", "victim": "model-2", "strength": {"share": 0.3}},
+        {"fault": "kill", "victim": "api"},
+    ]
+    assert "| flaky(share=0.3) on model-1 and model-2<br>kill on api |" in page_of(run)
+    run["trials"][0]["undo"] = []
+    assert "| flaky model-1 |" in page_of(run)
+
+
+def test_an_effect_after_the_fault_is_named_so() -> None:
+    page = page_of(run_of(("test_a", "passed", [effect("after_fault.availability")])))
+
+    assert "| after the fault, availability: +20 points" in page
 
 
 def test_variables_of_the_replicas_name_them_once() -> None:

@@ -57,7 +57,7 @@ NAMES = [one.name for one in GATEWAYS]
 JUNIT = """<testsuites><testsuite>
 <testcase name="test_truncated"><properties>
 <property name="offered" value="40"/><property name="clients" value="23 ok, 17 truncated"/>
-<property name="numbers" value='{"passed_as_whole": 17, "hit": 17, "ok": 23}'/></properties>
+<property name="numbers" value='{"ended_early": 17, "hit": 17, "ok": 23}'/></properties>
 <failure message="AssertionError: assert 17 == 0&#10; + where"/></testcase>
 <testcase name="test_storm"><error message='failed on setup with "LoadNotHeld: the load ran   late"'/></testcase>
 <testcase name="test_reset"><skipped message="needs proxy"/></testcase>
@@ -77,7 +77,7 @@ def switch(**changes):
 def board(**changes):
     made = Board(
         versions=dict.fromkeys(NAMES, "1.0"),
-        results={name: {"truncated": result(passed_as_whole=0, hit=9)} for name in NAMES},
+        results={name: {"truncated": result(ended_early=0, hit=9)} for name in NAMES},
         arms=[],
         machine="2 cores",
         took_s=780,
@@ -96,7 +96,7 @@ def test_verdicts_are_those_of_pytest():
         "reset": NOTHING,
         "errors": HELD,
     }
-    assert found["truncated"].numbers == {"passed_as_whole": 17, "hit": 17, "ok": 23}
+    assert found["truncated"].numbers == {"ended_early": 17, "hit": 17, "ok": 23}
     assert found["truncated"].offered == 40
     assert found["truncated"].reason == "AssertionError: assert 17 == 0"
     assert found["storm"].reason == "LoadNotHeld: the load ran late"
@@ -142,8 +142,8 @@ def test_both_witnesses_have_to_see_a_change(before, after, expected):
 
 def test_the_page_has_a_row_for_each_scenario_and_a_column_for_each_gateway():
     results = {
-        "smg": {"truncated": result(REFUTED, passed_as_whole=17, hit=17), "storm": Result(verdict=NOTHING, reason="a | b")},
-        "lab": {"truncated": result(passed_as_whole=0, hit=9), "returns": result(**{"replicas after": None, "ended by model-1": 4})},
+        "smg": {"truncated": result(REFUTED, ended_early=17, hit=17), "storm": Result(verdict=NOTHING, reason="a | b")},
+        "lab": {"truncated": result(ended_early=0, hit=9), "returns": result(**{"replicas after": None, "ended by model-1": 4})},
     }  # fmt: skip
     page = render(board(results=results))
 
@@ -153,9 +153,7 @@ def test_the_page_has_a_row_for_each_scenario_and_a_column_for_each_gateway():
     assert "This run had no time for them." in page
     assert "Measured on 2026-01-02, commit `abc1234`, 2 cores, in 13 minutes." in page
     assert "| scenario | smg | this project's lab |" in page
-    assert (
-        "| `truncated` | **refuted**: passed as whole 17 of 40, hit 17 | held: passed as whole 0 of 40, hit 9 |"
-    ) in page
+    assert ("| `truncated` | **refuted**: ended early 17 of 40, hit 17 | held: ended early 0 of 40, hit 9 |") in page
     assert "| `storm` | proves nothing | not run |" in page
     assert "| held: replicas after cannot be seen, ended by model-1 4 |" in page
     assert "- `storm`, smg: a \\| b" in page
@@ -163,12 +161,12 @@ def test_the_page_has_a_row_for_each_scenario_and_a_column_for_each_gateway():
 
 
 def test_doubled_text_is_on_the_page_even_if_its_length_is_right():
-    bad = result(REFUTED, passed_as_whole=0, hit=9, doubled=0, **{"text doubled": 4, "text whole": 4})
-    long = result(REFUTED, passed_as_whole=0, hit=9, doubled=2)
+    bad = result(REFUTED, ended_early=0, hit=9, doubled=0, **{"text doubled": 4, "text whole": 4})
+    long = result(REFUTED, ended_early=0, hit=9, doubled=2)
     page = render(board(results={"smg": {"inband_error": bad}, "lab": {"inband_error": long}}))
 
-    assert "**refuted**: 4 answers with text doubled, passed as whole 0 of 40, hit 9" in page
-    assert "**refuted**: 2 answers too long, passed as whole 0" in page
+    assert "**refuted**: 4 answers with text doubled, ended early 0 of 40, hit 9" in page
+    assert "**refuted**: 2 answers too long, ended early 0" in page
 
 
 def test_the_page_shows_both_arms_of_a_switch():
@@ -190,15 +188,15 @@ def test_known_reports_are_seen_not_seen_or_unknown():
     continuation = next(one for one in SWITCHES if "continuation" in one.shown)
     bad = result(**{"text doubled": 4})
     results = {
-        "smg": {"truncated": result(REFUTED), "returns": result(), "cut": result(passed_as_whole=0)},
-        "litellm": {"truncated": result(), "inband_error": result(passed_as_whole=0), "returns": result(NOTHING)},
+        "smg": {"truncated": result(REFUTED), "returns": result(), "inband_error": result(ended_early=0)},
+        "litellm": {"truncated": result(), "inband_error": result(ended_early=0), "returns": result(NOTHING)},
     }
     same = result(failed=5, met=5)
     page = render(board(results=results, arms=[(window, same, same), (continuation, result(), bad)]))
 
     assert "| a breaker window without effect | **seen** | no such switch |" in page
     assert "| a replica that is not tried again within 10 s of its return | not seen | proves nothing |" in page
-    assert "| a truncated stream that is passed on as a complete one | **seen** | not seen |" in page
+    assert "| a truncated stream that is passed on without an error | **seen** | not seen |" in page
     doubled = "**seen** with `enable_mid_stream_fallback_continuation: true`"
     assert f"| text that is doubled after an error in mid-stream | not seen | {doubled} |" in page
 
@@ -327,7 +325,7 @@ def seen(*samples, open_=(), later=()):
 def test_an_answer_that_ends_early_without_an_error_was_passed_on_as_whole():
     found, _ = seen(sample(), sample("truncated", 3), sample("ok", 7), sample("inband_error", 3), sample("cut", 3))
 
-    assert found.passed_as_whole == 2
+    assert found.ended_early == 2
     assert found.ok == 1
     assert found.offered == 5
 

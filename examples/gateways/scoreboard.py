@@ -43,7 +43,7 @@ LONGEST_RUN_S = 6 * 60  # of one gateway with one set of settings
 def install(gateway: Gateway, into: Path) -> str:
     """Create the gateway's environment unless it is there, and return its version."""
     if not gateway.package:
-        return "this commit"
+        return gateway.version
     folder, lock = into / gateway.name, HERE / f"{gateway.name}.lock"
     python, stamp = folder / "bin" / "python", folder / "lock"
     if not stamp.is_file() or stamp.read_bytes() != lock.read_bytes():

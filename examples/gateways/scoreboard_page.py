@@ -38,7 +38,7 @@ def render(board: Board) -> str:
         "<!-- `make scoreboard` writes this page. -->",
         "",
         "Each gateway stands in front of the same two simulated engines, as processes of the [local",
-        "runtime](local.md#your-own-stack). In each scenario it meets one load, one fault and one statement, which held or was",
+        "runtime](local.md#your-own-stack). In each scenario it meets one load, at most one fault and one statement, which held or was",
         "refuted. The run proves nothing, for example, if the clients' samples and a second witness disagree. That witness is",
         "the [fault agent](faults.md#break-the-wire)'s counters, or the engines' own.",
         "",
@@ -51,7 +51,9 @@ def render(board: Board) -> str:
         "",
         "## Scenarios",
         "",
-        "After the verdict: what clients saw, then what the second witness counted.",
+        "After the verdict: what clients saw, then what the second witness counted. A fault lasts 3 s (`stalled` 7.5 s, `silent`",
+        "6 s, `returns` and `errors_slowly` 5 s). Its end lets go what it held, so a time near that is the fault's length and no",
+        "deadline of the gateway. Each bound is a choice of this project, in the scenario's file.",
         "",
         f"| scenario | {' | '.join(one.title for one in gateways)} |",
         f"|---|{'---|' * len(gateways)}",
@@ -64,23 +66,26 @@ def render(board: Board) -> str:
         *_open_ends(board, gateways),
         "## Switches",
         "",
-        "Set it: did behaviour change? Each row compares two runs of one scenario by two numbers, one of each witness. A",
-        "change is a difference of more than a third, and of more than two requests or 0.3 s. Both witnesses have to",
-        f"see it. What is not as expected is in bold. No run starts after {BUDGET_S / 60:.0f} minutes: what is left is not run.",
+        "Set it: did behaviour change? Each row compares two runs of one scenario by two numbers, one of each witness. The",
+        "switch is added to what it is compared with. A change is a difference of more than a third, and of more than two",
+        "requests or 0.3 s. Of replicas every difference counts. Both witnesses have to see it: what one of them alone saw",
+        "shows nothing about the switch. What is not as expected is in bold.",
+        f"No run starts after {BUDGET_S / 60:.0f} minutes: what is left is not run.",
         "",
         *_switches(board),
         "",
         "`errors_slowly` gets two errors a second from one replica.",
         "",
+        "`enable_mid_stream_fallback_continuation` comes with `supports_assistant_prefill: true`, which it needs.",
         "LiteLLM continues an answer with the text so far as the last message, of role `assistant` and with `prefix`. The",
         "engines here need `continue_final_message`, as vLLM does, and begin the answer again without it. LiteLLM also counts",
         "the text so far with a tokenizer of its own, for which a token of these engines is five, so the rest is too short.",
         "",
-        "## Known reports",
+        "## Behaviours that surprise",
         "",
-        "What users of gateways have reported, and whether this run saw it.",
+        "Four of them, from the rows above, with default settings unless a cell names one.",
         "",
-        f"| report | {' | '.join(one.title for one in gateways)} |",
+        f"| behaviour | {' | '.join(one.title for one in gateways)} |",
         f"|---|{'---|' * len(gateways)}",
         *(
             f"| {text} | {' | '.join(seen_in(board, one.name) for one in gateways)} |"
@@ -97,8 +102,9 @@ def render(board: Board) -> str:
         "GATEWAY_OPTIONS='--disable-retries' PATH=$PATH:../../../build/scoreboard/smg/bin pytest -k storm",
         "```",
         "",
-        "The settings of vllm-router are in `GATEWAY_OPTIONS` too. LiteLLM's are files: `GATEWAY_CONFIG=no-retries.yaml`, with",
-        "the whole path of one in its folder. The lab's are its variables, such as `LAB_RETRY=off`.",
+        "pytest is that of this project's environment. The settings of vllm-router are in `GATEWAY_OPTIONS` too. LiteLLM's are",
+        "files: in its folder, `GATEWAY_CONFIG=$PWD/no-retries.yaml`. The lab's are the variables that its `compose.yaml` names,",
+        "such as `LAB_RETRY=off`.",
         "",
     ]
     return "\n".join(lines)
@@ -136,9 +142,9 @@ def _without_effect(option: str) -> Callable[[Board, str], str]:
 
 def _is_doubled(board: Board, gateway: str) -> str:
     """Return whether any answer had text twice, and with which setting."""
-    names = ("inband_error", "cut")
-    runs = [("", board.results[gateway][name]) for name in names if name in board.results[gateway]]
-    runs += [(one.shown, after) for one, _, after in board.arms if one.gateway == gateway and one.scenario in names]
+    name = "inband_error"
+    runs = [("", board.results[gateway][name])] if name in board.results[gateway] else []
+    runs += [(one.shown, after) for one, _, after in board.arms if one.gateway == gateway and one.scenario == name]
     good = [result for _, result in runs if result.numbers]
     doubled = [f" with `{shown}`" if shown else "" for shown, result in runs if _doubled(result)]
     left = "".join(f", `{shown}` {NOT_RUN}" for shown, result in runs if shown and result.verdict == NOT_RUN)
@@ -148,7 +154,7 @@ def _is_doubled(board: Board, gateway: str) -> str:
 REPORTS: Mapping[str, Callable[[Board, str], str]] = {
     "a breaker window without effect": _without_effect("--cb-window-duration-secs"),
     "a replica that is not tried again within 10 s of its return": _refuted("returns"),
-    "a truncated stream that is passed on as a complete one": _refuted("truncated"),
+    "a truncated stream that is passed on without an error": _refuted("truncated"),
     "text that is doubled after an error in mid-stream": _is_doubled,
 }
 

@@ -12,7 +12,7 @@ pytestmark = experiment(
     load=loads.open_loop(rate_rps=80, prompts="short-chat", max_tokens=8),
     fault=faults.late_first_token(["model-1", "model-2"], delay_s=1, share=0.04),
     steady_s=4,
-    fault_s=12,
+    fault_s=16,
     settle_within_s=20,
     stable_s=2,
     remediator=False,

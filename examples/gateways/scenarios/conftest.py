@@ -60,7 +60,7 @@ class Seen:
         return sum(one.outcome == "ok" and one.tokens == self.tokens for one in self.samples)
 
     @property
-    def passed_as_whole(self):
+    def ended_early(self):
         """Answers that ended early without an error that a client could see."""
         return sum(
             one.outcome == "truncated" or (one.outcome == "ok" and one.tokens < self.tokens) for one in self.samples
@@ -241,7 +241,7 @@ def numbers(seen):
         "offered": seen.offered,
         "ok": seen.ok,
         "failed": seen.offered - seen.ok,
-        "passed_as_whole": seen.passed_as_whole,
+        "ended_early": seen.ended_early,
         "doubled": seen.doubled,
         "open": len(seen.open),
         "broken": seen.broken,

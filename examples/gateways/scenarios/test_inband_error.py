@@ -12,8 +12,8 @@ def test_inband_error(watch):
     seen = watch(faults.inband_error("model-1", after_tokens=3), texts=8)
 
     require_agreement(
-        seen.passed_as_whole + seen.doubled + seen.text["doubled"] <= seen.hit, f"{seen}, and the agent hit {seen.hit}"
+        seen.ended_early + seen.doubled + seen.text["doubled"] <= seen.hit, f"{seen}, and the agent hit {seen.hit}"
     )
-    assert seen.passed_as_whole == 0
+    assert seen.ended_early == 0
     assert seen.doubled == 0
     assert seen.text["doubled"] + seen.text["foreign"] == 0

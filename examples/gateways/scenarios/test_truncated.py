@@ -1,4 +1,4 @@
-"""A stream that ends too early looks whole to no client."""
+"""A stream that ends too early reaches its client with an error."""
 
 import pytest
 
@@ -11,5 +11,5 @@ pytestmark = pytest.mark.llmchaos_wire("model-1")
 def test_truncated(watch):
     seen = watch(faults.truncate("model-1", after_tokens=3, how="clean"))
 
-    require_agreement(seen.passed_as_whole <= seen.hit, f"{seen}, and the agent ended {seen.hit}")
-    assert seen.passed_as_whole == 0
+    require_agreement(seen.ended_early <= seen.hit, f"{seen}, and the agent ended {seen.hit}")
+    assert seen.ended_early == 0

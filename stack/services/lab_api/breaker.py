@@ -139,7 +139,7 @@ class RetryBudget:
         return self._saved / self._burst if self._burst else 0.0
 
     def earn(self) -> None:
-        """Add the share of one incoming request, unless nearly all fail."""
+        """Add the share of one admitted request, unless nearly all fail."""
         if self._good >= _GOOD_MIN:
             self._saved = min(self._burst, self._saved + self._ratio)
 

@@ -91,7 +91,6 @@ class Gateway:
         try:
             async with asyncio.timeout(request_s) as deadline:
                 ask = await self._read(request)
-                self.budget.earn()
                 exchange.streaming = ask.stream
                 exchange.prefix = ask.prefix
                 if self.settings.patterns.priority:
@@ -269,6 +268,8 @@ class Gateway:
             name = lease.replica.name
             exchange.enter(Phase.PREFILL, name)
             exchange.attempts += 1
+            if exchange.attempts == 1:
+                self.budget.earn()
             self.metrics.attempted(name, reason)
             try:
                 return await send(lease)

@@ -122,8 +122,13 @@ class Pool:
         return not self.queue and any(one.usable(now_s) and one.has_room(now_s) for one in others)
 
     def at_once(self, excluding: Collection[str], priority: Priority, prefix: Prefix | None) -> Lease | None:
-        """A place in a replica. None if the request has to wait for one."""
-        if self.queue or (lease := self._take(excluding, prefix)) is None:
+        """A place in a replica. None if the request has to wait for one.
+
+        The waiters come first. A free place after that is one that none of them
+        accepts.
+        """
+        self.wake()
+        if (lease := self._take(excluding, prefix)) is None:
             return None
         self.forecast.granted(priority)
         return lease
@@ -151,7 +156,7 @@ class Pool:
         self._require_candidate(excluding)
         if not retry:
             self._make_room(priority)
-        return await self._wait(Waiter(excluding, priority, prefix), first=retry)
+        return await self._wait(Waiter(excluding, priority, prefix, is_admitted=retry))
 
     def _make_room(self, priority: Priority) -> None:
         """Let one more request of this class into the queue.
@@ -178,8 +183,8 @@ class Pool:
             waits_s.append(self.forecast.patience_s(self._shedding.ttft_s))
         return min(waits_s, default=None)
 
-    async def _wait(self, waiter: Waiter[Lease], *, first: bool) -> Lease:
-        self.queue.add(waiter, first=first)
+    async def _wait(self, waiter: Waiter[Lease]) -> Lease:
+        self.queue.add(waiter)
         self.wake()
         patience_s = self._patience_s()
         try:

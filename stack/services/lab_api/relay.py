@@ -177,6 +177,9 @@ class _Splice:
             await self._client.drain()
         self._full = False
         self._touch()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._look()
         self._stream.connection.resume()
 
     def _touch(self) -> None:
@@ -219,8 +222,8 @@ class _Splice:
             self._silent = True
             self._notify()
             return
-        # The loop's clock resolves 1 ms.
-        self._timer = asyncio.get_running_loop().call_later(max(left_s, 0.0) + 0.001, self._look)
+        # The loop's clock resolves 1 ms. While the client reads, `_drain` looks again.
+        self._timer = asyncio.get_running_loop().call_later(left_s + 0.001 if left_s > 0 else self._gap_s, self._look)
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():

@@ -8,12 +8,16 @@ from lab_api.emitted import (
     CHANNELS,
     REPEATED,
     Emitted,
+    NotContinuableError,
     choices_of,
     delta_of,
     parsed,
     require_text,
     whole_number,
 )
+
+# A model hardly repeats this much of its answer in one event.
+_ECHO_TOKENS, _ECHO_CHARACTERS = 4, 12
 
 
 class Rewriter:
@@ -53,9 +57,18 @@ class Rewriter:
         """The content without the partial answer.
 
         Servers that echo it (llama.cpp before #23089) send it at the start of the first
-        event. A model that repeats several tokens sends them in several events.
+        event. A model that repeats several tokens sends them in several events, unless
+        the server puts several tokens into one.
+
+        Raises:
+            NotContinuableError: a short beginning is an echo or a repetition.
         """
-        return content.removeprefix(self._emitted.text) if self._emitted.tokens > 1 else content
+        text, tokens = self._emitted.text, self._emitted.tokens
+        if tokens < 2 or not content.startswith(text):
+            return content
+        if tokens < _ECHO_TOKENS or len(text) < _ECHO_CHARACTERS:
+            raise NotContinuableError("the rest begins with the beginning, as an echo or a repetition")
+        return content[len(text) :]
 
     def _event(self, event: dict[str, Any]) -> bytes:
         own = {name: value for name, value in event.items() if name not in REPEATED}
