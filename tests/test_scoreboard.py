@@ -71,7 +71,7 @@ def result(verdict=HELD, **numbers):
 
 def switch(**changes):
     made = next(one for one in SWITCHES if one.gateway == "smg" and one.scenario == "storm")
-    return replace(made, **changes)
+    return replace(made, **{"clients": "longest_s"} | changes)
 
 
 def board(**changes):

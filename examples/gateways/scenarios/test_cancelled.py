@@ -17,7 +17,7 @@ def test_cancelled(lab, record_property):
     before = counts(lab)
     with lab.load(LOAD) as running:
         lab.hold_steady(1.5)
-        lab.hold(5)
+        lab.hold(4)
         lab.hold(SCRAPED_S)
         ended = since(before, counts(lab))
         inside = int(lab.prometheus.value(INSIDE, time.time()))

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.llmchaos_wire("model-1")
 
 
 def test_silent(watch):
-    seen = watch(faults.black_hole("model-1"), fault_s=6, later_s=1.5)
+    seen = watch(faults.black_hole("model-1"), fault_s=5, later_s=1.5)
 
     late = seen.offered - seen.begun_within(3)
     require_agreement(late <= seen.hit, f"{late} clients waited, and the agent held {seen.hit} connections")

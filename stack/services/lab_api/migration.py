@@ -103,7 +103,7 @@ class Migrator:
 
     def _allowed(self, exchange: Exchange) -> bool:
         return (
-            max(exchange.attempts, len(exchange.tried)) < self._attempts_max  # a hedge that failed is tried alone
+            max(exchange.attempts, len(exchange.tried)) < self._attempts_max  # `tried` has a failed hedge too
             and self._pool.has_good_candidate(exchange.tried)
             and (self._budget is None or self._budget.spend())
         )
