@@ -34,8 +34,8 @@ To add a defect, add it to the catalogue and update this page with `python tests
 # Update after each run of all.
 TRIED = """Last run of all: 27 November 2026, while the catalogue grew to 74 and 171. All 171 defects of the instrument were caught,
 and 73 of the service. The other one, a replica that is given all of its places at once, was caught after its scenario was made a second
-longer. On the same day 200 healthy trials in a row, with the seeds 1 to 200, held: no alert, no action, no failed request. The 22 defects of
-patterns were each caught on 29 November, by the named claim alone."""
+longer. On the same day 200 healthy trials in a row, with the seeds 1 to 200, held: no alert, no action, no failed request.
+The 22 defects of patterns were each caught on 29 November, by the named claim alone."""
 
 
 def page() -> str:
