@@ -16,4 +16,4 @@ def test_truncate_gives_clients_answers_without_an_end(trial):
 @experiment(load=LOAD, fault=faults.reset("brain"), **TIMES)
 def test_reset_gives_clients_errors(trial):
     assert trial.failed >= 2
-    assert trial.silently_truncated == 0
+    assert trial.silently_truncated <= 1  # an answer that was open when the fault began
