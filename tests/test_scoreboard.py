@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import importlib.util
+import re
 import sys
 import tomllib
 from collections import Counter
@@ -183,6 +184,17 @@ def test_the_page_shows_both_arms_of_a_switch():
     assert "| longest: 3.5 → - s | met: 90 → - | not run |" in page
 
 
+def test_the_page_has_the_length_of_each_fault_that_is_not_3_s():
+    text = " ".join(render(board()).split())
+    given = {}
+    for file in sorted((FOLDER / "scenarios").glob("test_*.py")):
+        if found := re.search(r"fault_s=([0-9.]+)", file.read_text(encoding="utf-8")):
+            given[file.stem.removeprefix("test_")] = found[1]
+
+    assert given == {"stalled": "7.5", "silent": "5", "returns": "5", "errors_slowly": "5"}
+    assert "A fault lasts 3 s (`stalled` 7.5 s, `silent`, `returns` and `errors_slowly` 5 s)." in text
+
+
 def test_known_reports_are_seen_not_seen_or_unknown():
     window = next(one for one in SWITCHES if "--cb-window" in one.shown and one.gateway == "smg")
     continuation = next(one for one in SWITCHES if "continuation" in one.shown)
@@ -251,7 +263,7 @@ def test_what_the_budget_leaves_no_time_for_is_not_run(runs):
 def test_scenarios_and_switches_name_files_that_exist():
     files = {file.stem.removeprefix("test_") for file in (FOLDER / "scenarios").glob("test_*.py")}
 
-    arms = [arm for one in SWITCHES for arm in one.arms]
+    arms = [(one.scenario, settings) for one in SWITCHES for settings in (one.base, one.settings)]
     assert files == {one.name for one in SCENARIOS} | {scenario for scenario, _ in arms}
     assert {name for one in SCENARIOS for name in (one.clients, one.upstream)} <= set(WORDS)
     assert {one.gateway for one in SWITCHES} == set(NAMES)

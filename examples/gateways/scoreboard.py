@@ -30,6 +30,7 @@ from scoreboard_cases import (
     Board,
     Gateway,
     Result,
+    Switch,
     results_of,
 )
 from scoreboard_page import render
@@ -96,20 +97,21 @@ def measure(gateways: Sequence[Gateway], budget_s: float, installed: Path) -> Bo
         perform(one, [(scenario.name, {}) for scenario in SCENARIOS], known[one.name], deadline_s, installed)
     chosen = [switch for switch in SWITCHES if switch.gateway in known]
     for one in gateways:
-        wanted = [arm for switch in chosen if switch.gateway == one.name for arm in switch.arms]
+        own = [switch for switch in chosen if switch.gateway == one.name]
+        wanted = [(switch.scenario, arm) for switch in own for arm in (switch.base, switch.settings)]
         perform(one, wanted, known[one.name], deadline_s, installed)
     unknown = Result(verdict=NOT_RUN)
+
+    def result_of(switch: Switch, settings: Mapping[str, str]) -> Result:
+        return known[switch.gateway].get(_key(switch.scenario, settings), unknown)
+
     return Board(
         versions=versions,
         results={
             name: {scenario: result for (scenario, settings), result in found.items() if settings == "{}"}
             for name, found in known.items()
         },
-        arms=[
-            (one, known[one.gateway].get(_key(*base), unknown), known[one.gateway].get(_key(*changed), unknown))
-            for one in chosen
-            for base, changed in (one.arms,)
-        ],
+        arms=[(one, result_of(one, one.base), result_of(one, one.settings)) for one in chosen],
         machine=f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}",
         took_s=time.monotonic() - begin_s,
         commit=_commit(),

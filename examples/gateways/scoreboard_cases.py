@@ -150,11 +150,6 @@ class Switch:
     base: Mapping[str, str] = field(default_factory=dict)
     compared_with: str = "the default"
 
-    @property
-    def arms(self) -> tuple[tuple[str, Mapping[str, str]], tuple[str, Mapping[str, str]]]:
-        """Scenario and settings of both arms."""
-        return (self.scenario, self.base), (self.scenario, self.settings)
-
 
 def _options(text: str) -> dict[str, str]:
     return {"GATEWAY_OPTIONS": text}

@@ -10,6 +10,7 @@ import yaml
 from scoreboard_cases import (
     BUDGET_S,
     CHANGED,
+    DISAGREE,
     GATEWAYS,
     HELD,
     HERE,
@@ -38,9 +39,9 @@ def render(board: Board) -> str:
         "<!-- `make scoreboard` writes this page. -->",
         "",
         "Each gateway stands in front of the same two simulated engines, as processes of the [local",
-        "runtime](local.md#your-own-stack). In each scenario it meets one load, at most one fault and one statement, which held or was",
-        "refuted. The run proves nothing, for example, if the clients' samples and a second witness disagree. That witness is",
-        "the [fault agent](faults.md#break-the-wire)'s counters, or the engines' own.",
+        "runtime](local.md#your-own-stack). In each scenario it meets one load, at most one fault and one statement, which held",
+        "or was refuted. The run proves nothing, for example, if the clients' samples and a second witness disagree. That",
+        "witness is the [fault agent](faults.md#break-the-wire)'s counters, or the engines' own.",
         "",
         *(f"- **{one.title}**, {board.versions[one.name]}: {_command(one)}" for one in gateways),
         "",
@@ -228,7 +229,7 @@ def _switch_row(switch: Switch, before: Result, after: Result) -> str:
         f"`{switch.scenario}`, {compared_with}",
         switch.expected,
         *pairs,
-        seen if seen in (CHANGED, NOT_RUN, NOTHING) else f"**{seen}**",
+        seen if seen in (CHANGED, DISAGREE, NOT_RUN, NOTHING) else f"**{seen}**",
     )
     return f"| {' | '.join(map(_escaped, cells))} |"
 

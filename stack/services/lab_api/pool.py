@@ -185,7 +185,6 @@ class Pool:
 
     async def _wait(self, waiter: Waiter[Lease]) -> Lease:
         self.queue.add(waiter)
-        self.wake()
         patience_s = self._patience_s()
         try:
             async with asyncio.timeout(patience_s):

@@ -222,7 +222,7 @@ class _Splice:
             self._silent = True
             self._notify()
             return
-        # The loop's clock resolves 1 ms. While the client reads, `_drain` looks again.
+        # The loop's clock resolves 1 ms. After a late client `_drain` looks again.
         self._timer = asyncio.get_running_loop().call_later(left_s + 0.001 if left_s > 0 else self._gap_s, self._look)
 
     def _notify(self) -> None:

@@ -140,7 +140,7 @@ class Hedging(Section):
     quantile: float = number("LAB_HEDGE_QUANTILE", 0.9, 0.5, 0.999)  # of recent times to first token
     factor: float = number("LAB_HEDGE_FACTOR", 1.5, 1, 100)  # the delay, of that quantile
     min_s: float = number("LAB_HEDGE_MIN_S", 0.05, 0.001, 600)  # the shortest delay
-    ratio: float = number("LAB_HEDGE_RATIO", 0.06, 0, 1)  # hedges per request in the long run
+    ratio: float = number("LAB_HEDGE_RATIO", 0.06, 0, 1)  # hedges per request: one in 20 may be a straggler
     burst: int = whole("LAB_HEDGE_BURST", 10, 0, 100_000)  # saved hedges
 
 
