@@ -17,13 +17,13 @@ PACKAGE = ROOT / "pytest_llmchaos"
 # runtime/docker. Other files of runtime/ are the room `runtime`.
 ROOMS = (
     "errors", "model",
-    "stats", "loads", "faults", "slo", "subject", "plan",
+    "stats", "servers", "loads", "faults", "slo", "subject", "plan",
     "evidence", "host", "prometheus",
     "runtime", "runtime.docker", "runtime.local",
     "loadgen", "cleanup", "lab", "trial", "report", "generate", "session",
     "experiment_mark", "options", "chaos_session", "xdist", "cli", "plugin",
 )  # fmt: skip
-PURE = ("errors", "model", "stats", "loads", "faults", "slo", "plan", "subject")
+PURE = ("errors", "model", "stats", "servers", "loads", "faults", "slo", "plan", "subject")
 # The files without I/O in a room that also has other files.
 PURE_FILES = {
     "pytest_llmchaos/session/unmet.py",

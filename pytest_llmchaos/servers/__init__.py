@@ -1,0 +1,1 @@
+"""The metric contract: canonical names, and each model server's own."""

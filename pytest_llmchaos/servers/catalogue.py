@@ -1,0 +1,52 @@
+"""All servers: the files here, and those of other packages by entry point."""
+
+from __future__ import annotations
+
+import functools
+from importlib.metadata import entry_points
+from importlib.resources import files
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.servers.mapping import Server, parse_server
+
+GROUP = "pytest_llmchaos.servers"
+
+
+@functools.cache
+def servers() -> dict[str, Server]:
+    """Return all servers by name.
+
+    An entry point of the group `pytest_llmchaos.servers` has the server's name, and is
+    a function without arguments that returns the text of its TOML file. It may replace
+    a server of this package.
+
+    Raises:
+        BadScenario: A file is wrong, or an entry point cannot be imported or called.
+    """
+    found = {}
+    for file in files(__package__).iterdir():
+        if file.name.endswith(".toml"):
+            name = file.name.removesuffix(".toml")
+            found[name] = parse_server(file.read_text(encoding="utf-8"), name)
+    for point in entry_points(group=GROUP):
+        try:
+            text = point.load()()
+        except Exception as error:  # noqa: BLE001 - foreign code may raise anything
+            raise BadScenario(
+                f"server {point.name} of {point.value} cannot be read ({type(error).__name__}: {error}): "
+                "repair or uninstall that package"
+            ) from None
+        found[point.name] = parse_server(str(text), point.name)
+    return dict(sorted(found.items()))
+
+
+def server(name: str) -> Server:
+    """Return the server of a name.
+
+    Raises:
+        BadScenario: No file has the name.
+    """
+    known = servers()
+    if name not in known:
+        raise BadScenario(f"there is no model server {name!r}; those with a file are {', '.join(known)}")
+    return known[name]

@@ -1,0 +1,239 @@
+"""A server's file: its names of the canonical metrics."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.servers.canonical import BY_KEY, CANONICAL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_llmchaos.servers.canonical import CanonicalMetric
+
+ServerKind = Literal["engine", "gateway", "provider"]
+Status = Literal["native", "derived", "absent"]
+Ticks = Literal["", "step", "batch", "request"]
+_VERSION = re.compile(r"\d+(\.\d+)*")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """What a server gives for one canonical metric, in some of its versions.
+
+    Attributes:
+        canonical: the metric.
+        status: native (the server counts it), derived (computed from its metrics, or
+            from other requests by a gateway) or absent.
+        expr: PromQL of the value, or the selector of a histogram without its suffix.
+            Empty if absent, or if only `sum` and `count` exist.
+        sum: PromQL of a histogram's sum, if it is not `expr` with `_sum`.
+        count: PromQL of a histogram's count, if it is not `expr` with `_count`.
+        since: first version with it, empty for all.
+        until: first version without it, empty for none.
+        factor: multiply a value with it for the base unit.
+        late: True if it is exported after the first request only.
+        needs: option of the server without which it lacks the metric.
+        ticks: what moves a heartbeat: a step (at most a second apart while there is
+            work), a batch (may take longer) or a finished request.
+        trap: what a reader would get wrong, in one line. Why, if absent.
+        source: where the fact is from.
+    """
+
+    canonical: CanonicalMetric
+    status: Status
+    expr: str = ""
+    sum: str = ""
+    count: str = ""
+    since: str = ""
+    until: str = ""
+    factor: float = 1.0
+    late: bool = False
+    needs: str = ""
+    ticks: Ticks = ""
+    trap: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionAt:
+    """Where a server reports its version.
+
+    Attributes:
+        path: path of a JSON page, such as `/version`.
+        key: key in that page, with dots for a key inside another.
+        metric: metric whose label has it, such as `vllm:build_info`.
+        label: that label.
+    """
+
+    path: str = ""
+    key: str = ""
+    metric: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A model server, gateway or provider.
+
+    Attributes:
+        name: as in `llmchaos_servers`, the name of its file.
+        title: its name for people.
+        kind: engine, gateway (in front of engines) or provider (no metrics page: what
+            it gives is documentation).
+        source: where its facts are from.
+        checked: the newest version that the facts were read for.
+        prefixes: beginnings of its metrics' names.
+        metrics_path: path of its metrics.
+        version: where it reports its version.
+        never: what it can never show, besides what is absent. One sentence each.
+        entries: newest version first for each canonical metric.
+    """
+
+    name: str
+    title: str
+    kind: ServerKind
+    source: str
+    checked: str
+    prefixes: tuple[str, ...] = ()
+    metrics_path: str = "/metrics"
+    version: VersionAt = VersionAt()
+    never: tuple[str, ...] = ()
+    entries: tuple[Entry, ...]
+
+    def of(self, key: str) -> tuple[Entry, ...]:
+        """Return the entries of a canonical metric, newest first."""
+        return tuple(one for one in self.entries if one.canonical.key == key)
+
+    def at(self, key: str, version: str = "") -> Entry:
+        """Return the entry of a canonical metric for a version, the newest by default."""
+        found = self.of(key)
+        return next((one for one in found if is_in(version, one)), found[0])
+
+
+def parse_server(text: str, name: str) -> Server:
+    """Return the server of a TOML file.
+
+    Args:
+        text: the file's content.
+        name: the server's name, for messages.
+
+    Raises:
+        BadScenario: The file is not TOML, or a value is missing, unknown or wrong. The
+            message has the place.
+    """
+    if not _NAME.fullmatch(name):
+        raise _bad(name, "name", "lower-case letters, digits and -", name)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadScenario(f"the file of server {name} must be TOML: {error}") from None
+    given = table.pop("metrics", {})
+    if not isinstance(given, dict) or set(given) != set(BY_KEY):
+        lacks = sorted(set(BY_KEY) - set(given)) if isinstance(given, dict) else sorted(BY_KEY)
+        extra = sorted(set(given) - set(BY_KEY)) if isinstance(given, dict) else []
+        raise BadScenario(
+            f'server {name} must map each canonical metric, also those it lacks (status = "absent"): '
+            f"it lacks {', '.join(lacks) or 'none'}, and has the unknown {', '.join(extra) or 'none'}"
+        )
+    version = VersionAt(**_checked(table.pop("version", {}), VersionAt, f"{name}: version"))
+    plain = _checked(table, Server, name, ("name", "entries", "version"))
+    entries = tuple(
+        _entry(one, metric, f"{name}: metrics.{metric.key}")
+        for metric in CANONICAL
+        for one in _listed(given[metric.key], name)
+    )
+    return Server(name=name, version=version, entries=entries, **plain)
+
+
+def is_in(version: str, entry: Entry) -> bool:
+    """Return whether a version has the entry. The empty version has the newest."""
+    if not version:
+        return not entry.until
+    at = version_key(version)
+    return (not entry.since or version_key(entry.since) <= at) and (not entry.until or at < version_key(entry.until))
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version for comparison, such as (0, 11, 2)."""
+    found = _VERSION.search(version)
+    numbers = [int(one) for one in found[0].split(".")] if found else [0]
+    while len(numbers) > 1 and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _listed(given: Any, name: str) -> list[Any]:
+    found = given if isinstance(given, list) else [given]
+    if not found or not all(isinstance(one, dict) for one in found):
+        raise _bad(name, "metrics", "a table, or a list of tables with the newest version first", given)
+    return found
+
+
+def _entry(given: Mapping[str, Any], metric: CanonicalMetric, where: str) -> Entry:
+    entry = Entry(canonical=metric, **_checked(given, Entry, where, ("canonical",)))
+    if entry.status == "absent":
+        if entry.expr or entry.sum or entry.count:
+            raise _bad(where, "expr", "empty for an absent metric", entry.expr or entry.sum or entry.count)
+        if not entry.trap:
+            raise _bad(where, "trap", "the reason why it is absent", "")
+    elif not entry.expr and not (metric.kind == "histogram" and entry.sum and entry.count):
+        raise _bad(where, "expr", "PromQL, or sum and count of a histogram", "")
+    for field in ("since", "until"):
+        value = getattr(entry, field)
+        if value and not _VERSION.fullmatch(value):
+            raise _bad(where, field, "a version such as 0.11.2", value)
+    if (metric.key == "heartbeat" and entry.status != "absent") != bool(entry.ticks):
+        raise _bad(where, "ticks", "one of step, batch, request for a heartbeat, and for nothing else", entry.ticks)
+    if not entry.source:
+        raise _bad(where, "source", "where the fact is from", "")
+    return entry
+
+
+def _checked(given: Any, kind: type, where: str, taken: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return a table's values. Raises BadScenario for another key, type or choice."""
+    if not isinstance(given, dict):
+        raise _bad(where, "value", "a table", given)
+    allowed = {one.name: one for one in fields(kind) if one.name not in taken}
+    for key, value in given.items():
+        if key not in allowed:
+            raise BadScenario(f"server {where} has the unknown key {key!r}; the keys are {', '.join(allowed)}")
+        expected, good = _EXPECTED[allowed[key].type]
+        if not good(value):
+            raise _bad(where, key, expected, value)
+    for key, field in allowed.items():
+        if key not in given and field.default is field.default_factory:  # both are MISSING
+            raise _bad(where, key, "given", "nothing")
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.strip() == value
+
+
+def _one_of(kind: object) -> tuple[str, Any]:
+    choices = get_args(kind)
+    return f"one of {', '.join(one for one in choices if one)}", choices.__contains__
+
+
+_EXPECTED: dict[object, tuple[str, Any]] = {
+    "str": ("a string without spaces around it", _is_text),
+    "bool": ("true or false", lambda value: isinstance(value, bool)),
+    "float": (
+        "a number above 0",
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value > 0,
+    ),
+    "tuple[str, ...]": ("a list of strings", lambda value: isinstance(value, list) and all(map(_is_text, value))),
+    "ServerKind": _one_of(ServerKind),
+    "Status": _one_of(Status),
+    "Ticks": _one_of(Ticks),
+}
+
+
+def _bad(where: str, key: str, expected: str, seen: object) -> BadScenario:
+    return BadScenario(f"server {where}: {key} must be {expected}, got {seen!r:.80}")

@@ -1,0 +1,114 @@
+"""Recording rules that give each server's metrics their canonical names."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.servers.canonical import CANONICAL, PARTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_llmchaos.servers.mapping import Entry, Server
+
+_SELECTOR = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})", re.DOTALL)
+# Digits behind the point by factor: bounds of buckets are labels, which no arithmetic
+# of PromQL reaches.
+_DIGITS = {1e-3: 3, 1e-6: 6}
+
+
+def recording_rules(servers: Sequence[Server], matchers: str = "", head: str = "") -> str:
+    """Return the text of a rule file.
+
+    Each rule copies a metric of a server with all its labels, and adds `server` and
+    `origin` (native or derived). Buckets keep their bounds.
+
+    Args:
+        servers: the servers that may be scraped.
+        matchers: label matchers of their series, such as `job="model"`.
+        head: comment lines for the start of the file.
+    """
+    groups = [_group(one, matchers) for one in servers]
+    return head + ("groups:\n" + "\n".join(one for one in groups if one) if any(groups) else "groups: []\n")
+
+
+def _group(server: Server, matchers: str) -> str:
+    lines = [
+        line
+        for metric in CANONICAL
+        for status in ("native", "derived")
+        if (entries := [one for one in server.of(metric.key) if one.status == status])
+        for line in _records(server, entries, matchers)
+    ]
+    return "\n".join([f"  - name: canonical-{server.name}", "    rules:", *lines]) + "\n" if lines else ""
+
+
+def _records(server: Server, entries: Sequence[Entry], matchers: str) -> Iterator[str]:
+    first = entries[0]
+    labels = f"server: {server.name}, origin: {first.status}" + (f", ticks: {first.ticks}" if first.ticks else "")
+    for part in PARTS if first.canonical.kind == "histogram" else ("",):
+        found = list(dict.fromkeys(one for entry in entries if (one := expression(entry, part))))
+        if not found:
+            continue
+        text = " or ".join(found)
+        yield f"      - record: {first.canonical.name}{part and '_'}{part}"
+        yield f"        expr: {_quote(_with(text, matchers))}"
+        yield f"        labels: {{{labels}}}"
+
+
+def expression(entry: Entry, part: str = "") -> str:
+    """Return the PromQL of an entry in base units, empty if it has none.
+
+    Args:
+        entry: the entry.
+        part: bucket, sum or count of a histogram, else empty.
+    """
+    if entry.status == "absent":
+        return ""
+    if not part:
+        return _times(entry.expr, entry.factor)
+    own = {"sum": entry.sum, "count": entry.count}.get(part, "")
+    if not (own or entry.expr):
+        return ""
+    text = own or _suffixed(entry, part)
+    if part == "sum":
+        return _times(text, entry.factor)
+    return text if part == "count" or entry.factor == 1 else _scaled_bounds(text, entry.factor)
+
+
+def _suffixed(entry: Entry, part: str) -> str:
+    found = _SELECTOR.fullmatch(entry.expr)
+    if found is None:
+        raise BadScenario(f"{entry.canonical.key}: a histogram must be a selector such as name{{}}, got {entry.expr!r}")
+    return f"{found[1]}_{part}{found[2]}"
+
+
+def _times(text: str, factor: float) -> str:
+    return text if factor == 1 else f"({text}) * {factor:.12g}"
+
+
+def _scaled_bounds(text: str, factor: float) -> str:
+    """Divide the bounds by 1,000 or 1,000,000, as text: whole numbers become decimals."""
+    digits = _DIGITS.get(factor)
+    if digits is None:
+        raise BadScenario(f"bounds of buckets can be scaled by {', '.join(map(str, _DIGITS))}, got {factor:g}")
+    text = f'label_replace({text}, "le", "$1.$2", "le", "([0-9]+)([0-9]{{{digits}}})(?:[.]0)?")'
+    for count in range(1, digits + 1):
+        zeros = "0" * (digits - count)
+        text = f'label_replace({text}, "le", "0.{zeros}$1", "le", "([0-9]{{{count}}})(?:[.]0)?")'
+    return text
+
+
+def _with(text: str, matchers: str) -> str:
+    """Add matchers to all selectors. Each has braces, and no text of the file has any."""
+    return (
+        re.sub(r"(?<=[a-zA-Z0-9_])\{", "{" + matchers + ",", text).replace(",}", "}")
+        if matchers
+        else text.replace("{}", "")
+    )
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
