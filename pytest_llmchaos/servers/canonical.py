@@ -18,7 +18,7 @@ class CanonicalMetric:
 
     Attributes:
         key: short name, as in the servers' files.
-        name: name in Prometheus. A histogram's series add `_bucket`, `_sum` and `_count`.
+        name: name in Prometheus, of a histogram without `_bucket`, `_sum`, `_count`.
         kind: gauge, counter or histogram.
         unit: base unit, such as seconds, tokens or ratio (0 to 1).
         meaning: what a value is.

@@ -111,7 +111,7 @@ class Server:
         return tuple(one for one in self.entries if one.canonical.key == key)
 
     def at(self, key: str, version: str = "") -> Entry:
-        """Return the entry of a canonical metric for a version, the newest by default."""
+        """Return a canonical metric's entry for a version, by default the newest."""
         found = self.of(key)
         return next((one for one in found if is_in(version, one)), found[0])
 

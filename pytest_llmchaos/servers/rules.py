@@ -90,7 +90,7 @@ def _times(text: str, factor: float) -> str:
 
 
 def _scaled_bounds(text: str, factor: float) -> str:
-    """Divide the bounds by 1,000 or 1,000,000, as text: whole numbers become decimals."""
+    """Divide whole bounds by 1,000 or 1,000,000 as text, for they are labels."""
     digits = _DIGITS.get(factor)
     if digits is None:
         raise BadScenario(f"bounds of buckets can be scaled by {', '.join(map(str, _DIGITS))}, got {factor:g}")
@@ -102,7 +102,7 @@ def _scaled_bounds(text: str, factor: float) -> str:
 
 
 def _with(text: str, matchers: str) -> str:
-    """Add matchers to all selectors. Each has braces, and no text of the file has any."""
+    """Add matchers to all selectors. Each has braces, and no string has any."""
     return (
         re.sub(r"(?<=[a-zA-Z0-9_])\{", "{" + matchers + ",", text).replace(",}", "}")
         if matchers
