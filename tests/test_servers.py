@@ -131,7 +131,7 @@ def test_a_server_has_a_name_of_small_letters():
         parse_server(text(), "My Server")
 
 
-def test_a_rule_copies_a_metric_with_its_labels_and_says_whose_it_is():
+def test_a_rule_copies_a_metric_with_its_labels_and_names_its_server():
     found = records(parrot(running=native("parrot:busy{}"), heartbeat=native("parrot:ticks_total{}", ticks="batch")))
 
     assert found == {

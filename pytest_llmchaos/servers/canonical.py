@@ -22,7 +22,7 @@ class CanonicalMetric:
         kind: gauge, counter or histogram.
         unit: base unit, such as seconds, tokens or ratio (0 to 1).
         meaning: what a value is.
-        otel: name in the OpenTelemetry standard, empty if it has none.
+        otel: name in the OpenTelemetry standard, empty without one.
     """
 
     key: str

@@ -24,7 +24,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """What a server gives for one canonical metric, in some of its versions.
+    """One canonical metric of a server, in some of its versions.
 
     Attributes:
         canonical: the metric.
@@ -62,7 +62,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class VersionAt:
-    """Where a server reports its version.
+    """Place of a server's version.
 
     Attributes:
         path: path of a JSON page, such as `/version`.

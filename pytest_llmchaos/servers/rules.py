@@ -59,7 +59,7 @@ def _records(server: Server, entries: Sequence[Entry], matchers: str) -> Iterato
 
 
 def expression(entry: Entry, part: str = "") -> str:
-    """Return the PromQL of an entry in base units, empty if it has none.
+    """Return the PromQL of an entry in base units, empty without one.
 
     Args:
         entry: the entry.
