@@ -262,3 +262,24 @@ def test_a_server_of_another_package_that_cannot_be_read_is_an_error(foreign):
 
     with pytest.raises(BadScenario, match=r"server parrot of .*cannot be read \(RuntimeError: no such file\)"):
         catalogue.servers()
+
+
+def test_a_build_without_a_release_number_has_the_newest_entries():
+    newest = native("parrot:used_ratio{}", since="2.0")
+    server = parrot(kv_use=[newest, native("parrot:used{}", until="2.0")])
+
+    for version in ("b0-unknown", "0.0.0", "main"):
+        assert server.at("kv_use", version).expr == "parrot:used_ratio{}"
+
+
+def test_what_a_gateway_exports_for_several_servers_keeps_the_server_as_service():
+    head = HEAD + 'service_label = "replica"\n'
+    gauge = native("parrot_derived_running{}")
+    server = parse_server(text(head, running=gauge, e2e=native("parrot_derived_seconds{}")), "parrot")
+
+    found = records(server, 'job="api"')
+
+    labelled = 'label_replace({}, "service", "$1", "replica", "(.+)")'.format
+    assert found["llmchaos:requests_running"]["expr"] == labelled('parrot_derived_running{job="api"}')
+    bucket = found["gen_ai_server_request_duration_seconds_bucket"]["expr"]
+    assert bucket == labelled('parrot_derived_seconds_bucket{job="api"}')

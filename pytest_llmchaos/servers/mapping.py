@@ -91,6 +91,8 @@ class Server:
         prefixes: beginnings of its metrics' names.
         metrics_path: path of its metrics.
         version: where it reports its version.
+        service_label: label of its metrics that names the server, if a gateway exports
+            them for several. Recorded series have it as `service`.
         never: what it can never show, besides what is absent. One sentence each.
         entries: newest version first for each canonical metric.
     """
@@ -103,6 +105,7 @@ class Server:
     prefixes: tuple[str, ...] = ()
     metrics_path: str = "/metrics"
     version: VersionAt = VersionAt()
+    service_label: str = ""
     never: tuple[str, ...] = ()
     entries: tuple[Entry, ...]
 
@@ -152,8 +155,12 @@ def parse_server(text: str, name: str) -> Server:
 
 
 def is_in(version: str, entry: Entry) -> bool:
-    """Return whether a version has the entry. The empty version has the newest."""
-    if not version:
+    """Return whether a version has the entry.
+
+    A version without a number above 0 has the newest: it is unknown, or that of a
+    build without a release, such as llama.cpp's `b0-unknown`.
+    """
+    if version_key(version) == (0,):
         return not entry.until
     at = version_key(version)
     return (not entry.since or version_key(entry.since) <= at) and (not entry.until or at < version_key(entry.until))

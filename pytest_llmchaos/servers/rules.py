@@ -53,6 +53,8 @@ def _records(server: Server, entries: Sequence[Entry], matchers: str) -> Iterato
         if not found:
             continue
         text = " or ".join(found)
+        if server.service_label:
+            text = f'label_replace({text}, "service", "$1", "{server.service_label}", "(.+)")'
         yield f"      - record: {first.canonical.name}{part and '_'}{part}"
         yield f"        expr: {_quote(_with(text, matchers))}"
         yield f"        labels: {{{labels}}}"
