@@ -1,0 +1,279 @@
+"""Which canonical metrics a server's page has."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from functools import cache
+from itertools import chain
+from typing import TYPE_CHECKING, Literal
+
+import promql_parser
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.servers.canonical import CANONICAL, PARTS
+from pytest_llmchaos.servers.mapping import is_in, version_key
+from pytest_llmchaos.servers.rules import expression
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pytest_llmchaos.servers.canonical import CanonicalMetric
+    from pytest_llmchaos.servers.exposition import Page, Series
+    from pytest_llmchaos.servers.mapping import Entry, Server
+
+State = Literal["found", "renamed", "late", "needs option", "absent", "missing"]
+# The states that break the contract.
+BROKEN: tuple[State, ...] = ("renamed", "missing")
+# Metrics that a healthy server may lack for ever: their first event is an accident.
+_EVENTS = frozenset({"failed", "aborted", "preempted", "prefix_hits"})
+# Metrics that an answer of one token does not have.
+_GAPS = frozenset({"inter_token", "per_token"})
+# Metrics that exist once an answer ended.
+_ENDS = ("done", "e2e", "tokens_out")
+_OPERATORS = {"MatchOp.Equal": "=", "MatchOp.NotEqual": "!=", "MatchOp.Re": "=~", "MatchOp.NotRe": "!~"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selector:
+    """A metric of an expression, with its matchers.
+
+    Attributes:
+        name: the metric's name, empty if only matchers select it.
+        matchers: label, operator (=, !=, =~ or !~) and value.
+    """
+
+    name: str
+    matchers: tuple[tuple[str, str, str], ...] = ()
+
+    def is_on(self, page: Page) -> bool:
+        """True if the page has a series of it, or declares the metric without a sample."""
+        if not self.name:
+            return any(self._matches(one) for one in page.series)
+        series = page.by_name.get(self.name)
+        return self.name in page.names if series is None else any(self._matches(one) for one in series)
+
+    def _matches(self, series: Series) -> bool:
+        labels = {**series.labels, "__name__": series.name}
+        return all(_holds(labels.get(label, ""), how, value) for label, how, value in self.matchers)
+
+    def __str__(self) -> str:
+        """As in PromQL."""
+        inner = ",".join(f'{label}{how}"{value}"' for label, how, value in self.matchers)
+        return f"{self.name}{{{inner}}}" if inner else self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One canonical metric of one server's page.
+
+    Attributes:
+        metric: the canonical metric.
+        state: found; renamed (the page has the name of another version); late (may
+            appear after the first request, or the first event of its kind); needs
+            option (the server exports it with an option only); absent (the server's
+            design); missing.
+        entry: what the server's file says for the version.
+        wanted: the native series of the entry.
+        seen: for renamed, the series of the other version that are there.
+        note: the reason of the state, or the trap of the metric. May be empty.
+    """
+
+    metric: CanonicalMetric
+    state: State
+    entry: Entry
+    wanted: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bracket:
+    """The versions that a page's names allow.
+
+    Attributes:
+        since: the first version, empty if unlimited.
+        until: the first version that is too new, empty if unlimited.
+        reasons: the names that set the limits.
+    """
+
+    since: str = ""
+    until: str = ""
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def is_possible(self) -> bool:
+        """False if the names are of different versions."""
+        return not (self.since and self.until) or version_key(self.since) < version_key(self.until)
+
+    @property
+    def version(self) -> str:
+        """A version to read the server's file for, empty for the newest."""
+        return (self.since or "0") if self.until and self.is_possible else ""
+
+    def __str__(self) -> str:
+        """For people."""
+        if not self.is_possible:
+            return "unknown"
+        return " and ".join([f"at least {self.since}"] * bool(self.since) + [f"before {self.until}"] * bool(self.until))
+
+
+def check(server: Server, page: Page, version: str = "", *, warm: bool = False) -> tuple[Cell, ...]:
+    """Return a cell for each canonical metric.
+
+    Args:
+        server: the server of the page.
+        page: its metrics.
+        version: its version. If empty, the one that the page's names allow, or the
+            newest.
+        warm: True if it has answered requests, so that a late metric must be there.
+    """
+    version = version or bracket(server, page).version
+    options = {one.needs for one in server.entries if one.needs and _is_there(one, page)}
+    ended = any(_has_counted(one, page) for key in _ENDS for one in server.of(key))
+    late = _EVENTS if warm else _EVENTS | _GAPS if ended else frozenset(one.key for one in CANONICAL)
+    return tuple(_cell(server, page, metric, version, options, late) for metric in CANONICAL)
+
+
+def _cell(  # noqa: PLR0917 - private, and called once
+    server: Server, page: Page, metric: CanonicalMetric, version: str, options: set[str], late: frozenset[str]
+) -> Cell:
+    entry = server.at(metric.key, version)
+    if version and not is_in(version, entry):
+        limits = " and ".join(
+            [f"since {entry.since}"] * bool(entry.since) + [f"until {entry.until}"] * bool(entry.until)
+        )
+        return Cell(metric=metric, state="absent", entry=entry, note=f"The server has it {limits}.")
+    if entry.status == "absent":
+        return Cell(metric=metric, state="absent", entry=entry, note=entry.trap)
+    wanted = tuple(str(one) for one in selectors_of(entry))
+    if _is_there(entry, page):
+        return Cell(metric=metric, state="found", entry=entry, wanted=wanted, note=entry.trap)
+    for other in server.of(metric.key):
+        if other != entry and other.status != "absent" and _is_there(other, page):
+            seen = tuple(str(one) for one in selectors_of(other))
+            note = f"The page has the name of another version: {_short(other)}."
+            return Cell(metric=metric, state="renamed", entry=entry, wanted=wanted, seen=seen, note=note)
+    if entry.needs and entry.needs not in options:
+        note = f"The server exports it with {entry.needs}."
+        return Cell(metric=metric, state="needs option", entry=entry, wanted=wanted, note=note)
+    if entry.late and metric.key in late:
+        what = "event of its kind" if metric.key in _EVENTS else "request"
+        note = f"The server exports it from the first {what} on."
+        return Cell(metric=metric, state="late", entry=entry, wanted=wanted, note=note)
+    return Cell(metric=metric, state="missing", entry=entry, wanted=wanted, note=_similar(entry, page))
+
+
+def bracket(server: Server, page: Page) -> Bracket:
+    """Return the versions of a server that the page's names allow."""
+    there = [one for one in server.entries if (one.since or one.until) and _is_there(one, page)]
+    since = max((one for one in there if one.since), key=lambda one: version_key(one.since), default=None)
+    until = min((one for one in there if one.until), key=lambda one: version_key(one.until), default=None)
+    reasons = []
+    if since:
+        reasons.append(f"{_short(since)} is there since {since.since}")
+    if until:
+        reasons.append(f"{_short(until)} is there until {until.until}")
+    return Bracket(since=since.since if since else "", until=until.until if until else "", reasons=tuple(reasons))
+
+
+def selectors_of(entry: Entry) -> tuple[Selector, ...]:
+    """Return the native series of an entry, those of a histogram with their endings."""
+    return tuple(dict.fromkeys(chain.from_iterable(map(selectors_in, _trees(entry)))))
+
+
+def parse(text: str) -> promql_parser.Expr:
+    """Return the syntax tree of PromQL.
+
+    Raises:
+        BadScenario: It is no PromQL.
+    """
+    try:
+        return promql_parser.parse(text)
+    except ValueError as error:
+        raise BadScenario(f"{text.strip()[:120]!r} must be PromQL: {error}") from None
+
+
+def selectors_in(tree: promql_parser.Expr) -> Iterator[Selector]:
+    """Yield the selectors of a syntax tree."""
+    if isinstance(tree, promql_parser.VectorSelector):
+        yield _selector(tree)
+    for part in _parts(tree):
+        yield from selectors_in(part)
+
+
+def lacking(tree: promql_parser.Expr, is_there: Callable[[Selector], bool]) -> tuple[Selector, ...]:
+    """Return the selectors that are not there.
+
+    One side of an `or` is enough, as in queries for two versions of a server.
+    """
+    if isinstance(tree, promql_parser.VectorSelector):
+        one = _selector(tree)
+        return () if is_there(one) else (one,)
+    parts = [(part, lacking(part, is_there)) for part in _parts(tree)]
+    if isinstance(tree, promql_parser.BinaryExpr) and str(tree.op) == "or":
+        # A side without a metric, such as vector(0), is no alternative.
+        sides = [lacks for part, lacks in parts if any(selectors_in(part))]
+        if not all(sides):
+            return ()
+    return tuple(one for _, lacks in parts for one in lacks)
+
+
+def _parts(tree: promql_parser.Expr) -> Sequence[promql_parser.Expr]:
+    match tree:
+        case promql_parser.BinaryExpr():
+            return tree.lhs, tree.rhs
+        case promql_parser.Call():
+            return tree.args
+        case promql_parser.AggregateExpr():
+            return (tree.expr,) if tree.param is None else (tree.param, tree.expr)
+        case promql_parser.MatrixSelector():
+            return (tree.vector_selector,)
+        case promql_parser.ParenExpr() | promql_parser.UnaryExpr() | promql_parser.SubqueryExpr():
+            return (tree.expr,)
+        case _:
+            return ()
+
+
+def _selector(tree: promql_parser.VectorSelector) -> Selector:
+    found = [(one.name, _OPERATORS[str(one.op)], one.value) for one in tree.matchers.matchers]
+    name = tree.name or next((value for label, how, value in found if (label, how) == ("__name__", "=")), "")
+    return Selector(name=name, matchers=tuple(one for one in found if not name or one[0] != "__name__"))
+
+
+def _holds(value: str, how: str, wanted: str) -> bool:
+    if how in ("=", "!="):
+        return (value == wanted) == (how == "=")
+    try:
+        return (re.fullmatch(wanted, value) is not None) == (how == "=~")
+    except re.error:  # of RE2 only
+        return True
+
+
+@cache
+def _trees(entry: Entry) -> tuple[promql_parser.Expr, ...]:
+    parts = PARTS if entry.canonical.kind == "histogram" else ("",)
+    return tuple(parse(text) for part in parts if (text := expression(entry, part)))
+
+
+def _is_there(entry: Entry, page: Page) -> bool:
+    return entry.status != "absent" and not any(lacking(tree, lambda one: one.is_on(page)) for tree in _trees(entry))
+
+
+def _has_counted(entry: Entry, page: Page) -> bool:
+    return any(one.value > 0 for wanted in selectors_of(entry) for one in page.by_name.get(wanted.name, ()))
+
+
+def _similar(entry: Entry, page: Page) -> str:
+    found = [
+        close
+        for one in selectors_of(entry)
+        if one.name not in page.names
+        for close in difflib.get_close_matches(one.name, page.names, n=1, cutoff=0.8)
+    ]
+    return f"The page has {', '.join(dict.fromkeys(found))}, which is similar." if found else ""
+
+
+def _short(entry: Entry) -> str:
+    return (entry.expr or entry.sum).replace("{}", "")

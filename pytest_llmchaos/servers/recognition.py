@@ -1,0 +1,175 @@
+"""Which server a metrics page is of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from pytest_llmchaos.servers.contract import BROKEN, Bracket, bracket, check, selectors_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pytest_llmchaos.servers.exposition import Page
+    from pytest_llmchaos.servers.mapping import Server
+
+Certainty = Literal["certain", "likely", "unclear"]
+# Found metrics, as a share of those expected, from which on a server is likely.
+_LIKELY = 0.5
+# Difference of two scores below which neither server is clear.
+_CLEAR = 0.1
+# Found metrics that no other server could have by chance.
+_ENOUGH = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognised:
+    """The server of a page.
+
+    Attributes:
+        server: None if the page is of no known server.
+        version: its exact version, empty if unknown.
+        bracket: the versions that the page's names allow.
+        certainty: certain, likely or unclear.
+        reasons: one sentence each.
+    """
+
+    server: Server | None
+    version: str
+    bracket: Bracket
+    certainty: Certainty
+    reasons: tuple[str, ...]
+
+    @property
+    def versions(self) -> str:
+        """The version, or what is known of it, for people."""
+        return self.version or str(self.bracket)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    """A server, compared with a page.
+
+    Attributes:
+        server: the server.
+        found: number of canonical metrics that the page has.
+        lacks: number of those that it should have, and lacks.
+        read: names on the page that the server's file reads.
+        score: 0 to 1, the harmonic mean of two shares: of the server's metrics that are
+            on the page, and of the page's names that the server's file reads.
+    """
+
+    server: Server
+    found: int
+    lacks: int
+    read: frozenset[str]
+    score: float
+
+    @property
+    def share(self) -> float:
+        return self.found / max(1, self.found + self.lacks)
+
+
+def recognise(page: Page, servers: Iterable[Server], version: str = "") -> Recognised:
+    """Return the server that the page is of.
+
+    Args:
+        page: the page.
+        servers: the servers to choose from.
+        version: its version, if another page gave it.
+    """
+    known = tuple(servers)
+    # Names that one of the servers may have made.
+    own = [name for name in page.names if any(name.startswith(one.prefixes) for one in known)]
+    found = sorted((_candidate(one, page, version, len(own)) for one in known), key=lambda one: -one.score)
+    found = [one for one in found if one.found]
+    if not found:
+        return Recognised(
+            server=None, version="", bracket=Bracket(), certainty="unclear", reasons=(_unknown(page, known),)
+        )
+    passing = [one for one in found if _passes_on(one, found, known)]
+    best = (passing or found)[0]
+    limits = bracket(best.server, page)
+    rivals = [
+        one
+        for one in found
+        if one is not best and not passing and best.score - one.score < _CLEAR and not one.read < best.read
+    ]
+    exact = version or _version_on(page, best.server)
+    return Recognised(
+        server=best.server,
+        version=exact,
+        bracket=limits,
+        certainty=_certainty(best, page, rivals, limits),
+        reasons=tuple(_reasons(best, found, rivals, limits, page, is_passing=bool(passing))),
+    )
+
+
+def _candidate(server: Server, page: Page, version: str, own: int) -> _Candidate:
+    cells = check(server, page, version)
+    found = sum(one.state == "found" for one in cells)
+    lacks = sum(one.state in BROKEN for one in cells)
+    read = _names_of(server) & page.names
+    parts = (found / max(1, found + lacks), len(read) / max(1, own))
+    score = 2 * parts[0] * parts[1] / sum(parts) if all(parts) else 0.0
+    return _Candidate(server=server, found=found, lacks=lacks, read=read, score=score)
+
+
+def _passes_on(one: _Candidate, found: Sequence[_Candidate], known: Sequence[Server]) -> bool:
+    """True for a gateway with names of its own, which has an engine's names as well."""
+    if one.server.kind != "gateway" or one.share < _LIKELY:
+        return False
+    others = frozenset().union(*(_names_of(other) for other in known if other is not one.server))
+    return bool(one.read - others) and any(other.server.kind == "engine" for other in found)
+
+
+def _certainty(best: _Candidate, page: Page, rivals: Sequence[_Candidate], limits: Bracket) -> Certainty:
+    if rivals or best.share < _LIKELY:
+        return "unclear"
+    if not limits.is_possible or best.lacks:
+        return "likely"
+    return "certain" if best.server.version.metric in page.names or best.found >= _ENOUGH else "likely"
+
+
+def _reasons(
+    best: _Candidate,
+    found: Sequence[_Candidate],
+    rivals: Sequence[_Candidate],
+    limits: Bracket,
+    page: Page,
+    *,
+    is_passing: bool,
+) -> Iterator[str]:
+    title = best.server.title
+    yield f"The page has {best.found} of {best.found + best.lacks} metrics that {title} should have."
+    if best.server.version.metric in page.names:
+        yield f"It has {best.server.version.metric}."
+    for one in rivals:
+        yield f"It may be {one.server.title} as well, with {one.found} of {one.found + one.lacks} metrics."
+    engines = [one.server.title for one in found if is_passing and one.server.kind == "engine"]
+    if engines:
+        yield f"{title} has names of its own, and passes on those of {', '.join(engines)}."
+    yield from (f"{one}." for one in limits.reasons)
+    if not limits.is_possible:
+        yield "These are names of different versions."
+
+
+def _unknown(page: Page, known: Sequence[Server]) -> str:
+    expected = ", ".join(dict.fromkeys(prefix for one in known for prefix in one.prefixes))
+    if not page.names:
+        return "The page is empty. Some servers export nothing before their first request."
+    return (
+        f"No metric of a known server is on the page: expected names that begin with one of {expected}, "
+        f"got {len(page.names)} names such as {', '.join(sorted(page.names)[:3])}."
+    )
+
+
+def _version_on(page: Page, server: Server) -> str:
+    series = page.by_name.get(server.version.metric, ())
+    return next((one.labels[server.version.label] for one in series if server.version.label in one.labels), "")
+
+
+@cache
+def _names_of(server: Server) -> frozenset[str]:
+    return frozenset(one.name for entry in server.entries for one in selectors_of(entry))
