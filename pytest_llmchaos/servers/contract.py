@@ -48,11 +48,12 @@ class Selector:
     matchers: tuple[tuple[str, str, str], ...] = ()
 
     def is_on(self, page: Page) -> bool:
-        """True if the page has a series of it, or declares the metric without a sample."""
-        if not self.name:
-            return any(self._matches(one) for one in page.series)
-        series = page.by_name.get(self.name)
-        return self.name in page.names if series is None else any(self._matches(one) for one in series)
+        """True if the page has a series of it."""
+        return any(self._matches(one) for one in (page.by_name.get(self.name, ()) if self.name else page.series))
+
+    def is_declared_on(self, page: Page) -> bool:
+        """True if the page declares its metric, and has no sample of it."""
+        return self.name in page.names and self.name not in page.by_name
 
     def _matches(self, series: Series) -> bool:
         labels = {**series.labels, "__name__": series.name}
@@ -70,10 +71,10 @@ class Cell:
 
     Attributes:
         metric: the canonical metric.
-        state: found; renamed (the page has the name of another version); late (may
-            appear after the first request, or the first event of its kind); needs
-            option (the server exports it with an option only); absent (the server's
-            design); missing.
+        state: found; renamed (the page has the name of another version); late (declared
+            without a sample, or may appear after the first request or the first event
+            of its kind); needs option (the server exports it with an option only);
+            absent (the server's design); missing.
         entry: what the server's file says for the version.
         wanted: the native series of the entry.
         seen: for renamed, the series of the other version that are there.
@@ -133,36 +134,40 @@ def check(server: Server, page: Page, version: str = "", *, warm: bool = False) 
     options = {one.needs for one in server.entries if one.needs and _is_there(one, page)}
     ended = any(_has_counted(one, page) for key in _ENDS for one in server.of(key))
     late = _EVENTS if warm else _EVENTS | _GAPS if ended else frozenset(one.key for one in CANONICAL)
-    return tuple(_cell(server, page, metric, version, options, late) for metric in CANONICAL)
+    return tuple(_cell(server.at(one.key, version), server, page, version, options, late) for one in CANONICAL)
 
 
 def _cell(  # noqa: PLR0917 - private, and called once
-    server: Server, page: Page, metric: CanonicalMetric, version: str, options: set[str], late: frozenset[str]
+    entry: Entry, server: Server, page: Page, version: str, options: set[str], late: frozenset[str]
 ) -> Cell:
-    entry = server.at(metric.key, version)
-    if version and not is_in(version, entry):
-        limits = " and ".join(
-            [f"since {entry.since}"] * bool(entry.since) + [f"until {entry.until}"] * bool(entry.until)
-        )
-        return Cell(metric=metric, state="absent", entry=entry, note=f"The server has it {limits}.")
+    metric, wanted = entry.canonical, tuple(map(str, selectors_of(entry)))
     if entry.status == "absent":
         return Cell(metric=metric, state="absent", entry=entry, note=entry.trap)
-    wanted = tuple(str(one) for one in selectors_of(entry))
+    if version and not is_in(version, entry):
+        limits = [f"since {entry.since}"] * bool(entry.since) + [f"until {entry.until}"] * bool(entry.until)
+        note = f"The server has it {' and '.join(limits)}."
+        return Cell(metric=metric, state="absent", entry=entry, note=note)
     if _is_there(entry, page):
         return Cell(metric=metric, state="found", entry=entry, wanted=wanted, note=entry.trap)
-    for other in server.of(metric.key):
-        if other != entry and other.status != "absent" and _is_there(other, page):
-            seen = tuple(str(one) for one in selectors_of(other))
-            note = f"The page has the name of another version: {_short(other)}."
-            return Cell(metric=metric, state="renamed", entry=entry, wanted=wanted, seen=seen, note=note)
-    if entry.needs and entry.needs not in options:
-        note = f"The server exports it with {entry.needs}."
-        return Cell(metric=metric, state="needs option", entry=entry, wanted=wanted, note=note)
-    if entry.late and metric.key in late:
-        what = "event of its kind" if metric.key in _EVENTS else "request"
-        note = f"The server exports it from the first {what} on."
+    if is_declared(entry, page):
+        note = "The page declares it, and has no sample of it yet."
         return Cell(metric=metric, state="late", entry=entry, wanted=wanted, note=note)
-    return Cell(metric=metric, state="missing", entry=entry, wanted=wanted, note=_similar(entry, page))
+    other = next((one for one in server.of(metric.key) if _is_there(one, page)), None)
+    state, note = _loss(entry, other, page, options, late)
+    seen = tuple(map(str, selectors_of(other))) if other else ()
+    return Cell(metric=metric, state=state, entry=entry, wanted=wanted, seen=seen, note=note)
+
+
+def _loss(entry: Entry, other: Entry | None, page: Page, options: set[str], late: frozenset[str]) -> tuple[State, str]:
+    """Return why a page lacks an entry, and the sentence for people."""
+    if other:
+        return "renamed", f"The page has the name of another version: {_short(other)}."
+    if entry.needs and entry.needs not in options:
+        return "needs option", f"The server exports it with {entry.needs}."
+    if entry.late and entry.canonical.key in late:
+        what = "event of its kind" if entry.canonical.key in _EVENTS else "request"
+        return "late", f"The server exports it from the first {what} on."
+    return "missing", _similar(entry, page)
 
 
 def bracket(server: Server, page: Page) -> Bracket:
@@ -259,6 +264,11 @@ def _trees(entry: Entry) -> tuple[promql_parser.Expr, ...]:
 
 def _is_there(entry: Entry, page: Page) -> bool:
     return entry.status != "absent" and not any(lacking(tree, lambda one: one.is_on(page)) for tree in _trees(entry))
+
+
+def is_declared(entry: Entry, page: Page) -> bool:
+    """True if the page has the names of an entry, some of them without a sample."""
+    return not any(lacking(tree, lambda one: one.is_on(page) or one.is_declared_on(page)) for tree in _trees(entry))
 
 
 def _has_counted(entry: Entry, page: Page) -> bool:

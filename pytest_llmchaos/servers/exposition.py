@@ -74,7 +74,7 @@ class Page:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        """Names of all series, also of families that are declared and have no sample."""
+        """Names of all series, also of declared families without a sample."""
         families = [[f"{name}{ending}" for ending in _ENDINGS.get(kind, ("",))] for name, kind in self.types.items()]
         return frozenset(self.by_name).union(
             *(names for names in families if not any(one in self.by_name for one in names))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from pytest_llmchaos.servers.contract import BROKEN, Bracket, bracket, check, selectors_of
+from pytest_llmchaos.servers.contract import BROKEN, Bracket, bracket, check, is_declared, selectors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -82,8 +82,10 @@ def recognise(page: Page, servers: Iterable[Server], version: str = "") -> Recog
     known = tuple(servers)
     # Names that one of the servers may have made.
     own = [name for name in page.names if any(name.startswith(one.prefixes) for one in known)]
-    found = sorted((_candidate(one, page, version, len(own)) for one in known), key=lambda one: -one.score)
-    found = [one for one in found if one.found]
+    made = (
+        _candidate(one, page, version, len(own)) for one in known if any(name.startswith(one.prefixes) for name in own)
+    )
+    found = sorted((one for one in made if one.found), key=lambda one: -one.score)
     if not found:
         return Recognised(
             server=None, version="", bracket=Bracket(), certainty="unclear", reasons=(_unknown(page, known),)
@@ -108,7 +110,7 @@ def recognise(page: Page, servers: Iterable[Server], version: str = "") -> Recog
 
 def _candidate(server: Server, page: Page, version: str, own: int) -> _Candidate:
     cells = check(server, page, version)
-    found = sum(one.state == "found" for one in cells)
+    found = sum(one.state == "found" or (one.state == "late" and is_declared(one.entry, page)) for one in cells)
     lacks = sum(one.state in BROKEN for one in cells)
     read = _names_of(server) & page.names
     parts = (found / max(1, found + lacks), len(read) / max(1, own))

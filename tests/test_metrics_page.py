@@ -1,0 +1,448 @@
+"""Metrics pages: their parser, the server that they are of, and the contract."""
+
+import dataclasses
+import math
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from support.server_pages import full_page, made_up, native, page_with, series_of
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.servers.canonical import BY_KEY
+from pytest_llmchaos.servers.catalogue import servers
+from pytest_llmchaos.servers.contract import BROKEN, bracket, check, lacking, parse, selectors_in, selectors_of
+from pytest_llmchaos.servers.exposition import Page, Series, parse_page
+from pytest_llmchaos.servers.recognition import recognise
+
+ENGINES = [one for one in servers().values() if one.prefixes]
+
+
+def states(of, page, version="", *, warm=False):
+    return {cell.metric.key: cell.state for cell in check(of, page, version, warm=warm)}
+
+
+def broken(of, page, version="", *, warm=False):
+    return {key: state for key, state in states(of, page, version, warm=warm).items() if state in BROKEN}
+
+
+def without(page, name):
+    return dataclasses.replace(page, series=tuple(one for one in page.series if one.name != name))
+
+
+def renamed(page, name):
+    series = tuple(dataclasses.replace(one, name=f"{name}_v2") if one.name == name else one for one in page.series)
+    return dataclasses.replace(page, series=series)
+
+
+# --- the parser
+
+
+def registry():
+    found = CollectorRegistry()
+    Counter("vllm_done", "Answers", ["reason"], registry=found).labels('a "b"\\\n{,}').inc(2)
+    Gauge("vllm_running", "In the batch", registry=found).set(-0.5)
+    histogram = Histogram("vllm_ttft_seconds", "First", ["model"], buckets=(0.1, 2.5), registry=found)
+    histogram.labels("m").observe(1, {"trace_id": "abc"})
+    Summary("vllm_size", "Size", registry=found).observe(3)
+    Counter("vllm_later", "Before its first label", ["reason"], registry=found)
+    return found
+
+
+@pytest.mark.parametrize("write", [generate_latest, generate_openmetrics])
+def test_both_formats_are_read_with_the_names_that_a_scrape_stores(write):
+    page = parse_page(write(registry()).decode())
+
+    (done,) = page.by_name["vllm_done_total"]
+    assert done == Series(name="vllm_done_total", labels={"reason": 'a "b"\\\n{,}'}, value=2)
+    assert page.by_name["vllm_running"][0].value == -0.5
+    assert page.bounds("vllm_ttft_seconds") == (0.1, 2.5, math.inf)
+    assert page.bounds("vllm_running") == ()
+    assert {"vllm_size_sum", "vllm_size_count", "vllm_ttft_seconds_count"} <= page.names
+    assert "vllm_later_total" in page.names
+
+
+def test_a_counter_without_total_keeps_its_name():
+    page = parse_page("# HELP tgi_count Requests\n# TYPE tgi_count counter\ntgi_count 3\n")
+
+    assert page.names == {"tgi_count"}
+    assert page.types == {"tgi_count": "counter"}
+
+
+def test_names_may_be_quoted_and_times_exemplars_and_comments_are_left_out():
+    page = parse_page(
+        '\ufeff# a comment\r\n#\n{"a.b", c="d",} +Inf 1700000000000\n a_total{} 2 # {trace_id="x"} 0.5\n\n'
+        '# HELP e Text\n# TYPE "f.g" gauge\nb {"x.y"="z"} NaN\n# EOF\n'
+    )
+
+    assert [(one.name, dict(one.labels)) for one in page.series] == [
+        ("a.b", {"c": "d"}),
+        ("a_total", {}),
+        ("b", {"x.y": "z"}),
+    ]
+    assert page.series[0].value == math.inf
+    assert page.types == {"e": "", "f.g": "gauge"}
+    assert page.names == {"a.b", "a_total", "b", "e", "f.g"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vllm:running",
+        "vllm:running one",
+        "vllm:running 1_0",
+        "1a 2",
+        'a{b="c" 1',
+        "a{b=c} 1",
+        'a{b="c"d="e"} 1',
+        "{} 1",
+        'a_bucket{le="x"} 1',
+        "a1",
+        "404 page not found",
+    ],
+)
+def test_a_broken_line_is_one_error_with_its_number(line):
+    with pytest.raises(BadScenario) as caught:
+        parse_page(f"good 1\n{line}\ngood 2\n", "m.txt")
+
+    assert str(caught.value) == (
+        f'm.txt: line 2 must be a sample such as name{{label="value"}} 1, got {line!r}; '
+        "Prometheus refuses a page with such a line"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("<!doctype html><p>", "HTML"), ('{"detail": "Not Found"}', "JSON"), (" [1]", "JSON"), ("{}", "JSON")],
+)
+def test_another_format_is_named(text, kind):
+    with pytest.raises(BadScenario, match=f"the page must be a metrics page in Prometheus' format, got {kind}"):
+        parse_page(text)
+
+
+# --- expressions
+
+
+def names(text):
+    return [one.name for one in selectors_in(parse(text))]
+
+
+def test_every_selector_of_an_expression_is_found():
+    text = 'sum by (job) (rate(a{job="x"}[5m])) / -b > bool quantile(0.5, max_over_time((c + 1)[5m:1m])) or {__name__="d",e!~"f"}'
+
+    assert names(text) == ["a", "b", "c", "d"]
+    assert str(next(selectors_in(parse('{__name__=~"a|b",e!~"f"}')))) == '{__name__=~"a|b",e!~"f"}'
+
+
+def test_wrong_promql_is_one_error():
+    with pytest.raises(BadScenario, match=r"'sum\(' must be PromQL: "):
+        parse("sum(")
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks"),
+    [
+        ("old or new", []),
+        ("new or old", []),
+        ("old or older", ["old", "older"]),
+        ("new + old", ["old"]),
+        ("old or vector(0)", ["old"]),
+        ("rate(new[5m]) unless old", ["old"]),
+        ("vector(0) or vector(1)", []),
+    ],
+)
+def test_one_side_of_an_or_is_enough(text, lacks):
+    assert [one.name for one in lacking(parse(text), lambda one: one.name == "new")] == lacks
+
+
+@pytest.mark.parametrize(
+    ("expr", "is_there"),
+    [
+        ('a{b="c"}', True),
+        ('a{b="d"}', False),
+        ('a{b!="d"}', True),
+        ('a{b!="c"}', False),
+        ('a{b=~"c|d"}', True),
+        ('a{b=~"d"}', False),
+        ('a{b!~"d"}', True),
+        ('a{b!~"c"}', False),
+        (r'a{b=~"\\pL"}', True),
+        ('a{other=""}', True),
+        ('{__name__=~"a.*",b="c"}', True),
+        ('{__name__=~"z.*"}', False),
+        ("gone{}", False),
+    ],
+)
+def test_a_metric_of_a_file_is_there_if_its_labels_are(expr, is_there):
+    page = Page(types={}, series=(Series(name="a", labels={"b": "c"}, value=1),))
+    one = made_up(running=native(expr))
+
+    assert states(one, page)["running"] == ("found" if is_there else "missing")
+
+
+def test_a_metric_without_a_sample_is_late_and_counts_for_the_server():
+    page = parse_page(
+        "# TYPE parrot:e summary\n# TYPE parrot:kv gauge\n# TYPE parrot:running gauge\nparrot:running 1\n"
+    )
+
+    found = recognise(page, [BRACKETS])
+
+    assert (found.server, found.reasons[0]) == (BRACKETS, "The page has 3 of 3 metrics that Parrot should have.")
+    assert states(BRACKETS, page)["e2e"] == states(BRACKETS, page)["kv_use"] == "late"
+    assert states(BRACKETS, page)["running"] == "found"
+
+
+# --- the contract
+
+BRACKETS = made_up(
+    running=native("parrot:running{}", since="0.2"),
+    kv_use=[native("parrot:kv{}", since="0.10"), native("parrot:gpu{}", until="0.12")],
+    waiting=native("parrot:waiting{}", late=True),
+    done=native("parrot:done_total{}", late=True),
+    failed=native("parrot:failed_total{}", late=True),
+    inter_token=native("parrot:gap_seconds{}", late=True),
+    healthy=native("parrot:healthy{}", needs="--health"),
+    e2e={"status": "native", "sum": "parrot:e_sum{}", "count": "parrot:e_count{}", "source": "m", "factor": 0.001},
+)
+E2E = ("parrot:e_sum", "parrot:e_count")
+
+
+def test_a_page_with_everything_has_every_cell():
+    found = check(BRACKETS, full_page(BRACKETS))
+
+    assert [cell.metric.key for cell in found] == list(BY_KEY)
+    assert {cell.state for cell in found if cell.entry.status != "absent"} == {"found"}
+    assert {cell.note for cell in found if cell.state == "absent"} == {"not counted"}
+    by_key = {cell.metric.key: cell for cell in found}
+    assert by_key["e2e"].wanted == E2E
+    assert by_key["inter_token"].wanted == (
+        "parrot:gap_seconds_bucket",
+        "parrot:gap_seconds_sum",
+        "parrot:gap_seconds_count",
+    )
+
+
+def test_the_name_of_another_version_is_renamed():
+    page = page_with("parrot:running", "parrot:gpu", *E2E)
+
+    (cell,) = (one for one in check(BRACKETS, page, "0.12") if one.metric.key == "kv_use")
+
+    assert (cell.state, cell.wanted, cell.seen) == ("renamed", ("parrot:kv",), ("parrot:gpu",))
+    assert cell.note == "The page has the name of another version: parrot:gpu."
+    assert states(BRACKETS, page)["kv_use"] == "found"  # of a version that the page allows
+
+
+def test_a_name_of_a_later_version_is_absent_in_this_one():
+    page = page_with("parrot:gpu", *E2E)
+
+    assert states(BRACKETS, page)["running"] == "absent"
+    (cell,) = (one for one in check(BRACKETS, page, "0.1") if one.metric.key == "running")
+    assert cell.note == "The server has it since 0.2."
+    gone = made_up(running=native("parrot:running{}", since="1", until="2"))
+    (cell,) = (one for one in check(gone, page, "3") if one.metric.key == "running")
+    assert (cell.state, cell.note) == ("absent", "The server has it since 1 and until 2.")
+
+
+def test_what_appears_with_the_first_request_is_late_and_missing_after_an_answer():
+    new, answered = page_with("parrot:running", "parrot:kv", *E2E), page_with("parrot:kv", "parrot:done_total")
+    idle = page_with(series_of(next(selectors_in(parse("parrot:running")))))
+
+    assert states(BRACKETS, idle)["waiting"] == "late"
+    assert {key: state for key, state in states(BRACKETS, answered).items() if state != "absent"} == {
+        "running": "missing",
+        "waiting": "missing",
+        "kv_use": "found",
+        "inter_token": "late",
+        "e2e": "missing",
+        "done": "found",
+        "failed": "late",
+        "healthy": "needs option",
+    }
+    assert states(BRACKETS, new, warm=True)["inter_token"] == "missing"
+    assert states(BRACKETS, new, warm=True)["failed"] == "late"
+    notes = {cell.metric.key: cell.note for cell in check(BRACKETS, answered)}
+    assert notes["failed"] == "The server exports it from the first event of its kind on."
+    assert notes["healthy"] == "The server exports it with --health."
+
+
+def test_a_counter_at_0_is_no_answer():
+    zero = Page(types={}, series=(Series(name="parrot:done_total", labels={}, value=0),))
+
+    assert states(BRACKETS, zero)["waiting"] == "late"
+    assert {cell.note for cell in check(BRACKETS, zero) if cell.state == "late"} == {
+        "The server exports it from the first request on.",
+        "The server exports it from the first event of its kind on.",
+    }
+
+
+def test_an_option_that_another_metric_shows_is_given():
+    one = made_up(
+        running=native("parrot:running{}", needs="--metrics"), waiting=native("parrot:waiting{}", needs="--metrics")
+    )
+
+    assert states(one, page_with("parrot:running"))["waiting"] == "missing"
+    assert states(one, page_with("other"))["waiting"] == "needs option"
+
+
+def test_a_missing_metric_has_a_similar_name():
+    (cell,) = (one for one in check(BRACKETS, page_with("parrot:e_sum", "parrot:e_counts")) if one.metric.key == "e2e")
+
+    assert (cell.state, cell.note) == ("missing", "The page has parrot:e_counts, which is similar.")
+
+
+def test_the_versions_that_the_names_allow():
+    both, old, new = page_with("parrot:kv", "parrot:gpu"), page_with("parrot:gpu"), page_with("parrot:kv")
+
+    assert [str(bracket(BRACKETS, one)) for one in (both, old, new)] == [
+        "at least 0.10 and before 0.12",
+        "before 0.12",
+        "at least 0.10",
+    ]
+    assert [bracket(BRACKETS, one).version for one in (both, old, new)] == ["0.10", "0", ""]
+    assert bracket(BRACKETS, both).reasons == ("parrot:kv is there since 0.10", "parrot:gpu is there until 0.12")
+    assert str(bracket(BRACKETS, page_with("x"))) == ""
+
+
+CLASH = made_up(
+    running=[native("parrot:run{}", since="2"), native("parrot:old_run{}", until="2")],
+    waiting=[native("parrot:wait{}", since="2"), native("parrot:old_wait{}", until="2")],
+    done=native("parrot:done_total{}"),
+)
+
+
+def test_names_of_different_versions_are_judged_by_the_newest():
+    page = page_with("parrot:run", "parrot:old_wait", "parrot:done_total")
+
+    assert str(bracket(CLASH, page)) == "unknown"
+    assert broken(CLASH, page) == {"waiting": "renamed"}
+    found = recognise(page, [CLASH])
+    assert (found.certainty, found.versions) == ("likely", "unknown")
+    assert found.reasons[-1] == "These are names of different versions."
+
+
+# --- every server that is known
+
+
+@pytest.mark.parametrize("one", ENGINES, ids=lambda one: one.name)
+def test_a_page_with_all_names_of_a_server_is_recognised_and_whole(one):
+    page = full_page(one)
+
+    found = recognise(page, servers().values())
+
+    assert found.server.name == one.name
+    assert found.certainty != "unclear"
+    assert broken(one, page) == {}
+
+
+MUTANTS = [
+    (one, name)
+    for one in ENGINES
+    for name in sorted({selector.name for key in BY_KEY for selector in selectors_of(one.at(key))})
+]
+
+
+@pytest.mark.parametrize("mutate", [without, renamed])
+@pytest.mark.parametrize(("one", "name"), MUTANTS, ids=lambda value: getattr(value, "name", value))
+def test_a_series_that_is_lost_or_renamed_is_reported(one, name, mutate):
+    page = full_page(one)
+    hit = {key for key in BY_KEY if name in {selector.name for selector in selectors_of(one.at(key))}}
+
+    after = states(one, mutate(page, name))
+
+    assert {key for key, state in after.items() if state != states(one, page)[key]} == hit
+    lasting = {key for key in hit if not one.at(key).late}
+    assert lasting <= set(broken(one, mutate(page, name))) | {key for key in lasting if one.at(key).needs}
+
+
+# --- recognition
+
+
+def test_an_unknown_page_says_what_was_expected():
+    found = recognise(page_with("b", "a", "d", "c"), [BRACKETS, made_up("rook")])
+
+    assert (found.server, found.version, found.versions, found.certainty) == (None, "", "", "unclear")
+    assert found.reasons == (
+        (
+            "No metric of a known server is on the page: expected names that begin with one of parrot:, rook:, "
+            "got 4 names such as a, b, c."
+        ),
+    )
+    assert recognise(page_with(), [BRACKETS]).reasons == (
+        "The page is empty. Some servers export nothing before their first request.",
+    )
+
+
+def test_a_name_with_the_prefix_that_the_file_does_not_know_is_not_enough():
+    assert recognise(page_with("parrot:other"), [BRACKETS]).server is None
+
+
+def test_few_metrics_are_unclear():
+    assert recognise(page_with("parrot:kv"), [BRACKETS]).certainty == "unclear"
+    assert (
+        recognise(page_with("parrot:kv"), [BRACKETS]).reasons[0]
+        == "The page has 1 of 3 metrics that Parrot should have."
+    )
+
+
+def test_a_metric_of_the_version_makes_it_certain():
+    one = made_up(running=native("parrot:running{}"), version='metric = "parrot:build_info"\nlabel = "version"')
+    info = Series(name="parrot:build_info", labels={"version": "1.2.3"}, value=1)
+
+    found = recognise(page_with("parrot:running", info), [one])
+
+    assert (found.version, found.versions, found.certainty) == ("1.2.3", "1.2.3", "certain")
+    assert "It has parrot:build_info." in found.reasons
+    assert recognise(page_with("parrot:running", "parrot:build_info"), [one]).version == ""
+    assert recognise(page_with("parrot:running"), [one]).certainty == "likely"
+    assert recognise(page_with("parrot:running"), [one], "9").version == "9"
+
+
+FULL = {key: native(f"parrot:{key}{{}}") for key in ("running", "waiting", "kv_use", "done", "failed")}
+ROUTER = made_up(
+    "router",
+    'kind = "gateway"\nprefixes = ["router:", "parrot:"]',
+    running=native("parrot:running{}"),
+    waiting=native("router:waiting{}"),
+    done=native("router:done{}"),
+)
+
+
+def test_a_gateway_with_names_of_its_own_passes_on_those_of_engines():
+    engine = made_up(**FULL)
+    both = page_with(*[f"parrot:{key}" for key in FULL], "router:waiting", "router:done")
+
+    found = recognise(both, [engine, ROUTER])
+
+    assert found.server is ROUTER
+    assert found.certainty == "certain"
+    assert "Router has names of its own, and passes on those of Parrot." in found.reasons
+    assert recognise(full_page(engine), [engine, ROUTER]).server is engine
+    assert recognise(full_page(ROUTER), [engine, ROUTER]).server is ROUTER
+    assert recognise(full_page(ROUTER), [ROUTER]).server is ROUTER
+
+
+def test_a_gateway_alone_passes_on_nothing():
+    alone = page_with("router:waiting", "router:done", "router:more")
+
+    found = recognise(alone, [ROUTER])
+
+    assert (found.server, found.certainty) == (ROUTER, "likely")
+
+
+def test_two_servers_with_the_same_names_are_unclear():
+    one, other = made_up(**FULL), made_up("budgie", 'prefixes = ["parrot:"]', **FULL)
+
+    found = recognise(full_page(one), [one, other])
+
+    assert found.certainty == "unclear"
+    assert "It may be Budgie as well, with 5 of 5 metrics." in found.reasons
+
+
+def test_a_server_that_explains_less_of_the_page_is_no_rival():
+    one = made_up(**FULL)
+    other = made_up(
+        "budgie", 'prefixes = ["parrot:"]', **{key: FULL[key] for key in ("running", "waiting", "kv_use", "done")}
+    )
+
+    assert recognise(full_page(one), [other, one]).certainty == "certain"
+    assert recognise(full_page(one), [other, one]).server is one
