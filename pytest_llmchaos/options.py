@@ -127,6 +127,14 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         ),
     ),
     (
+        "llmchaos_servers",
+        "linelist",
+        (
+            "Model servers behind endpoints of llmchaos_metrics, as SERVICE: SERVER. The run's own Prometheus has their "
+            "metrics under canonical names, too. Default: recognised by their metrics. Example: model: sglang."
+        ),
+    ),
+    (
         "llmchaos_prometheus",
         "string",
         (
@@ -297,6 +305,7 @@ _EXAMPLES = {
     "compose": "compose.yaml",
     "targets": "web worker",
     "metrics": "web:8080/metrics worker:9100",
+    "servers": "model: sglang",
     "prometheus": "prometheus",
     "profiles": "cpu",
     "restart": "keep",

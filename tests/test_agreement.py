@@ -12,7 +12,8 @@ import pytest
 from pytest_llmchaos.errors import Inconclusive, NoData, StaleData, TruthsDisagree
 from pytest_llmchaos.evidence.trial_record import ClockReading, PhaseBounds
 from pytest_llmchaos.model import Sample
-from pytest_llmchaos.prometheus.queries import Target
+from pytest_llmchaos.prometheus.queries import Rule, Target
+from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import Window, windows
 from pytest_llmchaos.trial import agreement
 from pytest_llmchaos.trial.agreement import (
@@ -203,7 +204,9 @@ class TestScrapes:
                 Target(job="other", service="o", url="", up=True, last_error="", last_scrape_unix_s=now - 99),
             )
 
-        return SimpleNamespace(subject=SimpleNamespace(scrape_jobs=jobs), prometheus=SimpleNamespace(targets=targets))
+        return SimpleNamespace(
+            subject=SimpleNamespace(scrape_jobs=jobs, brings_judge=False), prometheus=SimpleNamespace(targets=targets)
+        )
 
     def test_scrapes_are_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(agreement.time, "sleep", lambda _: None)
@@ -224,7 +227,7 @@ class TestScrapes:
 
     def lab_of(self, *targets: Target, jobs: tuple[str, ...] = ()) -> Any:
         prometheus = SimpleNamespace(targets=lambda: targets)
-        return SimpleNamespace(subject=SimpleNamespace(scrape_jobs=jobs), prometheus=prometheus)
+        return SimpleNamespace(subject=SimpleNamespace(scrape_jobs=jobs, brings_judge=False), prometheus=prometheus)
 
     def test_scrapes_at_the_very_instant_count(self) -> None:
         before = time.time()
@@ -271,7 +274,7 @@ class TestCoverage:
         monkeypatch.setattr(agreement, "time", SimpleNamespace(time=lambda: 1040.0))
         found: list[Any] = []
         prometheus = SimpleNamespace(require_coverage=lambda *asked, **more: found.append((*asked, more["allow_down"])))
-        lab: Any = SimpleNamespace(subject=SimpleNamespace(scrape_jobs=jobs), prometheus=prometheus)
+        lab: Any = SimpleNamespace(subject=SimpleNamespace(scrape_jobs=jobs, brings_judge=False), prometheus=prometheus)
         record: Any = SimpleNamespace(
             phases=[PhaseBounds(name="".join([*name]), from_s=0.0, to_s=to_s) for name, to_s in phases],
             unix_s=lambda at_s: 1000.0 + at_s,
@@ -298,3 +301,45 @@ def test_evidence_needs_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     require_evidence(None, None, window(), 1012.0, None)  # type: ignore[arg-type]
 
     assert asked == ["require_one_clock", "require_agreement", "require_coverage"]
+
+    @pytest.mark.parametrize(
+        ("metric", "own", "waits"),
+        [
+            ("llmchaos:requests_done_total", True, True),
+            ("llmchaos:requests_done_total", False, False),
+            ("web_requests_total", True, False),
+        ],
+    )
+    def test_rules_that_record_what_an_objective_reads_have_seen_the_last_scrape(
+        self, monkeypatch: pytest.MonkeyPatch, metric: str, own: bool, waits: bool
+    ) -> None:
+        monkeypatch.setattr(agreement.time, "sleep", lambda _: None)
+        now = time.time()
+        ages = iter([now - 1, now - 1, now + 9])
+        lab = self.lab_of(self.target("web", "web", now))
+        slo = Slo(name="one", objective=0.9, window_days=30, description="", good=f'{metric}{{code="2"}}', total=metric)
+        lab.subject.brings_judge, lab.slos = own, [slo]
+
+        def rules() -> list[Rule]:
+            at = next(ages)
+            return [
+                Rule(name="llmchaos:requests_done_total", is_alert=False, error="", evaluated_unix_s=at),
+                Rule(name="Other", is_alert=True, error="", evaluated_unix_s=0.0),
+            ]
+
+        lab.prometheus.rules = rules
+
+        agreement.await_scrapes(lab, now)
+
+        assert len([*ages]) == (0 if waits else 3)
+
+    def test_a_rule_that_is_not_evaluated_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(agreement, "SCRAPED_DEADLINE_S", -1.0)
+        metric = "llmchaos:requests_done_total"
+        slo = Slo(name="one", objective=0.9, window_days=30, description="", good=f'{metric}{{a="b"}}', total=metric)
+        lab = self.lab_of(self.target("web", "web", 1000.0))
+        lab.subject.brings_judge, lab.slos = True, [slo]
+        lab.prometheus.rules = lambda: [Rule(name=metric, is_alert=False, error="", evaluated_unix_s=1000.0)]
+
+        with pytest.raises(StaleData, match=f"has not evaluated the rules of {metric} within -1 s of the load's end"):
+            agreement.await_scrapes(lab, 1000.0)

@@ -127,6 +127,7 @@ TYPES = [
     ("llmchaos_metrics", "[5]", "a list of strings, got [5]: write llmchaos_metrics = "),
     ("llmchaos_metrics", '[""]', "a list of strings, got ['']: write llmchaos_metrics = "),
     ("llmchaos_metrics", "'\"a'", "a list of strings: No closing quotation; write llmchaos_metrics = "),
+    ("llmchaos_servers", "[5]", 'a list of strings, got [5]: write llmchaos_servers = ["model: sglang"]'),
     ("llmchaos_services", "[5]", "a list of strings, got [5]: write "),
     ("llmchaos_tokens_per_s", "[5]", "a number: *; write llmchaos_tokens_per_s = 500"),
     ("llmchaos_attach", "[true]", "true or false: *; write llmchaos_attach = true"),
@@ -168,6 +169,15 @@ def test_a_wrong_header_is_refused_without_its_value(chaos, double, value):
 
     require_refused(result, double, "llmchaos_headers must be ")
     assert "planted-literal" not in result.stderr.str()
+
+
+@pytest.mark.parametrize("args", [[], ["--chaos-plan"]])
+def test_a_model_server_of_a_service_that_is_not_scraped_is_refused_before_anything_starts(chaos, double, args):
+    result = chaos(*args, own=True, llmchaos_metrics='["web:8000"]', llmchaos_servers='["wbe: vllm"]')
+
+    require_refused(
+        result, double, "llmchaos_servers names the service 'wbe', which has no endpoint in llmchaos_metrics; did"
+    )
 
 
 @pytest.mark.parametrize("digits", ["9" * 5000, "0" * 5000])

@@ -198,6 +198,30 @@ def test_a_missing_image_of_the_fault_agent_ends_the_session_before_anything_sta
     assert attach == "true" or any("llmchaos_metrics names 'nod'" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("vlm", "did you mean 'vllm'? they are "), ("openai", "they are "), ("qqqq", "they are ")],
+)
+def test_a_model_server_without_a_metrics_page_is_in_the_plan(plan, name, hint):
+    result, lines = plan("--chaos-plan", metrics="web", servers=f"web: {name}")
+
+    assert result.ret == 0
+    (line,) = (line for line in lines if line.startswith("not ready: "))
+    assert line.startswith(
+        f"not ready: llmchaos_servers names '{name}' for web, and no model server with a metrics page"
+    )
+    assert f"has that name; {hint}" in line
+
+
+@pytest.mark.usefixtures("no_agent")
+def test_a_model_server_without_a_metrics_page_ends_the_session_before_anything_starts(plan):
+    result, lines = plan(metrics="web", servers="web: vlm")
+
+    assert result.ret != 0
+    assert any("did you mean 'vllm'?" in line for line in lines)
+    assert not any("starting the stack" in line for line in lines)
+
+
 def test_the_same_problem_is_named_once(folder, monkeypatch):
     def refuse():
         raise NotReady("no Docker daemon answers")

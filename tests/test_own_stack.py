@@ -57,6 +57,15 @@ def test_a_run_brings_the_judge_of_a_stack_that_runs_already(folder):
     assert subject.ports == (("web", "", 8080), ("prom", "", 9090))
 
 
+def test_services_have_the_model_servers_that_the_user_names(folder):
+    subject = subject_of(folder, metrics=("web", "worker"), servers=("web: vllm", "worker :vllm"))
+
+    assert subject.servers == (("web", "vllm"), ("worker", "vllm"))
+    assert subject_of(folder).servers == ()
+    container = {"metrics": ("container:web",), "servers": ("container:web: vllm",), "attach": True}
+    assert subject_of(folder, **container).servers == (("web", "vllm"),)
+
+
 def test_without_an_slo_file_the_clients_judge(folder):
     (slo,) = slos_of(subject_of(folder, slo="").slo_file)
 
@@ -114,6 +123,20 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
         ),
         ({"prometheus_headers": ("X:  ",)}, "llmchaos_prometheus_headers must be .* got 'X' without a value"),
         ({"prometheus_headers": ("a b: c",)}, "llmchaos_prometheus_headers must be .* got a line that"),
+        ({"servers": ("web vllm",)}, "llmchaos_servers must be entries SERVICE: SERVER, such as .*, got 'web vllm'"),
+        ({"servers": ("web: vLLM",)}, "llmchaos_servers must be entries .* got 'web: vLLM'"),
+        (
+            {"servers": ("wbe: vllm",), "metrics": ("web:9000",)},
+            "llmchaos_servers names the service 'wbe', which has no endpoint in llmchaos_metrics; did you mean 'web'. add it",
+        ),
+        (
+            {"servers": ("web: vllm",)},
+            "'web', which has no endpoint in llmchaos_metrics; add it there, such as web:8000/metrics",
+        ),
+        (
+            {"servers": ("web: vllm", "web:vllm"), "metrics": ("web",)},
+            "llmchaos_servers names 'web' twice, as vllm and vllm: keep one of the entries",
+        ),
         ({"tokens_per_s": 0.0}, "llmchaos_tokens_per_s must be a number above 0 and below 1e9, got 0"),
         ({"tokens_per_s": float("nan")}, "llmchaos_tokens_per_s must be .* got nan"),
     ],

@@ -163,3 +163,4 @@ CANONICAL = (
     ),
 )
 BY_KEY = {one.key: one for one in CANONICAL}
+BY_SERIES = {name: one for one in CANONICAL for name in one.series}

@@ -19,7 +19,9 @@ _SELECTOR = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})", re.DOTALL)
 _DIGITS = {1e-3: 3, 1e-6: 6}
 
 
-def recording_rules(servers: Sequence[Server], matchers: str = "", head: str = "") -> str:
+def recording_rules(
+    servers: Sequence[Server], matchers: str = "", head: str = "", *, group: str = "canonical", guard: str = ""
+) -> str:
     """Return the text of a rule file.
 
     Each rule copies a metric of a server with all its labels, and adds `server` and
@@ -29,23 +31,26 @@ def recording_rules(servers: Sequence[Server], matchers: str = "", head: str = "
         servers: the servers that may be scraped.
         matchers: label matchers of their series, such as `job="model"`.
         head: comment lines for the start of the file.
+        group: beginning of the groups' names, which are unique in a file.
+        guard: PromQL that has a series for each job whose metrics are of `$server`.
+            Others are not recorded then. Empty if the matchers decide.
     """
-    groups = [_group(one, matchers) for one in servers]
+    groups = [_group(one, matchers, group, guard.replace("$server", one.name)) for one in servers]
     return head + ("groups:\n" + "\n".join(one for one in groups if one) if any(groups) else "groups: []\n")
 
 
-def _group(server: Server, matchers: str) -> str:
+def _group(server: Server, matchers: str, group: str, guard: str) -> str:
     lines = [
         line
         for metric in CANONICAL
         for status in ("native", "derived")
         if (entries := [one for one in server.of(metric.key) if one.status == status])
-        for line in _records(server, entries, matchers)
+        for line in _records(server, entries, matchers, guard)
     ]
-    return "\n".join([f"  - name: canonical-{server.name}", "    rules:", *lines]) + "\n" if lines else ""
+    return "\n".join([f"  - name: {group}-{server.name}", "    rules:", *lines]) + "\n" if lines else ""
 
 
-def _records(server: Server, entries: Sequence[Entry], matchers: str) -> Iterator[str]:
+def _records(server: Server, entries: Sequence[Entry], matchers: str, guard: str) -> Iterator[str]:
     first = entries[0]
     labels = f"server: {server.name}, origin: {first.status}" + (f", ticks: {first.ticks}" if first.ticks else "")
     for part in PARTS if first.canonical.kind == "histogram" else ("",):
@@ -55,8 +60,10 @@ def _records(server: Server, entries: Sequence[Entry], matchers: str) -> Iterato
         text = " or ".join(found)
         if server.service_label:
             text = f'label_replace({text}, "service", "$1", "{server.service_label}", "(.+)")'
+        text = _with(text, matchers)
+        text = f"({text}) and on (job) {guard}" if guard else text
         yield f"      - record: {first.canonical.name}{part and '_'}{part}"
-        yield f"        expr: {_quote(_with(text, matchers))}"
+        yield f"        expr: {_quote(text)}"
         yield f"        labels: {{{labels}}}"
 
 

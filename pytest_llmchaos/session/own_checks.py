@@ -11,7 +11,9 @@ from pytest_llmchaos.generate.rules import rules
 from pytest_llmchaos.loadgen.first_request import check_requests
 from pytest_llmchaos.runtime.docker import preflight
 from pytest_llmchaos.runtime.docker.attached import AttachedRuntime, Looked
+from pytest_llmchaos.runtime.docker.near_names import near
 from pytest_llmchaos.runtime.local.own_compose import OwnCompose
+from pytest_llmchaos.servers.catalogue import servers
 from pytest_llmchaos.session.settings import Settings
 from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.headers import PROMETHEUS_KEY, resolve
@@ -69,6 +71,7 @@ def examine(subject: Subject, problems: Problems, wire: Collection[str] = (), *,
     problems.of(resolve, subject.prometheus_headers, os.environ, PROMETHEUS_KEY)
     problems.of(check_requests, subject.requests)
     subject = problems.of(_with_rules, subject) or subject
+    problems.of(_require_servers, subject)
     if local:
         return problems.of(_examine_local, subject)
     examined = problems.of(preflight.examine, subject)
@@ -140,6 +143,17 @@ def _look(settings: Settings, subject: Subject) -> Looked:
 
 def _examine_local(subject: Subject) -> Subject:
     return OwnCompose(subject.compose_files, os.environ).examine(subject)
+
+
+def _require_servers(subject: Subject) -> None:
+    """Raise BadScenario unless each server that the user names has a metrics page."""
+    pages = [one.name for one in servers().values() if one.kind != "provider"] if subject.servers else []
+    for service, name in subject.servers:
+        if name not in pages:
+            raise BadScenario(
+                f"llmchaos_servers names {name!r} for {service}, and no model server with a metrics page has that name; "
+                f"{near(name, pages)}they are {', '.join(pages)}"
+            )
 
 
 def _with_rules(subject: Subject) -> Subject:

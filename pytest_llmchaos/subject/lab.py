@@ -129,6 +129,8 @@ class Subject:
     # evaluate these rules, the text of a rule file.
     brings_judge: bool = False
     scrapes: tuple[Endpoint, ...] = ()
+    # Scraped services, each with the model server that its user names.
+    servers: tuple[tuple[str, str], ...] = ()
     rules: str = ""
     # The user's own Prometheus, read for its alerts.
     alerts: Endpoint | None = None

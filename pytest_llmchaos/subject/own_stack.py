@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Collection, Sequence
@@ -35,7 +36,8 @@ _SELECTED = re.compile(
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _ENDPOINT = re.compile(rf"(?P<service>{_NAME.pattern})(?::(?P<port>[0-9]{{1,5}}))?(?P<path>/[\x21-\x7e]*)?")
 _ADDRESS = re.compile(r"[0-9A-Za-z.:_-]+")
-_LISTS = ("compose", "targets", "metrics", "profiles", "allow", "replicas", "prometheus_headers", "headers")
+_SERVER = re.compile(rf"({_NAME.pattern})\s*:\s*([a-z0-9][a-z0-9-]*)")
+_LISTS = ("compose", "targets", "metrics", "profiles", "allow", "replicas", "prometheus_headers", "headers", "servers")
 _NEEDED = {
     "api": ("the service that takes the clients' requests", "web"),
     "targets": ("the services that faults may hit", "web worker"),
@@ -53,6 +55,7 @@ class OwnKeys:
     api: str = ""
     targets: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
     prometheus: str = ""
     profiles: tuple[str, ...] = ()
     restart: str = ""
@@ -115,6 +118,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
     alerts = _endpoint("prometheus", keys.prometheus) if keys.prometheus else None
     scrapes = tuple(_endpoint("metrics", one) for one in keys.metrics)
     requests, model = _requests(keys, folder)
+    named = _servers(keys.servers, list(dict.fromkeys(one.service for one in scrapes)))
     return Subject(
         compose_files=tuple(_file("llmchaos_compose", folder / path) for path in keys.compose),
         targets=keys.targets,
@@ -147,6 +151,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         ready_path=keys.ready_path or None,
         brings_judge=True,
         scrapes=scrapes,
+        servers=named,
         alerts=alerts,
         profiles=keys.profiles,
         keeps_restart=keys.restart == "keep",
@@ -207,6 +212,7 @@ def _selected(keys: OwnKeys) -> tuple[OwnKeys, dict[str, str]]:
         targets=tuple(name_of("targets", text) for text in keys.targets),
         replicas=tuple(name_of("replicas", text) for text in keys.replicas),
         metrics=tuple(name_of("metrics", text) for text in keys.metrics),
+        servers=tuple(name_of("servers", text) for text in keys.servers),
     )
     for text in resolved.metrics:
         selector = selectors.get(re.split("[:/]", text)[0], "")
@@ -236,6 +242,40 @@ def _endpoint(key: str, text: str) -> Endpoint:
             f"{wanted}, got {text!r}"
         )
     return Endpoint(service=match["service"], port=port, path=path)
+
+
+def _servers(entries: Sequence[str], scraped: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Return each service of `llmchaos_servers` with its model server.
+
+    Args:
+        entries: the key's value, such as `model: sglang`.
+        scraped: services of `llmchaos_metrics`.
+
+    Raises:
+        BadScenario: An entry is wrong.
+    """
+    found: dict[str, str] = {}
+    for entry in entries:
+        match = _SERVER.fullmatch(entry)
+        if match is None:
+            raise BadScenario(f"llmchaos_servers must be entries SERVICE: SERVER, such as model: sglang, got {entry!r}")
+        service, name = match.groups()
+        if service not in scraped:
+            raise BadScenario(
+                f"llmchaos_servers names the service {service!r}, which has no endpoint in llmchaos_metrics; "
+                f"{_near(service, scraped)}add it there, such as {service}:8000/metrics"
+            )
+        if service in found:
+            raise BadScenario(
+                f"llmchaos_servers names {service!r} twice, as {found[service]} and {name}: keep one of the entries"
+            )
+        found[service] = name
+    return tuple(found.items())
+
+
+def _near(name: str, names: Collection[str]) -> str:
+    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"did you mean {found[0]!r}? " if found else ""
 
 
 def _check_start(keys: OwnKeys) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec
 
 from pytest_llmchaos.errors import Inconclusive, LlmchaosError, NoData, StaleData, TooFewSamples, TruthsDisagree
 from pytest_llmchaos.lab.lab import CLOCK_ANSWER_S
 from pytest_llmchaos.model import CLIENT_DURATION, CLIENT_REQUESTS
+from pytest_llmchaos.servers.canonical import BY_SERIES
 from pytest_llmchaos.stats.windows import Window
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.injector import Injected
     from pytest_llmchaos.lab.lab import Lab
 
+
+Given = ParamSpec("Given")
 
 # The clients push their counters after the last request, and Prometheus scrapes them
 # after that. So counts of the whole trial agree, except for rounding.
@@ -170,19 +173,46 @@ def _compare_p95(lab: Lab, record: Record, whole: Window, at_unix_s: float) -> N
 def await_scrapes(lab: Lab, since_unix_s: float) -> float:
     """Wait until Prometheus has scraped every target since then and return the time.
 
+    Then it waits for rules that record what the objectives of a user's stack read.
+
     Raises:
-        StaleData: A target was not scraped within SCRAPED_DEADLINE_S.
+        StaleData: A target was not scraped, or a rule not evaluated, within
+            SCRAPED_DEADLINE_S.
     """
     deadline = time.monotonic() + SCRAPED_DEADLINE_S
+    scraped_unix_s = _within(deadline, require_scraped, lab, since_unix_s, SCRAPED_DEADLINE_S)
+    return _within(deadline, _require_recorded, lab, scraped_unix_s)
+
+
+def _within(deadline: float, require: Callable[Given, None], *args: Given.args, **named: Given.kwargs) -> float:
+    """Repeat a check until it holds and return the time. Raises its last StaleData."""
     while True:
         try:
-            require_scraped(lab, since_unix_s, SCRAPED_DEADLINE_S)
+            require(*args, **named)
         except StaleData:
             if time.monotonic() > deadline:
                 raise
         else:
             return time.time()
         time.sleep(0.1)
+
+
+def _require_recorded(lab: Lab, since_unix_s: float) -> None:
+    """Require an evaluation since then of each rule with a canonical name of an SLO.
+
+    Raises:
+        StaleData: A rule was not evaluated.
+    """
+    if not lab.subject.brings_judge:
+        return
+    names = {counter.partition("{")[0] for slo in lab.slos for counter in slo.counters} & set(BY_SERIES)
+    rules = lab.prometheus.rules() if names else ()
+    late = sorted({one.name for one in rules if one.name in names and one.evaluated_unix_s < since_unix_s})
+    if late:
+        raise StaleData(
+            f"Prometheus has not evaluated the rules of {', '.join(late)} within {SCRAPED_DEADLINE_S:g} s of the load's "
+            "end, so their last counts are unknown: is the machine too busy?"
+        )
 
 
 def require_scraped(lab: Lab, since_unix_s: float, waited_s: float) -> None:
