@@ -1,6 +1,7 @@
 """Metrics pages: their parser, the server that they are of, and the contract."""
 
 import dataclasses
+import functools
 import math
 
 import pytest
@@ -298,7 +299,7 @@ def test_the_versions_that_the_names_allow():
         "before 0.12",
         "at least 0.10",
     ]
-    assert [bracket(BRACKETS, one).version for one in (both, old, new)] == ["0.10", "0", ""]
+    assert [bracket(BRACKETS, one).version for one in (both, old, new)] == ["0.10", "0.0.1", ""]
     assert bracket(BRACKETS, both).reasons == ("parrot:kv is there since 0.10", "parrot:gpu is there until 0.12")
     assert str(bracket(BRACKETS, page_with("x"))) == ""
 
@@ -322,10 +323,13 @@ def test_names_of_different_versions_are_judged_by_the_newest():
 
 # --- every server that is known
 
+# Names that tell a server from one with the same metrics.
+MARKS = {"sim": ["llmchaos_simulated"]}
+
 
 @pytest.mark.parametrize("one", ENGINES, ids=lambda one: one.name)
 def test_a_page_with_all_names_of_a_server_is_recognised_and_whole(one):
-    page = full_page(one)
+    page = page_with(*full_page(one).series, *MARKS.get(one.name, ()))
 
     found = recognise(page, servers().values())
 
@@ -341,17 +345,24 @@ MUTANTS = [
 ]
 
 
+@functools.cache
+def whole(name):
+    page = full_page(servers()[name])
+    return page, states(servers()[name], page)
+
+
 @pytest.mark.parametrize("mutate", [without, renamed])
 @pytest.mark.parametrize(("one", "name"), MUTANTS, ids=lambda value: getattr(value, "name", value))
 def test_a_series_that_is_lost_or_renamed_is_reported(one, name, mutate):
-    page = full_page(one)
-    hit = {key for key in BY_KEY if name in {selector.name for selector in selectors_of(one.at(key))}}
+    page, before = whole(one.name)
+    entries = {key: one.at(key) for key in BY_KEY}
+    hit = {key for key, entry in entries.items() if name in {selector.name for selector in selectors_of(entry)}}
 
     after = states(one, mutate(page, name))
 
-    assert {key for key, state in after.items() if state != states(one, page)[key]} == hit
-    lasting = {key for key in hit if not one.at(key).late}
-    assert lasting <= set(broken(one, mutate(page, name))) | {key for key in lasting if one.at(key).needs}
+    assert {key for key in after if after[key] != before[key]} == hit
+    expected = {key for key in hit if not entries[key].late and not entries[key].needs}
+    assert expected <= {key for key in hit if after[key] in BROKEN}
 
 
 # --- recognition
@@ -436,6 +447,18 @@ def test_two_servers_with_the_same_names_are_unclear():
 
     assert found.certainty == "unclear"
     assert "It may be Budgie as well, with 5 of 5 metrics." in found.reasons
+
+
+def test_a_server_that_exports_the_names_of_another_is_known_by_its_own():
+    one, other = made_up(**FULL), made_up("budgie", 'prefixes = ["parrot:", "budgie_"]', **FULL)
+    page = page_with(*full_page(one).series, "budgie_info")
+
+    found = recognise(page, [one, other])
+
+    assert (found.server, found.certainty) == (other, "certain")
+    assert "Of the two servers with these names, Budgie alone has names that begin with budgie_." in found.reasons
+    plain = recognise(full_page(one), [other, one])
+    assert (plain.server, plain.certainty) == (one, "certain")
 
 
 def test_a_server_that_explains_less_of_the_page_is_no_rival():

@@ -32,6 +32,8 @@ _EVENTS = frozenset({"failed", "aborted", "preempted", "prefix_hits"})
 _GAPS = frozenset({"inter_token", "per_token"})
 # Metrics that exist once an answer ended.
 _ENDS = ("done", "e2e", "tokens_out")
+# A version before all others. A plain 0 is a build without a release.
+_OLDEST = "0.0.1"
 _OPERATORS = {"MatchOp.Equal": "=", "MatchOp.NotEqual": "!=", "MatchOp.Re": "=~", "MatchOp.NotRe": "!~"}
 
 
@@ -111,7 +113,7 @@ class Bracket:
     @property
     def version(self) -> str:
         """A version to read the server's file for, empty for the newest."""
-        return (self.since or "0") if self.until and self.is_possible else ""
+        return (self.since or _OLDEST) if self.until and self.is_possible else ""
 
     def __str__(self) -> str:
         """For people."""

@@ -82,21 +82,26 @@ def recognise(page: Page, servers: Iterable[Server], version: str = "") -> Recog
     known = tuple(servers)
     # Names that one of the servers may have made.
     own = [name for name in page.names if any(name.startswith(one.prefixes) for one in known)]
-    made = (
+    tried = (
         _candidate(one, page, version, len(own)) for one in known if any(name.startswith(one.prefixes) for name in own)
     )
-    found = sorted((one for one in made if one.found), key=lambda one: -one.score)
+    made = [one for one in tried if one.found]
+    found = sorted((one for one in made if not _is_shadow(one, made, page)), key=lambda one: -one.score)
     if not found:
         return Recognised(
             server=None, version="", bracket=Bracket(), certainty="unclear", reasons=(_unknown(page, known),)
         )
     passing = [one for one in found if _passes_on(one, found, known)]
-    best = (passing or found)[0]
+    best = (passing or [one for one in found if _narrows(one, found, page)] or found)[0]
     limits = bracket(best.server, page)
     rivals = [
         one
         for one in found
-        if one is not best and not passing and best.score - one.score < _CLEAR and not one.read < best.read
+        if one is not best
+        and not passing
+        and best.score - one.score < _CLEAR
+        and not one.read < best.read
+        and not _narrows(best, [one], page)
     ]
     exact = version or _version_on(page, best.server)
     return Recognised(
@@ -126,6 +131,28 @@ def _passes_on(one: _Candidate, found: Sequence[_Candidate], known: Sequence[Ser
     return bool(one.read - others) and any(other.server.kind == "engine" for other in found)
 
 
+def _narrows(one: _Candidate, found: Sequence[_Candidate], page: Page) -> bool:
+    """True for a server that exports another one's names, and names of its own."""
+    return one.share >= _LIKELY and any(
+        set(other.server.prefixes) < set(one.server.prefixes) and _has_more(one, other, page) for other in found
+    )
+
+
+def _is_shadow(one: _Candidate, found: Sequence[_Candidate], page: Page) -> bool:
+    """True for such a server if the page has only the names of the other one."""
+    return any(
+        set(other.server.prefixes) < set(one.server.prefixes) and not _has_more(one, other, page) for other in found
+    )
+
+
+def _has_more(one: _Candidate, other: _Candidate, page: Page) -> bool:
+    return any(name.startswith(_more(one.server, other.server)) for name in page.names)
+
+
+def _more(server: Server, other: Server) -> tuple[str, ...]:
+    return tuple(prefix for prefix in server.prefixes if prefix not in other.prefixes)
+
+
 def _certainty(best: _Candidate, page: Page, rivals: Sequence[_Candidate], limits: Bracket) -> Certainty:
     if rivals or best.share < _LIKELY:
         return "unclear"
@@ -152,6 +179,10 @@ def _reasons(
     engines = [one.server.title for one in found if is_passing and one.server.kind == "engine"]
     if engines:
         yield f"{title} has names of its own, and passes on those of {', '.join(engines)}."
+    for one in found:
+        if not is_passing and one is not best and _narrows(best, [one], page):
+            more = ", ".join(_more(best.server, one.server))
+            yield f"Of the two servers with these names, {title} alone has names that begin with {more}."
     yield from (f"{one}." for one in limits.reasons)
     if not limits.is_possible:
         yield "These are names of different versions."
