@@ -30,8 +30,8 @@ Outcome = Literal[
     "cancelled",
 ]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-# Metrics of the clients. Prometheus gets the first three as counters, whose names end
-# in `_total`.
+# Metrics of the clients. Prometheus gets those without a unit as counters, whose names
+# end in `_total`. Only the requests in flight are a gauge.
 CLIENTS = "llmchaos_client"
 CLIENT_OFFERED = f"{CLIENTS}_offered"
 CLIENT_REQUESTS = f"{CLIENTS}_requests"
@@ -39,6 +39,9 @@ CLIENT_GOOD = f"{CLIENTS}_good"
 CLIENT_INFLIGHT = f"{CLIENTS}_inflight"
 CLIENT_TTFT = f"{CLIENTS}_time_to_first_token_seconds"
 CLIENT_DURATION = f"{CLIENTS}_request_duration_seconds"
+CLIENT_REPLICA_REQUESTS = f"{CLIENTS}_replica_requests"
+CLIENT_REPLICA_GOOD = f"{CLIENTS}_replica_good"
+CLIENT_REPLICA_TTFT = f"{CLIENTS}_replica_time_to_first_token_seconds"
 # The part of a request that a service level judges.
 Measure = Literal["availability", "ttft", "e2e"]
 Lifetime = Literal["lasting", "passing", "none"]

@@ -10,7 +10,7 @@ from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.loadgen import classify
 from pytest_llmchaos.loadgen.driver import Driver
 from pytest_llmchaos.loadgen.load_plan import HEADERS_VARIABLE, LoadPlan, header_variable, load
-from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, TTFT_BUCKETS_S, Counts
+from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, REPLICAS_MAX, TTFT_BUCKETS_S, Counts
 from pytest_llmchaos.loadgen.recorder import Lateness, Recorder
 from pytest_llmchaos.loadgen.status import status_of
 from pytest_llmchaos.loads.arrivals import Arrival, Impatience
@@ -299,6 +299,41 @@ def test_every_series_names_its_load_if_it_has_a_name(load):
     assert {sample.name for sample in samples} == {
         sample.name for family in Counts(lambda: 0).collect() for sample in family.samples
     }
+
+
+def test_clients_count_each_replica_that_answers_name():
+    counts = Counts(lambda: 0)
+    counts.count_end("ok", 0.2, 1.0, is_good=True, replica="model-1")
+    counts.count_end("ok", 3.0, 4.0, is_good=False, replica="model-1")
+    counts.count_end("cancelled", 9.0, 9.0, is_good=False, replica="model-1")
+    counts.count_end("refused", 0.1, 0.1, is_good=False)
+    seen = {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in counts.collect()
+        for sample in family.samples
+        if "replica" in sample.labels
+    }
+
+    requests, ttft = "llmchaos_client_replica_requests_total", "llmchaos_client_replica_time_to_first_token_seconds"
+    assert seen[requests, "model-1", "ok"] == 2
+    assert seen[requests, "cancelled", "model-1"] == 1
+    assert seen[requests, "refused", "unknown"] == 1
+    assert seen["llmchaos_client_replica_good_total", "model-1"] == 1
+    assert seen[f"{ttft}_bucket", "0.25", "model-1"] == 1
+    assert seen[f"{ttft}_bucket", "+Inf", "model-1"] == seen[f"{ttft}_count", "model-1"] == 2
+    assert seen[f"{ttft}_bucket", "160.0", "unknown"] == 0
+    assert seen[f"{ttft}_bucket", "+Inf", "unknown"] == 1
+
+
+def test_a_service_cannot_make_series_without_bound():
+    counts = Counts(lambda: 0)
+    for number in range(100):
+        counts.count_end("ok", 1.0, 1.0, is_good=True, replica=f"replica-{number}")
+    good = next(one for one in counts.collect() if one.name == "llmchaos_client_replica_good")
+    seen = {sample.labels["replica"]: sample.value for sample in good.samples}
+
+    assert len(seen) == REPLICAS_MAX + 1
+    assert seen["other"] == 100 - REPLICAS_MAX
 
 
 def test_a_value_on_an_edge_is_inside_its_bucket():

@@ -33,7 +33,7 @@ def metrics_page() -> str:
     """Return the page of all metrics."""
     parts = [INTRO]
     for title, text, families in (
-        ("Clients", "What clients saw, pushed to the pushgateway during a load.", Counts(lambda: 0).collect()),
+        ("Clients", "What clients saw, pushed to the pushgateway during a load.", _clients()),
         ("Instrument", "The phase and the faults of a trial, pushed to the pushgateway.", _instrument()),
         ("Gateway", "The lab's service `api`.", asyncio.run(_gateway())),
         ("Simulated engine", "The lab's replicas with `--chaos-backend sim`, under vLLM's names.", _engine()),
@@ -43,6 +43,12 @@ def metrics_page() -> str:
         parts += [f"## {title}", text, *_entries(families)]
     parts += ["## Alerts of the lab", "From `stack/prometheus/rules/`.", *_alerts()]
     return page("Metrics", *parts)
+
+
+def _clients() -> Iterable[Metric]:
+    counts = Counts(lambda: 0)
+    counts.count_end("ok", 1.0, 1.0, is_good=True, replica="model-1")  # series by replica are absent before
+    return counts.collect()
 
 
 def _entries(families: Iterable[Metric]) -> list[str]:
@@ -69,7 +75,11 @@ def _instrument() -> Iterable[Metric]:
 
 
 async def _gateway() -> list[Metric]:
-    gateway = Gateway(GatewaySettings.from_env({"LAB_MODEL": "any", "LAB_REPLICAS": "model-1=http://127.0.0.1:1"}))
+    gateway = Gateway(
+        GatewaySettings.from_env(
+            {"LAB_MODEL": "any", "LAB_REPLICAS": "model-1=http://127.0.0.1:1", "LAB_UPSTREAM": "ollama"}
+        )
+    )
     gateway.pool.replicas[0].probed(Probed.GOOD, 0, took_s=0.01)  # its duration is absent before
     gateway.pool.forecast.ended(1.0)  # predictions are absent before
     try:

@@ -18,6 +18,9 @@ from pytest_llmchaos.model import (
     CLIENT_GOOD,
     CLIENT_INFLIGHT,
     CLIENT_OFFERED,
+    CLIENT_REPLICA_GOOD,
+    CLIENT_REPLICA_REQUESTS,
+    CLIENT_REPLICA_TTFT,
     CLIENT_REQUESTS,
     CLIENT_TTFT,
     OUTCOMES,
@@ -36,6 +39,8 @@ DURATION_BUCKETS_S = (
     *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.64, 1, 1.28, 2, 2.56, 3, 5, 5.12, 10, 10.24, 15, 20, 20.48),
     *(30, 40.96, 81.92, 163.84, 327.68),
 )
+REPLICAS_MAX = 16  # with series of their own. The name comes from the service
+UNKNOWN_REPLICA, OTHER_REPLICAS = "unknown", "other"
 Result = Literal["ok", "failed"]
 
 
@@ -64,10 +69,19 @@ class Histogram:
         return out
 
 
+class _Replica:
+    """What clients saw of one replica."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
+        self.good = 0
+        self.ttft = Histogram(TTFT_BUCKETS_S)
+
+
 class Counts:
     """The clients' series, a collector of prometheus_client.
 
-    Every series exists with 0 before the first request.
+    Every series exists with 0 before the first request, except those by replica.
     """
 
     def __init__(self, inflight: Callable[[], int], load: str = "") -> None:
@@ -80,15 +94,28 @@ class Counts:
         results: tuple[Result, ...] = ("ok", "failed")
         self._ttft = {result: Histogram(TTFT_BUCKETS_S) for result in results}
         self._duration = {result: Histogram(DURATION_BUCKETS_S) for result in results}
+        self._replicas: dict[str, _Replica] = {}
 
-    def count_end(self, outcome: Outcome, ttft_s: float, e2e_s: float, is_good: bool) -> None:
+    def count_end(self, outcome: Outcome, ttft_s: float, e2e_s: float, is_good: bool, replica: str = "") -> None:
         self.outcomes[outcome] += 1
+        seen = self._of(replica)
+        seen.outcomes[outcome] += 1
         if outcome in ("left", "cancelled"):
             return
         self.good += is_good
+        seen.good += is_good
         result: Result = "ok" if outcome == "ok" else "failed"
         self._ttft[result].observe(ttft_s, result)
+        seen.ttft.observe(ttft_s, result)
         self._duration[result].observe(e2e_s, result)
+
+    def _of(self, replica: str) -> _Replica:
+        name = replica or UNKNOWN_REPLICA
+        if name not in self._replicas:
+            if len(self._replicas) >= REPLICAS_MAX:
+                name = OTHER_REPLICAS
+            self._replicas.setdefault(name, _Replica())
+        return self._replicas[name]
 
     def collect(self) -> Iterator[Metric]:
         names, values = list(self._labels), list(self._labels.values())
@@ -117,3 +144,26 @@ class Counts:
         inflight = GaugeMetricFamily(CLIENT_INFLIGHT, "Requests without an answer yet.", labels=names)
         inflight.add_metric(values, self._inflight())
         yield inflight
+        yield from self._by_replica(names, values)
+
+    def _by_replica(self, names: list[str], values: list[str]) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            CLIENT_REPLICA_REQUESTS,
+            "Requests that ended, by the replica in the answer.",
+            labels=[*names, "replica", "outcome"],
+        )
+        good = CounterMetricFamily(
+            CLIENT_REPLICA_GOOD, "Ok requests of a replica inside every latency bound.", labels=[*names, "replica"]
+        )
+        ttft = HistogramMetricFamily(
+            CLIENT_REPLICA_TTFT,
+            "From the due time to the first token, by replica. A failed request is infinite.",
+            labels=[*names, "replica"],
+        )
+        for replica, seen in self._replicas.items():
+            for outcome, count in seen.outcomes.items():
+                if count:
+                    requests.add_metric([*values, replica, outcome], count)
+            good.add_metric([*values, replica], seen.good)
+            ttft.add_metric([*values, replica], seen.ttft.buckets(), seen.ttft.sum_s)
+        yield from (requests, good, ttft)

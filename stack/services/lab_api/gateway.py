@@ -22,6 +22,7 @@ from lab_api.pacing import Pace
 from lab_api.pool import Lease, Pool
 from lab_api.priority import HEADER, requested
 from lab_api.probe import Prober
+from lab_api.provider_metrics import OllamaMetrics, ProviderMetrics
 from lab_api.relay import ClientGoneError, relay
 from lab_api.settings import Settings
 from lab_api.sse import DONE
@@ -52,6 +53,9 @@ class Gateway:
         self.prober = Prober(self.pool, path=settings.health_path, probing=settings.probing)
         self.migrator = Migrator(settings.retrying, settings.patterns, pool=self.pool, budget=self.budget)
         self.metrics = Metrics(model=settings.model, pool=self.pool, board=self.board, budget=self.budget)
+        self.metrics.registry.register(ProviderMetrics(self.pool.replicas, settings.providers))
+        if settings.upstream == "ollama":
+            self.metrics.registry.register(OllamaMetrics(self.pool.replicas, settings.model))
         self.hedger = (
             Hedger(settings.hedging, pool=self.pool, metrics=self.metrics, release=self.upstream.release)
             if settings.patterns.hedging

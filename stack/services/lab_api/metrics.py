@@ -15,17 +15,9 @@ from lab_api.exchange import Board, Exchange, Phase
 from lab_api.outcomes import Hedged, Migrated, Outcome
 from lab_api.pool import Pool
 from lab_api.priority import Priority
+from lab_api.tally import DURATION_BUCKETS_S, TTFT_BUCKETS_S
 
 OPERATION = "chat"
-# OpenTelemetry's GenAI buckets, with tails and the lab's objectives (0.5 s and 2 s).
-DURATION_BUCKETS_S = (
-    *(0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
-    *(163.84, 327.68),
-)
-TTFT_BUCKETS_S = (
-    *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2, 2.5, 5, 7.5, 10),
-    *(20, 40, 80, 160),
-)
 TOKEN_BUCKETS_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10, 20, 40, 80)
 GAP_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 120)
 QUEUE_BUCKETS_S = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

@@ -66,7 +66,7 @@ class RestScanner(Scanner):
     def __init__(self, emitted: Emitted, events: int) -> None:
         super().__init__()
         self._rewriter = Rewriter(emitted)
-        self.events = events  # of the whole answer
+        self.events = self.silent = events  # of the whole answer
 
     def feed(self, chunk: bytes) -> bytes:
         before, started = self.events, self.started
@@ -75,7 +75,9 @@ class RestScanner(Scanner):
         except NotContinuableError as error:
             self.corrupted, events = f"not the rest of an answer: {error}", b""
             self.started = started  # a first token of another answer is not one of this
-        self.events = before + events.count(b"\n\n")
+        kept = events.count(b"\n\n")
+        self.silent -= self.events - before - kept
+        self.events = before + kept
         return events
 
 

@@ -12,6 +12,8 @@ from lab_api.queue import Queue, Waiter
 from lab_api.replica import Replica
 from lab_api.settings import Admission, Ejection, Patterns, Probing, Shedding
 from lab_api.shed import Forecast, refusal
+from lab_api.sse import Scanner
+from lab_api.tally import Attempt, Usage
 
 Clock = Callable[[], float]
 
@@ -22,22 +24,26 @@ class Lease:
     def __init__(self, replica: Replica, pool: "Pool", *, trial: bool) -> None:
         self.replica = replica
         self.began_s = pool.clock()
+        self.scanner: Scanner | None = None  # of its stream
+        self.last_event_s: float | None = None  # of a stream that was relayed
+        self.usage: Usage | None = None  # of a whole answer
         self._pool = pool
         self._trial = trial
         self._ended = False
-        self._awaits_token = False
+        self._awaits_token = self._sent = False
         self._late = False
+        self._first_token_s: float | None = None
 
     def sent(self) -> None:
         """Record that the request of a stream is on its way."""
-        self._awaits_token = True
+        self._awaits_token = self._sent = True
 
     def first_token(self) -> None:
         """Record that its first token has come. No effect after the end."""
         if self._awaits_token:
             self._awaits_token = False
             now_s = self._pool.clock()
-            took_s = now_s - self.began_s
+            self._first_token_s = took_s = now_s - self.began_s
             self._pool.forecast.first_token(took_s)
             self._late = self._pool.outliers.heard(self.replica, took_s, now_s, trial=self._trial)
 
@@ -54,7 +60,18 @@ class Lease:
             self._awaits_token = False
             self._late = self._pool.outliers.gave_up(self.replica, now_s - self.began_s, now_s, trial=self._trial)
         self.replica.breaker.record(now_s, outcome, trial=self._trial, late=self._late)
+        self.replica.tally.add(outcome, self._attempt(now_s))
         self._pool.left(self, now_s)
+
+    def _attempt(self, now_s: float) -> Attempt:
+        scanner, last_s = self.scanner, self.last_event_s
+        return Attempt(
+            streaming=self._sent,
+            first_token_s=self._first_token_s,
+            last_s=(now_s if last_s is None else last_s) - self.began_s,
+            events=0 if scanner is None else scanner.tokens,
+            usage=self.usage if scanner is None else scanner.usage,
+        )
 
 
 class Pool:

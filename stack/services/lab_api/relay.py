@@ -112,6 +112,7 @@ class _Splice:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._stream.lease.last_event_s = self._exchange.last_event_s
 
     async def ended(self) -> bytes:
         """The events that came with the end of the stream.

@@ -6,6 +6,7 @@ from lab_api.breaker import Breaker
 from lab_api.outcomes import ATTEMPT_FAILURES, Outcome
 from lab_api.outliers import FirstTokens
 from lab_api.settings import Ejection, Patterns, Probing
+from lab_api.tally import Tally
 
 
 class Probed(Enum):
@@ -31,6 +32,7 @@ class Replica:
         self.healthy = False  # by the shallow probe
         self.probe_s: float | None = None  # duration of the last good probe
         self.failures = dict.fromkeys((one for one in Outcome if one in ATTEMPT_FAILURES), 0)
+        self.tally = Tally()
         self._bad_probes = 0
         self._concurrency = concurrency
         self._probing = probing

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from lab_common.settings import Section, number, parsed, section, switch, text, whole
 
 REPLICA_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+PROVIDERS_EXAMPLE = "model-1=vllm,model-2=sglang"
 EXAMPLE = "model-1=http://model-1:8080,model-2=http://model-2:8080"
 
 
@@ -170,6 +172,19 @@ def _is_http(url: str) -> bool:
         return False
 
 
+def _providers(given: str = "") -> dict[str, str]:
+    """`replica=provider,replica=provider` as a mapping."""
+    providers: dict[str, str] = {}
+    for part in filter(None, (piece.strip() for piece in given.split(","))):
+        replica, _, provider = part.partition("=")
+        if not REPLICA_NAME.fullmatch(replica) or not PROVIDER_NAME.fullmatch(provider):
+            raise ValueError(f"replica=provider, as in {PROVIDERS_EXAMPLE}, instead of {part!r}")
+        if replica in providers:
+            raise ValueError(f"one provider for each replica instead of {replica!r} twice")
+        providers[replica] = provider
+    return providers
+
+
 def _level(given: str) -> str:
     if given.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         raise ValueError("DEBUG, INFO, WARNING or ERROR")
@@ -187,6 +202,10 @@ class Settings(Section):
     )
     replicas: Mapping[str, str] = parsed("LAB_REPLICAS", _replicas, _replicas)
     health_path: str = text("LAB_HEALTH_PATH", "/health", pattern="/.*", expected="a path that starts with a slash")
+    # A replica without one has its own name as its provider.
+    providers: Mapping[str, str] = parsed("LAB_PROVIDERS", _providers, _providers)
+    # ollama: the gateway exports what Ollama's missing metrics would be.
+    upstream: str = text("LAB_UPSTREAM", "openai", pattern="openai|ollama", expected="openai or ollama")
     api_key: str = text("LAB_API_KEY", pattern="[!-~]*", expected="printable ASCII without blanks", secret=True)
     log_level: str = parsed("LAB_LOG_LEVEL", _level, lambda: "INFO")
     patterns: Patterns = section(Patterns)
@@ -199,6 +218,14 @@ class Settings(Section):
     migrating: Migrating = section(Migrating)
     affinity: Affinity = section(Affinity)
     hedging: Hedging = section(Hedging)
+
+    def conflicts(self) -> list[str]:
+        unknown = sorted(self.providers.keys() - self.replicas.keys())
+        if not unknown:
+            return []
+        return [
+            f"LAB_PROVIDERS: expected replicas of LAB_REPLICAS ({', '.join(self.replicas)}), got {', '.join(unknown)}"
+        ]
 
 
 def unknown_variables(env: Mapping[str, str]) -> list[str]:

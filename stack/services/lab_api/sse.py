@@ -8,6 +8,8 @@ error is decoded.
 import json
 from typing import Any
 
+from lab_api.tally import Usage
+
 DONE = b"data: [DONE]\n\n"
 EVENT_MAX_BYTES = 2**20
 _REASON = b'"finish_reason"'
@@ -26,7 +28,10 @@ class Scanner:
     relay writes these itself.
     """
 
-    __slots__ = ("_after_cr", "_begun", "_tail", "corrupted", "done", "error", "events", "finished", "started")
+    __slots__ = (
+        *("_after_cr", "_begun", "_tail", "corrupted", "done", "error", "events", "finished", "silent", "started"),
+        "usage",
+    )
 
     def __init__(self) -> None:
         self._tail = b""
@@ -37,11 +42,18 @@ class Scanner:
         self.error: str | None = None  # message of an in-band error
         self.corrupted: str | None = None  # reason to stop reading the stream
         self.events = 0  # data events returned, one per token on most servers
+        self.silent = 0  # those that open or end an answer, without a token
+        self.usage: Usage | None = None  # as the server counted
 
     @property
     def complete(self) -> bool:
         """The only good end: a finish_reason, then [DONE], and no error."""
         return self.done and self.finished and self.error is None and self.corrupted is None
+
+    @property
+    def tokens(self) -> int:
+        """Events with a token."""
+        return max(0, self.events - self.silent)
 
     @property
     def ended(self) -> bool:
@@ -68,7 +80,7 @@ class Scanner:
         if not chunk:
             return b""
         events = chunk.count(b"\n\n")
-        if self.started and _ordinary(chunk, events):
+        if self.started and not self.finished and _ordinary(chunk, events):
             self.events += events
             return chunk
         return self._examined(chunk)
@@ -118,6 +130,7 @@ class Scanner:
             self.error = _error_text(said.get("error") or said.get("message"))
             return False
         choices = said.get("choices")
+        has_token = False
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 reason = choice.get("finish_reason")
@@ -125,7 +138,11 @@ class Scanner:
                     self.error = f"finish_reason {reason}"
                     return False
                 self.finished |= bool(reason)
-                self.started |= self.finished or _says_something(choice)
+                has_token |= _says_something(choice)
+                self.started |= self.finished or has_token
+        self.silent += not has_token
+        if (usage := said.get("usage")) is not None:
+            self.usage = Usage.of(usage) or self.usage
         return True
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import aiohttp
 
@@ -14,6 +14,7 @@ from lab_api.pool import Lease
 from lab_api.replica import Replica
 from lab_api.settings import Settings
 from lab_api.sse import GIVEN_UP, Scanner
+from lab_api.tally import Usage
 
 _T = TypeVar("_T")
 PATH = "/v1/chat/completions"
@@ -113,7 +114,7 @@ class Stream(_Answer):
     def __init__(self, lease: Lease, connection: Connection, scanner: Scanner) -> None:
         super().__init__(lease.replica.name, connection)
         self.lease = lease
-        self.scanner = scanner
+        self.scanner = lease.scanner = scanner
         self._held = bytearray()
         self._take: Callable[[bytes], None] | None = None
 
@@ -251,7 +252,7 @@ class Upstream:
             raise GatewayError(
                 outcome=Outcome.TTFT_TIMEOUT, message=f"{name} did not answer within {answer_s:g} s"
             ) from error
-        _require_complete(name, body)
+        lease.usage = Usage.of(_complete(name, body).get("usage"))
         return body
 
     async def owner(self, replica: Replica, model: str, timeout_s: float) -> str:
@@ -316,7 +317,7 @@ def _error_message(text: str) -> str:
         return text[:200] or "(nothing)"
 
 
-def _require_complete(name: str, body: bytes) -> None:
+def _complete(name: str, body: bytes) -> dict[str, Any]:
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -334,3 +335,4 @@ def _require_complete(name: str, body: bytes) -> None:
         raise GatewayError(outcome=Outcome.TRUNCATED, message=f"{name} ended its answer without finish_reason")
     if any(choice["finish_reason"] in GIVEN_UP for choice in choices):
         raise GatewayError(outcome=Outcome.INBAND_ERROR, message=f"{name} gave its answer up")
+    return answer
