@@ -19,7 +19,7 @@ PER_TOKEN = "llmlab_provider_time_per_output_token_seconds"
 
 
 def usage(prompt: int, output: int) -> bytes:
-    """The last event of servers that were asked to count."""
+    """The last event of a server that counts tokens."""
     said = {"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": output}}
     return b"data: " + json.dumps(said).encode() + b"\n\n"
 

@@ -51,7 +51,9 @@ def _default(one: Field[object]) -> str:
         return ""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value or "") if isinstance(value, dict) else str(value)
+    if isinstance(value, dict):
+        return ""  # the only mapping with a default is empty by default
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _expected(one: Field[object], variable: str) -> str:

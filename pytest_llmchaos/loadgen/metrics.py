@@ -70,7 +70,7 @@ class Histogram:
 
 
 class _Replica:
-    """What clients saw of one replica."""
+    """Counts of the requests that one replica answered."""
 
     def __init__(self) -> None:
         self.outcomes: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)

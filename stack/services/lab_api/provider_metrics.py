@@ -61,7 +61,7 @@ class ProviderMetrics(Collector):
 
 
 class OllamaMetrics(Collector):
-    """What the gateway knows of replicas that are Ollama, which has no metrics.
+    """Series of replicas that are Ollama, which has no metrics.
 
     Its OpenAI API lacks the durations that the last chunk of its own API has, so the
     times are those of the gateway's clock.
