@@ -158,9 +158,9 @@ def is_in(version: str, entry: Entry) -> bool:
     """Return whether a version has the entry.
 
     A version without a number above 0 has the newest: it is unknown, or that of a
-    build without a release, such as llama.cpp's `b0-unknown`.
+    build without a release, such as llama.cpp's `b0-unknown`. `0` is before all others.
     """
-    if version_key(version) == (0,):
+    if version != "0" and version_key(version) == (0,):
         return not entry.until
     at = version_key(version)
     return (not entry.since or version_key(entry.since) <= at) and (not entry.until or at < version_key(entry.until))
