@@ -25,6 +25,7 @@ SETTINGS = {
         {"LAB_MODEL": " "},
         "LAB_MODEL: expected the name of the model in clients' requests, got ' '",
     ),
+    "an unknown server": ({"LAB_METRICS": "ollama"}, "LAB_METRICS: expected one of vllm, vllm-0.8, sglang"),
     "an unknown profile": ({"LAB_PROFILE": "h100"}, "LAB_PROFILE: expected one of fast, gpt-oss-120b"),
     "a shape for a real machine": (
         {"LAB_PROFILE": "gpt-oss-120b-h200", "LAB_TOKEN_GAP_S": "0.1"},

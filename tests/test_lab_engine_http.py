@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.lab_engine_world import World, world
 from support.waiting import until_async
 
-from lab_engine.stats import one_two_five
+from lab_engine.names.rows import one_two_five
 from lab_engine.tokens import stopped_at
 
 # From vLLM's documentation of its metrics.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from pytest_llmchaos.runtime.local.supervisord_config import Process, python_pat
 
 OPTIONAL = frozenset({"grafana"})  # a compose profile that the local runtime lacks
 WEIGHTS_LOCK = Path("services") / "requirements-weights.lock"
+SIM_METRICS = "LLMCHAOS_SIM_METRICS"  # the server whose names the simulated engine's metrics have
 _MODELS = ("model-1", "model-2")
 
 
@@ -23,6 +25,8 @@ class Programs:
 
     def __init__(self, *, stack: Path, files: tuple[Path, ...], backend: str, project: str, model: str) -> None:
         variables = {"COMPOSE_PROJECT_NAME": project, "LLMCHAOS_BACKEND": backend, "LLMCHAOS_SIM_PROFILE": "fast"}
+        if SIM_METRICS in os.environ:
+            variables[SIM_METRICS] = os.environ[SIM_METRICS]
         # The files require them, and processes need none.
         variables |= {"LLMCHAOS_MODEL_IMAGE": "none", "LLMCHAOS_SERVICES_IMAGE": "none"}
         found = read_services(files, variables)

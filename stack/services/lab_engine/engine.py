@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from lab_engine.answers import Answer, RefusedError, Sink
 from lab_engine.gpu import Gpu, Reading
 from lab_engine.leases import Faults
+from lab_engine.names import SERVERS
 from lab_engine.scheduler import Scheduler
 from lab_engine.stats import STEP_LATE_S, Histogram
 from lab_engine.tokens import AnswerText
@@ -48,7 +49,13 @@ class Engine:
         self.clock = clock
         self.life: Life = "loading"
         self.faults = Faults()
-        self.scheduler = Scheduler(speed=profile.speed, limits=profile.limits, seed=settings.seed)
+        self.names = SERVERS[settings.metrics]
+        self.scheduler = Scheduler(
+            speed=profile.speed,
+            limits=profile.limits,
+            seed=settings.seed,
+            bounds=self.names.bounds(profile.limits),
+        )
         self.late_s = Histogram(STEP_LATE_S)  # delay of the last token of each step
         self.load_s = settings.load_s
         self._gpu = Gpu(profile.gpu, clock())

@@ -12,6 +12,8 @@ from lab_engine.stats import Stats
 from lab_engine.work import Limits, Sequence, Step
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lab_engine.speed import Speed
 
 
@@ -22,11 +24,13 @@ class Scheduler:
     scheduler, including chunked prefill. `begin` decides a step and `finish` books it.
     """
 
-    def __init__(self, *, speed: Speed, limits: Limits, seed: int = 0) -> None:
+    def __init__(
+        self, *, speed: Speed, limits: Limits, seed: int = 0, bounds: Mapping[str, tuple[float, ...]] | None = None
+    ) -> None:
         self.speed = speed
         self.limits = limits
         self.pool = BlockPool(limits.blocks)
-        self.stats = Stats(limits.max_model_tokens)
+        self.stats = Stats(bounds or {})
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._frontend: deque[Sequence] = deque()
@@ -97,6 +101,7 @@ class Scheduler:
             sequence.generated += 1
             if sequence.generated == 1:
                 prompt_tokens += sequence.prompt_tokens
+                stats.computed_prompt_tokens += sequence.prompt_tokens - sequence.cached
                 sequence.first_token_s = now_s
                 stats.first_token_s.observe(now_s - sequence.arrived_s)
                 stats.prefill_s.observe(now_s - (sequence.scheduled_s or 0.0))
@@ -107,7 +112,9 @@ class Scheduler:
             if sequence.generated >= sequence.answer_tokens:
                 self._finish(sequence)
         stats.steps += 1
-        stats.busy_s += step.end_s - step.start_s
+        stats.prefill_steps += prompt_tokens > 0
+        stats.step_s = step.end_s - step.start_s
+        stats.busy_s += stats.step_s
         stats.prompt_tokens += prompt_tokens
         stats.generated_tokens += len(emitted)
         stats.step_tokens.observe(prompt_tokens + len(emitted))
@@ -164,7 +171,7 @@ class Scheduler:
             sequence.blocks, sequence.computed, sequence.published = fresh, hit, len(cached)
             sequence.state = "running"
             if sequence.scheduled_s is None:
-                sequence.scheduled_s = now_s
+                sequence.scheduled_s, sequence.cached = now_s, hit
                 self.stats.queue_s.observe(now_s - sequence.queued_s)
                 self.stats.prefix_queries += sequence.prompt_tokens
                 self.stats.prefix_hits += hit
@@ -215,5 +222,7 @@ class Scheduler:
         stats.decode_s.observe(now_s - sequence.first_token_s)
         stats.request_prompt_tokens.observe(sequence.prompt_tokens)
         stats.request_generated_tokens.observe(sequence.generated)
+        stats.request_cached_tokens.observe(sequence.cached)
+        stats.mean_token_with_prefill_s.observe((now_s - scheduled_s) / sequence.generated)
         if sequence.generated > 1:
             stats.mean_token_s.observe((now_s - sequence.first_token_s) / (sequence.generated - 1))

@@ -7,13 +7,13 @@ import uuid
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from lab_engine import chat, replies, tokens
 from lab_engine.answers import RefusedError
 from lab_engine.dcgm import GpuCollector
 from lab_engine.engine import Engine
-from lab_engine.exposition import EngineCollector
+from lab_engine.exposition import EngineCollector, page
 from lab_engine.streams import StreamSink, WholeSink
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def application(engine: Engine) -> web.Application:
             web.post("/v1/chat/completions", completions),
             web.get("/v1/models", models),
             web.get("/health", health),
-            web.get("/metrics", metrics),
+            *(web.get(path, metrics) for path in {"/metrics", engine.names.path}),
         ]
     )
     return app
@@ -127,7 +127,7 @@ async def health(request: web.Request) -> web.Response:
 
 async def metrics(request: web.Request) -> web.Response:
     return web.Response(
-        body=generate_latest(request.app[REGISTRY]),
+        body=page(request.app[REGISTRY]),
         headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
     )
 

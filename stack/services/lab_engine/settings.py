@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from lab_common.addresses import loopback_of
 from lab_common.settings import Section, number, parsed, text, whole
 from lab_common.values import InvalidValueError
 from lab_engine import profiles
+from lab_engine.names import SERVERS
 from lab_engine.profiles import PROFILES, Profile
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ class Environment(Section):
     model: str = text("LAB_MODEL", "smollm2:135m", pattern=".+", expected="the name of the model in clients' requests")
     profile: str = text(
         "LAB_PROFILE", "fast", pattern="|".join(PROFILES), expected=f"one of {', '.join(sorted(PROFILES))}"
+    )
+    metrics: str = text(
+        "LAB_METRICS", "vllm", pattern="|".join(map(re.escape, SERVERS)), expected=f"one of {', '.join(SERVERS)}"
     )
     first_token_s: float | None = number(SHAPING["first_token_s"], None, 1e-6, 1e6)
     token_gap_s: float | None = number(SHAPING["token_gap_s"], None, 1e-6, 1e6)
@@ -97,6 +102,7 @@ class Settings:
     admin_host: str  # a loopback address, out of reach of every network
     admin_port: int
     model: str
+    metrics: str  # the server whose names the metrics have
     profile: Profile
     queue_max: int  # requests that may wait. More are refused with 503
     load_s: float  # seconds to load the model after the start
@@ -119,6 +125,7 @@ class Settings:
             admin_host=loopback_of(read.host),
             admin_port=read.chosen_admin_port(),
             model=read.model,
+            metrics=read.metrics,
             profile=profile,
             queue_max=read.queue_max,
             load_s=profile.load_s if read.load_s is None else read.load_s,

@@ -48,6 +48,7 @@ class Sequence:
     computed: int = 0  # tokens whose keys and values are in the cache
     published: int = 0  # prompt blocks offered to the prefix cache
     generated: int = 0
+    cached: int = 0  # tokens of the prompt that were in the cache when it was first scheduled
     preemptions: int = 0
     queued_s: float = 0.0
     scheduled_s: float | None = None
