@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Now:
-    """What one scrape reads."""
+    """Values that one scrape reads."""
 
     __slots__ = ("gauges", "scheduler")
 
