@@ -8,9 +8,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.lab_api_world import DONE, MODEL, World, answers, ask, chunk, hangs, in_world, sends, whole
 
+from lab_api.outcomes import Outcome
 from lab_api.settings import Settings
 from lab_api.sse import Scanner
-from lab_api.tally import Usage
+from lab_api.tally import Attempt, Tally, Usage
 from lab_common.settings import SettingsError
 
 REPLICAS = {"LAB_MODEL": MODEL, "LAB_REPLICAS": "model-1=http://a:1,model-2=http://b:1"}
@@ -172,6 +173,19 @@ def test_events_with_a_token_are_counted(events: list[bytes], tokens: int) -> No
 
     assert scanner.complete
     assert scanner.tokens == tokens
+
+
+def test_the_time_of_a_token_is_the_mean_after_the_first() -> None:
+    tally = Tally()
+    tally.add(Outcome.OK, Attempt(streaming=True, first_token_s=0.1, last_s=0.5, events=9, usage=None))
+    tally.add(
+        Outcome.OK,
+        Attempt(streaming=True, first_token_s=1.0, last_s=2.0, events=9, usage=Usage(prompt=4, output=3)),
+    )
+
+    assert tally.per_token.sum_s == pytest.approx(0.4 / 8 + 1.0 / 2)
+    assert tally.first_token.sum_s == pytest.approx(1.1)
+    assert tally.duration.sum_s == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize(
