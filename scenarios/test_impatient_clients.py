@@ -37,10 +37,10 @@ def test_the_engines_do_not_work_for_clients_who_left(lab):
     with lab.load(LOAD):
         lab.hold_steady(4)
         lab.hold(5)
-        running = lab.prometheus.value("sum(avg_over_time(vllm:num_requests_running[5s]))", time.time())
+        running = lab.prometheus.value("sum(avg_over_time(llmchaos:requests_running[5s]))", time.time())
 
     assert running <= 1.25 * AT_WORK
 
-    kept = "sum(vllm:num_requests_running) + sum(vllm:num_requests_waiting) + sum(vllm:kv_cache_usage_perc)"
+    kept = "sum(llmchaos:requests_running) + sum(llmchaos:requests_waiting) + sum(llmchaos:kv_cache_usage_ratio)"
     lab.hold_until(lambda: lab.prometheus.value(kept, time.time()) == 0, deadline_s=10, what="idle engines")
     assert lab.prometheus.value(kept, time.time()) == 0  # no slot and no KV cache block leaks

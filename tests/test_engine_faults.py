@@ -156,7 +156,7 @@ def test_the_query_is_about_the_victim_only(fault):
         (faults.gpu_saturation("model-1", share=0.5), 'DCGM_FI_DEV_GPU_UTIL{service="model-1"} >= 47.5'),
         (
             faults.gpu_exhaustion("model-1", what="kv_cache", ratio=0.5),
-            'vllm:kv_cache_usage_perc{service="model-1"} >= 0.495',
+            'llmchaos:kv_cache_usage_ratio{service="model-1"} >= 0.495',
         ),
         (faults.xid("model-1", code=48, engine="errors"), 'DCGM_FI_DEV_XID_ERRORS{service="model-1"} == 48'),
         (faults.xid("model-1", code=13, engine="survives"), 'DCGM_FI_DEV_XID_ERRORS{service="model-1"} == 13'),

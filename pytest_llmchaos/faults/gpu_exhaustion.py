@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pytest_llmchaos.faults.compositions import Target, on_targets
 from pytest_llmchaos.faults.engine_faults import EngineDeath, EngineFault
 from pytest_llmchaos.faults.option_checks import check_choice, check_number
+from pytest_llmchaos.servers.canonical import BY_KEY
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Fault, Lifetime
@@ -28,7 +29,7 @@ class OutOfKvCache(EngineFault):
     )
 
     def witness(self, victim: str) -> str:
-        return f'vllm:kv_cache_usage_perc{{service="{victim}"}} >= {0.99 * self.number("ratio"):g}'
+        return f'{BY_KEY["kv_use"].name}{{service="{victim}"}} >= {0.99 * self.number("ratio"):g}'
 
 
 def gpu_exhaustion(target: Target, *, what: str = "device_memory", ratio: float = 0.999) -> Fault:

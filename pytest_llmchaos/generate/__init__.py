@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.generate import docs, rules, signals, slo_command, starter
+from pytest_llmchaos.generate import docs, engines, rules, signals, slo_command, starter
 from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.boards.slo import own_overview
 from pytest_llmchaos.generate.schemas import schemas
@@ -89,6 +89,7 @@ def outputs(slos: Sequence[Slo], root: Path, scale: float = rules.LAB_SCALE) -> 
     made = {board.uid: dashboard_json(board) for board in boards(slos, scale)}
     return {
         root / "stack" / "prometheus" / "rules" / "slo.yml": rules.rules(slos, SOURCE, scale),
+        root / "stack" / "prometheus" / "rules" / "servers.yml": engines.rules(),
         root / "stack" / "remediation.slo.yaml": signals.triggers(slos, SOURCE, scale),
         page: docs.page(page.read_text(encoding="utf-8"), slos, scale),
         faults: docs.faults_page(faults.read_text(encoding="utf-8"), EXPECTED),

@@ -13,6 +13,18 @@ GROUP = "pytest_llmchaos.servers"
 
 
 @functools.cache
+def shipped_servers() -> dict[str, Server]:
+    """Return the servers with a file in this package, by name.
+
+    Raises:
+        BadScenario: A file is wrong.
+    """
+    names = sorted(file.name for file in files(__package__).iterdir() if file.name.endswith(".toml"))
+    texts = {name.removesuffix(".toml"): files(__package__).joinpath(name).read_text(encoding="utf-8") for name in names}
+    return {name: parse_server(text, name) for name, text in texts.items()}
+
+
+@functools.cache
 def servers() -> dict[str, Server]:
     """Return all servers by name.
 
@@ -23,11 +35,7 @@ def servers() -> dict[str, Server]:
     Raises:
         BadScenario: A file is wrong, or an entry point cannot be imported or called.
     """
-    found = {}
-    for file in files(__package__).iterdir():
-        if file.name.endswith(".toml"):
-            name = file.name.removesuffix(".toml")
-            found[name] = parse_server(file.read_text(encoding="utf-8"), name)
+    found = dict(shipped_servers())
     for point in entry_points(group=GROUP):
         try:
             text = point.load()()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.model import Measure
+from pytest_llmchaos.servers.canonical import BY_KEY
 from pytest_llmchaos.subject.headers import Header, secrets_of
 from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
 from pytest_llmchaos.subject.requests import Requests
@@ -158,23 +159,23 @@ class Subject:
         return next((one for one in self.expected if one.is_about(fault, options, service)), None)
 
 
+# Recorded metrics of the engines have the same names, and `job="model"`.
 _LATENCY_SHARES = (
     LatencyShare(
         measure="ttft",
-        good='gen_ai_server_time_to_first_token_seconds_bucket{error_type="",le=~"$le"}',
-        total='gen_ai_server_time_to_first_token_seconds_count{error_type!="client_cancelled"}',
+        good='gen_ai_server_time_to_first_token_seconds_bucket{job="api",error_type="",le=~"$le"}',
+        total='gen_ai_server_time_to_first_token_seconds_count{job="api",error_type!="client_cancelled"}',
     ),
     LatencyShare(
         measure="e2e",
-        good='gen_ai_server_request_duration_seconds_bucket{error_type="",le=~"$le"}',
-        total='gen_ai_server_request_duration_seconds_count{error_type!="client_cancelled"}',
+        good='gen_ai_server_request_duration_seconds_bucket{job="api",error_type="",le=~"$le"}',
+        total='gen_ai_server_request_duration_seconds_count{job="api",error_type!="client_cancelled"}',
     ),
 )
-# Requests on a replica by the gateway's count, and by its own engine's (vLLM's names,
-# then llama.cpp's).
+# Requests on a replica by the gateway's count, and by its own engine's.
 _BUSY = (
     'sum by (service) (label_replace(llmlab_inflight_requests, "service", "$1", "replica", "(.+)")'
-    ' or {__name__=~"vllm:num_requests_(running|waiting)|llamacpp:requests_(processing|deferred)"})'
+    f' or {{__name__=~"{BY_KEY["running"].name}|{BY_KEY["waiting"].name}"}})'
 )
 _ROTATION = 'min by (service) (label_replace(llmlab_upstream_health, "service", "$1", "replica", "(.+)"))'
 # Faults that only the lab's gateway sees.

@@ -6,6 +6,8 @@ from pytest_llmchaos.generate.boards.panels import Board, Panel, Query, quantile
 from pytest_llmchaos.model import CLIENT_DURATION, CLIENT_TTFT
 
 SERVER = "gen_ai_server"
+# Recorded metrics of the engines have the same names.
+OF_THE_API = 'job="api"'
 
 
 def _heat(title: str, description: str, metric: str) -> Panel:
@@ -72,7 +74,7 @@ LATENCY = Board(
                     kind="lines",
                     unit="s",
                     log=True,
-                    queries=quantiles(f"{SERVER}_request_duration_seconds", '{error_type=~"(|.*_timeout)"}'),
+                    queries=quantiles(f"{SERVER}_request_duration_seconds", f'{{{OF_THE_API},error_type=~"(|.*_timeout)"}}'),
                     width=8,
                 ),
                 Panel(
@@ -92,7 +94,7 @@ LATENCY = Board(
                     kind="lines",
                     unit="s",
                     log=True,
-                    queries=quantiles(f"{SERVER}_time_per_output_token_seconds"),
+                    queries=quantiles(f"{SERVER}_time_per_output_token_seconds", f"{{{OF_THE_API}}}"),
                     width=8,
                 ),
             ),

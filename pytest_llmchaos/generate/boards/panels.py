@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pytest_llmchaos.servers.canonical import BY_KEY
+
 Kind = Literal["lines", "stacked", "number", "heatmap", "states", "bars"]
 Unit = Literal["s", "reqps", "percentunit", "short", "celsius", "watt", "mbytes", "none", "percent"]
 
@@ -64,7 +66,6 @@ class Board:
     description: str
     rows: tuple[tuple[str, tuple[Panel, ...]], ...]
     variables: tuple[Variable, ...] = ()
-    needs: str = ""
 
     def layout(self) -> tuple[tuple[str | Panel, int, int], ...]:
         """Return headings and panels with their column and line in Grafana's grid."""
@@ -87,7 +88,7 @@ class Board:
 
 
 REPLICA = Variable(name="replica", title="Replica", metric="llmlab_inflight_requests", label="replica")
-ENGINES = Variable(name="engine", title="Engine", metric="vllm:num_requests_running", label="service")
+ENGINES = Variable(name="engine", title="Engine", metric=BY_KEY["running"].name, label="service")
 
 
 def quantiles(metric: str, selector: str = "") -> tuple[Query, ...]:
