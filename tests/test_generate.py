@@ -25,6 +25,7 @@ WRITTEN = [
     "docs/faults.md",
     "pytest_llmchaos/evidence/journal.schema.json",
     "pytest_llmchaos/report/run.schema.json",
+    "stack/prometheus/rules/servers.yml",
 ]
 
 
@@ -58,7 +59,9 @@ def test_a_manual_change_is_found_by_the_check_and_replaced_by_the_command(
     path.write_text(
         wanted.replace(
             next(
-                said for said in ("99.5 % in", "99.5 %", "0.995", "0.005", "integer", "ServiceDown`") if said in wanted
+                said
+                for said in ("99.5 % in", "99.5 %", "0.995", "0.005", "integer", "ServiceDown`", "native")
+                if said in wanted
             ),
             "nothing",
             1,

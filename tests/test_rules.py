@@ -36,7 +36,7 @@ from pytest_llmchaos.slo.arithmetic import Slo
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.says)
 def test_alerts_when(case: Case, tmp_path: Path) -> None:
-    assert_rules_say(tmp_path, ({**lab(), **case.series}, case.seconds, checks_of(case)))
+    assert_rules_say(tmp_path, (case.history, case.seconds, checks_of(case)))
 
 
 @pytest.mark.parametrize(

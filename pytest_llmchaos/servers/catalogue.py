@@ -20,7 +20,9 @@ def shipped_servers() -> dict[str, Server]:
         BadScenario: A file is wrong.
     """
     names = sorted(file.name for file in files(__package__).iterdir() if file.name.endswith(".toml"))
-    texts = {name.removesuffix(".toml"): files(__package__).joinpath(name).read_text(encoding="utf-8") for name in names}
+    texts = {
+        name.removesuffix(".toml"): files(__package__).joinpath(name).read_text(encoding="utf-8") for name in names
+    }
     return {name: parse_server(text, name) for name, text in texts.items()}
 
 

@@ -19,7 +19,6 @@ from offline.shell import SetupError
 from support import rule_cases
 from support.grafana_queries import substituted
 from support.prometheus_server import prometheus_with
-from support.rule_histories import lab
 from support.waiting import until
 
 from pytest_llmchaos.generate.boards.all_boards import boards
@@ -90,9 +89,7 @@ def test_every_alert_fires_with_its_labels_and_ends(tmp_path: Path) -> None:
     """Rules of one SLO. The others differ by a name and a number."""
     others = {rule_cases.burn_case(slo).says for slo in rule_cases.SLOS[1:]}
     histories = [
-        ({**lab(), **case.series}, case.seconds, rule_cases.checks_of(case))
-        for case in rule_cases.CASES
-        if case.says not in others
+        (case.history, case.seconds, rule_cases.checks_of(case)) for case in rule_cases.CASES if case.says not in others
     ]
 
     rule_cases.assert_rules_say(tmp_path, *histories)

@@ -95,9 +95,10 @@ def labels_of(prometheus: Prometheus, metric: str, from_unix_s: float, to_unix_s
 
 
 def loaded_rules(prometheus: Prometheus) -> dict[str, Mapping[str, Any]]:
-    """Prometheus' state of its rules, by name."""
+    """Prometheus' state of its rules, by name. Of several with a name, a broken one."""
     answer = requests.get(f"{prometheus.url}/api/v1/rules", timeout=5).json()["data"]["groups"]
-    return {rule["name"]: rule for group in answer for rule in group["rules"]}
+    rules = [rule for group in answer for rule in group["rules"]]
+    return {rule["name"]: rule for rule in sorted(rules, key=lambda one: one["health"] != "ok")}
 
 
 def broken_rules(loaded: Mapping[str, Mapping[str, Any]], wanted: Iterable[str]) -> list[str]:

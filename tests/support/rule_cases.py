@@ -20,6 +20,7 @@ from support.rule_histories import (
     Story,
     between,
     counted,
+    engine,
     frozen,
     histogram,
     history,
@@ -35,6 +36,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 RULES = sorted((ROOT / "stack" / "prometheus" / "rules").glob("*.yml"))
+OF_SERVERS = ROOT / "stack" / "prometheus" / "rules" / "servers.yml"
 
 
 SLOS = load_slos((ROOT / "stack" / "slo.yaml").read_text(), "stack/slo.yaml")
@@ -44,6 +46,7 @@ FAULT_S = 20  # the second at which each history goes wrong
 
 
 API = 'job="api"'
+AT_ENGINE = 'job="model",service="model-1"'
 
 
 BLIND = "PrometheusMissingRuleEvaluations"
@@ -74,6 +77,12 @@ class Case:
     firing: tuple[Firing, ...]
     seconds: int = 80
     silent: tuple[str, ...] = field(default=())
+    servers: tuple[str, str] = ("vllm", "vllm")
+
+    @property
+    def history(self) -> dict[str, Story]:
+        """A healthy lab with the case's series."""
+        return lab(servers=self.servers) | self.series
 
 
 def at_replica(metric: str, replica: str, **more: str) -> str:
@@ -277,7 +286,7 @@ CASES = [
         says="answers take 8 s instead of 0.3 s",
         series=histogram(
             "gen_ai_server_request_duration_seconds",
-            'error_type="",service="api"',
+            'error_type="",job="api",service="api"',
             lambda s: RATE,
             lambda s: 8 if 20 <= s < 40 else 0.3,
         ),
@@ -287,7 +296,7 @@ CASES = [
         says="first tokens take 4 s instead of 0.3 s",
         series=histogram(
             "gen_ai_server_time_to_first_token_seconds",
-            'error_type="",service="api"',
+            'error_type="",job="api",service="api"',
             lambda s: RATE,
             lambda s: 4 if 20 <= s < 40 else 0.3,
         ),
@@ -307,51 +316,6 @@ CASES = [
         },
         firing=(fires("ServiceFlapping", page("restarts", "model-1"), after_s=16, until_s=80, gone_s=165),),
         seconds=170,
-    ),
-    Case(
-        says="requests wait while a replica's cache is full",
-        series={'vllm:num_requests_waiting{engine="0",service="model-1"}': between(20, 40, 5, 0)},
-        firing=(fires("KvCacheFull", ticket("saturation", "model-1"), after_s=4, gone_s=40),),
-    ),
-    Case(
-        says="an engine has work and takes no step",
-        series={
-            'vllm:iteration_tokens_total_count{engine="0",service="model-2"}': counted(
-                lambda s: 0 if 20 <= s < 40 else 50
-            )
-        },
-        firing=(fires("EngineStalled", page("progress", "model-2"), after_s=8, gone_s=44),),
-    ),
-    Case(
-        says="an engine's gauges froze while it was idle, and what the api sends it is lost",
-        series={
-            'vllm:num_requests_running{engine="0",service="model-2"}': steady(0),
-            'vllm:num_requests_waiting{engine="0",service="model-2"}': steady(0),
-            'vllm:iteration_tokens_total_count{engine="0",service="model-2"}': counted(
-                lambda s: 0 if 20 <= s < 40 else 50
-            ),
-        },
-        firing=(fires("EngineStalled", page("progress", "model-2"), after_s=8, gone_s=44),),
-    ),
-    Case(
-        says="an engine has nothing to do",
-        series={
-            'vllm:num_requests_running{engine="0",service="model-2"}': steady(0),
-            'vllm:num_requests_waiting{engine="0",service="model-2"}': steady(0),
-            'llmlab_inflight_requests{replica="model-2",service="api"}': steady(0),
-            'vllm:iteration_tokens_total_count{engine="0",service="model-2"}': steady(50),
-        },
-        firing=(),
-        silent=("EngineStalled",),
-    ),
-    Case(
-        says="an engine is busy to the limit and takes its steps",
-        series={
-            'vllm:num_requests_running{engine="0",service="model-2"}': steady(256),
-            'vllm:iteration_tokens_total_count{engine="0",service="model-2"}': counted(lambda s: 2),
-        },
-        firing=(),
-        silent=("EngineStalled",),
     ),
     Case(
         says="a GPU reports an XID",
@@ -404,6 +368,91 @@ CASES = [
 ]
 
 
+def engine_cases(server: str) -> list[Case]:
+    """What alerts read of the engines, in a server's names."""
+    servers = (server, server)
+    idle = {"running": steady(0), "waiting": steady(0)}
+    hung = counted(lambda s: 0 if 20 <= s < 40 else 50)
+    stalled = (fires("EngineStalled", page("progress", "model-2"), after_s=9, gone_s=45),)
+    return [
+        Case(
+            says=f"requests wait while the cache of {server} is full",
+            servers=servers,
+            series=engine(server, "model-1", waiting=between(20, 40, 5, 0)),
+            firing=(fires("KvCacheFull", ticket("saturation", "model-1"), after_s=5, gone_s=41),),
+        ),
+        Case(
+            says=f"{server} has work and takes no step",
+            servers=servers,
+            series=engine(server, "model-2", steps=hung),
+            firing=stalled,
+        ),
+        Case(
+            says=f"gauges of {server} froze while it was idle, and what the api sends it is lost",
+            servers=servers,
+            series=engine(server, "model-2", **idle, steps=hung),
+            firing=stalled,
+        ),
+        Case(
+            says=f"{server} has nothing to do",
+            servers=servers,
+            series=engine(server, "model-2", **idle, steps=steady(50))
+            | {'llmlab_inflight_requests{replica="model-2",service="api"}': steady(0)},
+            firing=(),
+            silent=("EngineStalled",),
+        ),
+        Case(
+            says=f"{server} is busy to the limit and takes its steps",
+            servers=servers,
+            series=engine(server, "model-2", running=steady(256), steps=counted(lambda s: 2)),
+            firing=(),
+            silent=("EngineStalled",),
+        ),
+    ]
+
+
+# The engines' own histograms have the names of the api's.
+OF_SLOW_ENGINES = [
+    Case(
+        says="an engine's own latencies are high, and the api's are not",
+        series={
+            **histogram("vllm:e2e_request_latency_seconds", AT_ENGINE, lambda s: 9 * RATE, 8),
+            **histogram("vllm:time_to_first_token_seconds", AT_ENGINE, lambda s: 9 * RATE, 8),
+        },
+        firing=(),
+        silent=("LatencyP95High", "TimeToFirstTokenP95High"),
+    ),
+]
+# llama.cpp counts batches, and its server no longer reports the cache.
+OF_LLAMACPP = [
+    Case(
+        says="llama.cpp computes a long prompt, and requests wait for it",
+        servers=("llamacpp", "llamacpp"),
+        series=engine(
+            "llamacpp",
+            "model-2",
+            waiting=between(20, 40, 5, 0),
+            steps=counted(lambda s: 0 if 20 <= s < 40 else 50),
+        ),
+        firing=(),
+        silent=("EngineStalled", "KvCacheFull"),
+    ),
+]
+# Two servers side by side, told apart by the label `service`.
+OF_A_MIXED_LAB = [
+    Case(
+        says="SGLang hangs next to a vLLM with a full cache",
+        servers=("vllm", "sglang"),
+        series=engine("vllm", "model-1", waiting=between(20, 40, 5, 0))
+        | engine("sglang", "model-2", steps=counted(lambda s: 0 if 20 <= s < 40 else 50)),
+        firing=(
+            fires("EngineStalled", page("progress", "model-2"), after_s=9, gone_s=45),
+            fires("KvCacheFull", ticket("saturation", "model-1"), after_s=5, gone_s=41),
+        ),
+    ),
+]
+
+
 def burn_case(slo: Slo) -> Case:
     """All burn alerts of the SLO after 20 s of failures, until windows are clean."""
     how = "truncated" if slo.name == "stream-completeness" else "refused"
@@ -449,7 +498,14 @@ def says(expr: str, value: float, labels: str = "{}") -> dict[str, Any]:
 
 @functools.cache
 def all_groups() -> list[dict[str, Any]]:
-    return [group for path in RULES for group in yaml.safe_load(path.read_text())["groups"]]
+    """Groups of the lab and its SLOs."""
+    return [group for path in RULES if path != OF_SERVERS for group in yaml.safe_load(path.read_text())["groups"]]
+
+
+@functools.cache
+def server_groups() -> list[dict[str, Any]]:
+    """Groups that record the engines' metrics under canonical names."""
+    return list(yaml.safe_load(OF_SERVERS.read_text())["groups"])
 
 
 def all_rules() -> list[dict[str, Any]]:
@@ -474,6 +530,16 @@ def groups(checks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def recorded(asked: str) -> list[dict[str, Any]]:
+    """Groups of the servers, with the records that a text reads."""
+    wanted = set(re.findall(r"[a-z_]+:[a-z_]+|gen_ai_server_[a-z_]+", asked))
+    found = []
+    for group in server_groups():
+        rules = [rule for rule in group["rules"] if any(re.fullmatch(f"{one}.*", rule["record"]) for one in wanted)]
+        found += [{**group, "rules": rules}] if rules else []
+    return found
+
+
 def firing_exactly(at_s: int, labels: dict[str, str], alert: str = "") -> dict[str, Any]:
     """The alert fires with these labels at that second. Without labels it is silent."""
     of_one = f'{{alertname="{alert}",alertstate="firing"}}' if alert else '{alertstate="firing"}'
@@ -494,7 +560,12 @@ def assert_rules_say(directory: Path, *histories: History, every_s: int = 1) -> 
     The rules run every `every_s` seconds. Over an unchanging history the result does
     not depend on that interval.
     """
-    rules_text = json.dumps({"groups": groups([check for _, _, checks in histories for check in checks])})
+    every = [check for _, _, checks in histories for check in checks]
+    read_by = groups(every)
+    made = recorded(json.dumps([*read_by, *every]))
+    rules_text = json.dumps({"groups": [*read_by, *made]})
+    # Records come last, as late as they may be: an alert reads what is a second old.
+    order = [group["name"] for group in (*read_by, *made)]
     tests = []
     for series, seconds, checks in histories:
         asked = rules_text + str(checks)
@@ -502,7 +573,16 @@ def assert_rules_say(directory: Path, *histories: History, every_s: int = 1) -> 
         tests.append(history(read, seconds, checks))
     (directory / "rules.yml").write_text(rules_text)
     file = directory / "test.yml"
-    file.write_text(json.dumps({"rule_files": ["rules.yml"], "evaluation_interval": f"{every_s}s", "tests": tests}))
+    file.write_text(
+        json.dumps(
+            {
+                "rule_files": ["rules.yml"],
+                "evaluation_interval": f"{every_s}s",
+                "group_eval_order": order,
+                "tests": tests,
+            }
+        )
+    )
     # It lives for a second: half of what it costs would be the collection of garbage.
     environment = {**os.environ, "GOGC": "400", "GOMAXPROCS": "1"}
     done = subprocess.run(
@@ -512,4 +592,6 @@ def assert_rules_say(directory: Path, *histories: History, every_s: int = 1) -> 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+CASES += [*engine_cases("vllm"), *engine_cases("sglang"), *OF_SLOW_ENGINES]
+CASES += [*OF_LLAMACPP, *OF_A_MIXED_LAB]
 CASES += [burn_case(slo) for slo in SLOS if slo.alerts]

@@ -50,7 +50,42 @@ def counted(rate: Callable[[int], float], *, reset_at: int | None = None, gone: 
     return story
 
 
-def lab(rate: float = RATE, **shares: Callable[[int], float]) -> dict[str, Story]:
+# Names of running, waiting, KV use and heartbeat, the order of `engine`.
+ENGINES = {
+    "vllm": (
+        "vllm:num_requests_running",
+        "vllm:num_requests_waiting",
+        "vllm:kv_cache_usage_perc",
+        "vllm:iteration_tokens_total_count",
+    ),
+    "sglang": (
+        "sglang:num_running_reqs",
+        "sglang:num_queue_reqs",
+        "sglang:token_usage",
+        "sglang:realtime_tokens_total",
+    ),
+    "llamacpp": ("llamacpp:requests_processing", "llamacpp:requests_deferred", "", "llamacpp:n_decode_total"),
+}
+
+
+def engine(
+    server: str,
+    replica: str,
+    *,
+    running: Story | None = None,
+    waiting: Story | None = None,
+    kv_use: Story | None = None,
+    steps: Story | None = None,
+) -> dict[str, Story]:
+    """Series of an engine with a full cache and no queue, in a server's names."""
+    stories = (running or steady(4), waiting or steady(0), kv_use or steady(0.97), steps or counted(lambda s: 50.0))
+    named = zip(ENGINES[server], stories, strict=True)
+    return {f'{name}{{engine="0",job="model",service="{replica}"}}': story for name, story in named if name}
+
+
+def lab(
+    rate: float = RATE, servers: tuple[str, str] = ("vllm", "vllm"), **shares: Callable[[int], float]
+) -> dict[str, Story]:
     """A lab with traffic. `shares`: bad outcome -> share of requests at each second."""
 
     def bad(second: int) -> float:
@@ -77,8 +112,9 @@ def lab(rate: float = RATE, **shares: Callable[[int], float]) -> dict[str, Story
     for what in ("request_duration", "time_to_first_token"):
         series |= histogram(f"llmchaos_client_{what}_seconds", 'result="ok"', lambda s: rate * (1 - bad(s)), 0.3)
         series |= histogram(f"llmchaos_client_{what}_seconds", 'result="failed"', lambda s: rate * bad(s), float("inf"))
-        series |= histogram(f"gen_ai_server_{what}_seconds", 'error_type="",service="api"', lambda s: rate, 0.3)
-    for name in REPLICAS:
+        at_api = 'error_type="",job="api",service="api"'
+        series |= histogram(f"gen_ai_server_{what}_seconds", at_api, lambda s: rate, 0.3)
+    for name, server in zip(REPLICAS, servers, strict=True):
         for probe in ("shallow", "passive"):
             labels = f'job="api",probe="{probe}",replica="{name}",service="api"'
             series[f"llmlab_upstream_health{{{labels}}}"] = steady(1)
@@ -92,10 +128,7 @@ def lab(rate: float = RATE, **shares: Callable[[int], float]) -> dict[str, Story
         series[f'llmlab_oldest_silence_seconds{{replica="{name}",service="api"}}'] = steady(0.1)
         series[f'llmlab_inflight_requests{{replica="{name}",service="api"}}'] = steady(2)
         series[f'service_container_restarts_total{{reason="external",service="{name}"}}'] = steady(1)
-        series[f'vllm:kv_cache_usage_perc{{engine="0",service="{name}"}}'] = steady(0.97)
-        series[f'vllm:num_requests_waiting{{engine="0",service="{name}"}}'] = steady(0)
-        series[f'vllm:num_requests_running{{engine="0",service="{name}"}}'] = steady(4)
-        series[f'vllm:iteration_tokens_total_count{{engine="0",service="{name}"}}'] = counted(lambda s: 50.0)
+        series |= engine(server, name)
         series[f'DCGM_FI_DEV_XID_ERRORS{{gpu="0",service="{name}"}}'] = steady(0)
         series[f'DCGM_FI_DEV_GPU_TEMP{{gpu="0",service="{name}"}}'] = steady(70)
     return series

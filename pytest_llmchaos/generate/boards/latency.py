@@ -74,7 +74,9 @@ LATENCY = Board(
                     kind="lines",
                     unit="s",
                     log=True,
-                    queries=quantiles(f"{SERVER}_request_duration_seconds", f'{{{OF_THE_API},error_type=~"(|.*_timeout)"}}'),
+                    queries=quantiles(
+                        f"{SERVER}_request_duration_seconds", f'{{{OF_THE_API},error_type=~"(|.*_timeout)"}}'
+                    ),
                     width=8,
                 ),
                 Panel(

@@ -8,7 +8,6 @@ REPAIR = Board(
     uid="llmchaos-repair",
     title="LLM lab: restarts and repairs",
     description="Which services were down, who restarted them, and how long the repair took.",
-    needs="the remediator",
     rows=(
         (
             "Outages",
