@@ -80,7 +80,7 @@ def test_one_of_an_engines_counts_may_stand_still(tmp_path: Path) -> None:
     assert_rules_say(tmp_path, (series, 40, [fires("replica-still", 30), fires("engine-steps", 30, on="model-2")]))
 
 
-def test_two_servers_side_by_side_are_told_apart(tmp_path: Path) -> None:
+def test_each_of_two_servers_side_by_side_has_its_own_signal(tmp_path: Path) -> None:
     mixed = lab(servers=("vllm", "sglang")) | engine("sglang", "model-2", steps=HUNG) | {WAITS_S: between(20, 40, 5, 0)}
 
     checks = [fires("replica-still", 26, on="model-2"), fires("engine-steps", 26, on="model-1")]

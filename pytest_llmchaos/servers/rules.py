@@ -20,7 +20,13 @@ _DIGITS = {1e-3: 3, 1e-6: 6}
 
 
 def recording_rules(
-    servers: Sequence[Server], matchers: str = "", head: str = "", *, group: str = "canonical", guard: str = ""
+    servers: Sequence[Server],
+    matchers: str = "",
+    head: str = "",
+    *,
+    group: str = "canonical",
+    guard: str = "",
+    more: str = "",
 ) -> str:
     """Return the text of a rule file.
 
@@ -34,25 +40,27 @@ def recording_rules(
         group: beginning of the groups' names, which are unique in a file.
         guard: PromQL that has a series for each job whose metrics are of `$server`.
             Others are not recorded then. Empty if the matchers decide.
+        more: labels of all records besides, such as `job: model`.
     """
-    groups = [_group(one, matchers, group, guard.replace("$server", one.name)) for one in servers]
+    groups = [_group(one, matchers, group, guard.replace("$server", one.name), more) for one in servers]
     return head + ("groups:\n" + "\n".join(one for one in groups if one) if any(groups) else "groups: []\n")
 
 
-def _group(server: Server, matchers: str, group: str, guard: str) -> str:
+def _group(server: Server, matchers: str, group: str, guard: str, more: str) -> str:
     lines = [
         line
         for metric in CANONICAL
         for status in ("native", "derived")
         if (entries := [one for one in server.of(metric.key) if one.status == status])
-        for line in _records(server, entries, matchers, guard)
+        for line in _records(server, entries, matchers, guard, more)
     ]
     return "\n".join([f"  - name: {group}-{server.name}", "    rules:", *lines]) + "\n" if lines else ""
 
 
-def _records(server: Server, entries: Sequence[Entry], matchers: str, guard: str) -> Iterator[str]:
+def _records(server: Server, entries: Sequence[Entry], matchers: str, guard: str, more: str) -> Iterator[str]:
     first = entries[0]
     labels = f"server: {server.name}, origin: {first.status}" + (f", ticks: {first.ticks}" if first.ticks else "")
+    labels += f", {more}" if more else ""
     for part in PARTS if first.canonical.kind == "histogram" else ("",):
         found = list(dict.fromkeys(one for entry in entries if (one := expression(entry, part))))
         if not found:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.model import Measure
-from pytest_llmchaos.servers.canonical import BY_KEY
 from pytest_llmchaos.subject.headers import Header, secrets_of
 from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
 from pytest_llmchaos.subject.requests import Requests
@@ -172,10 +171,11 @@ _LATENCY_SHARES = (
         total='gen_ai_server_request_duration_seconds_count{job="api",error_type!="client_cancelled"}',
     ),
 )
-# Requests on a replica by the gateway's count, and by its own engine's.
+# Requests on a replica by the gateway's count, and by its own engine's, under the name
+# of every model server.
 _BUSY = (
     'sum by (service) (label_replace(llmlab_inflight_requests, "service", "$1", "replica", "(.+)")'
-    f' or {{__name__=~"{BY_KEY["running"].name}|{BY_KEY["waiting"].name}"}})'
+    ' or {__name__=~"llmchaos:requests_(running|waiting)"})'
 )
 _ROTATION = 'min by (service) (label_replace(llmlab_upstream_health, "service", "$1", "replica", "(.+)"))'
 # Faults that only the lab's gateway sees.

@@ -369,7 +369,7 @@ CASES = [
 
 
 def engine_cases(server: str) -> list[Case]:
-    """What alerts read of the engines, in a server's names."""
+    """Cases of the alerts on engines, in a server's names."""
     servers = (server, server)
     idle = {"running": steady(0), "waiting": steady(0)}
     hung = counted(lambda s: 0 if 20 <= s < 40 else 50)
@@ -438,7 +438,7 @@ OF_LLAMACPP = [
         silent=("EngineStalled", "KvCacheFull"),
     ),
 ]
-# Two servers side by side, told apart by the label `service`.
+# Two servers side by side. Their label `service` distinguishes them.
 OF_A_MIXED_LAB = [
     Case(
         says="SGLang hangs next to a vLLM with a full cache",
