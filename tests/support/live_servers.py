@@ -106,7 +106,7 @@ def ollama() -> Iterator[Live]:
 def gateway(name: str, *options: str, health: str = "/readiness", **settings: str) -> Iterator[Live]:
     """One of the foreign gateways, a program of `make scoreboard` or an image.
 
-    `{port}` and `{metrics}` in the options are its ports, and `settings` its environment.
+    `{port}` and `{metrics}` in the options are its ports, `settings` its environment.
     Skips without a program and an image.
     """
     port, metrics = free_ports()
