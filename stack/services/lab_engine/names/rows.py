@@ -82,7 +82,7 @@ class HistogramRow:
         of: name of the histogram in `Stats`, in base units.
         bounds: in the unit on the wire. A function of the longest context, or fixed.
         scale: multiply a base unit with it for the unit on the wire.
-        labels: labels beside the table's.
+        labels: labels in addition to the table's.
         late: it appears with the first value.
     """
 

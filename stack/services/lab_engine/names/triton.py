@@ -1,6 +1,6 @@
 """Triton with TensorRT-LLM's backend, its histograms switched on.
 
-From docs/user_guide/metrics.md and the backend's custom_metrics_reporter.cc.
+From the server's user guide (metrics) and the backend's custom metrics reporter.
 """
 
 from __future__ import annotations
