@@ -48,6 +48,11 @@ NAMES = Names(
         # The frontend is not the engine: it counts open requests, and those without a
         # token.
         gauge("dynamo_frontend_inflight_requests", "Number of inflight requests", lambda now: now.scheduler.unfinished),
+        gauge(
+            "dynamo_frontend_active_requests",
+            "Number of requests currently being handled by the frontend",
+            lambda now: now.scheduler.unfinished,
+        ),
         gauge("dynamo_frontend_queued_requests", "Number of requests in HTTP processing queue", without_token),
         counter(
             "dynamo_frontend_output_tokens_total",

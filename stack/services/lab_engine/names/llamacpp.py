@@ -13,6 +13,11 @@ NAMES = Names(
             "Number of prompt tokens processed.",
             lambda now: now.stats.computed_prompt_tokens,
         ),
+        counter(
+            "llamacpp:prompt_tokens_cached_total",
+            "Number of prompt tokens reused from the cache.",
+            lambda now: now.stats.prompt_tokens - now.stats.computed_prompt_tokens,
+        ),
         counter("llamacpp:prompt_seconds_total", "Prompt process time", lambda now: now.stats.prefill_s.total),
         # Counted when a request ends.
         counter(

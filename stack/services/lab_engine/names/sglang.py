@@ -127,6 +127,14 @@ NAMES = Names(
             late=True,
         ),
         HistogramRow(
+            name="sglang:request_time_per_output_token_seconds",
+            text="Histogram of time per output token of a request in seconds.",
+            of="mean_token_s",
+            bounds=TOKEN_GAP_S,
+            labels=STREAMING,
+            late=True,
+        ),
+        HistogramRow(
             name="sglang:e2e_request_latency_seconds",
             text="Histogram of End-to-end request latency in seconds",
             of="request_s",
