@@ -21,6 +21,7 @@ LlmchaosError
 │       ├── PartialScrape         scrapes are missing in the window
 │       ├── CounterReset          a counter restarted at 0 in the window
 │       ├── OpenRequests          the result depends on unfinished requests
+│       ├── BetweenEdges          the result depends on a histogram's coarse edges
 │       ├── PrometheusUnreachable no answer from Prometheus
 │       └── TruthsDisagree        clients, Prometheus and service differ
 ├── Refuted               the system failed, so the value does not exist (a FAILED)
@@ -204,6 +205,14 @@ class OpenRequests(Inconclusive):
     """The result of a comparison depends on requests open at the end of the load.
 
     Move the bound away from the value, or extend the load so that they end.
+    Verdict: `inconclusive`.
+    """
+
+
+class BetweenEdges(Inconclusive):
+    """An SLO's latency bound is no edge of the histogram, and the result depends on it.
+
+    Choose an edge as the bound, or give the server that edge.
     Verdict: `inconclusive`.
     """
 

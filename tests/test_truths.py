@@ -380,6 +380,15 @@ class Counters:
     resets: Mapping[str, float] = field(default_factory=dict)
     answers: Mapping[str, float] = field(default_factory=dict)
     asked: list[tuple[str, float]] = field(default_factory=list)
+    # By edge of the service's histogram, for a bound that is none.
+    edges: Mapping[str, float] = field(default_factory=dict)
+
+    def vector(self, query: str, at_unix_s: float, *, may_be_empty: bool) -> dict[frozenset[tuple[str, str]], float]:
+        assert may_be_empty
+        if query.startswith("count("):
+            return {frozenset(): 1.0} if self.edges and "own_" in query else {}
+        since = at_unix_s > 1000.0  # the load began at 1000
+        return {frozenset({("le", le), ("job", "api")}): count * since for le, count in self.edges.items()}
 
     def value(self, query: str, at_unix_s: float) -> float:
         self.asked.append((query, at_unix_s))
@@ -590,6 +599,51 @@ class TestComparison:
         self.timed(90).require()
         with pytest.raises(TruthsDisagree, match=r"own counters 0\.5000: the service's own counters are odd"):
             self.timed(50).require()
+
+    @pytest.mark.parametrize(("within_2_s", "within_3_s", "odd"), [(60, 95, False), (92, 95, False), (10, 70, True)])
+    def test_a_comparison_of_latencies_is_with_the_edges_next_to_a_bound_that_is_none(
+        self, within_2_s: float, within_3_s: float, odd: bool
+    ) -> None:
+        """Clients counted 90 within 2.5 s, with a slack of 3."""
+        service = Counters(
+            {'own_bucket{le="+Inf"}': 100, "own_count": 100},
+            edges={"2": within_2_s, "3": within_3_s, "+Inf": 100},
+        )
+        bounded = replace(self.TTFT, good='own_bucket{le="2.5"}', total="own_count", clients="ttft")
+
+        comparison = self.comparison(service, bounded)
+
+        if not odd:
+            comparison.require()
+            return
+        with pytest.raises(TruthsDisagree, match=rf"SLO 0\.{within_2_s}00 to 0\.{within_3_s}00: one of them is wrong"):
+            comparison.require()
+
+    @pytest.mark.parametrize(("within_2_s", "within_3_s", "odd"), [(60, 95, False), (10, 70, True)])
+    def test_a_comparison_of_the_services_histogram_is_with_its_edges(
+        self, within_2_s: float, within_3_s: float, odd: bool
+    ) -> None:
+        """The clients' own histogram has other edges than the service's."""
+        own = LatencyShare(measure="ttft", good='own_bucket{le=~"$le"}', total="own_count")
+        edges = {"2": within_2_s, "3": within_3_s, "+Inf": 100}
+        pushed = f"sum({self.TTFT.good}) / sum({self.TTFT.total})"
+        counters = Counters({'own_bucket{le="+Inf"}': 100, "own_count": 100}, answers={pushed: 0.9}, edges=edges)
+
+        comparison = self.comparison(counters, self.TTFT, latency_shares=(own,))
+
+        if not odd:
+            comparison.require()
+            return
+        with pytest.raises(TruthsDisagree, match=r"own counters 0\.1000 to 0\.7000"):
+            comparison.require()
+
+    def test_a_comparison_of_latencies_leaves_out_edges_of_a_histogram_that_restarted(self) -> None:
+        every = 'own_bucket{le="+Inf"}'
+        service = Counters({every: 100, "own_count": 100}, resets={every: 1}, edges={"2": 10, "3": 20, "+Inf": 100})
+
+        self.comparison(
+            service, replace(self.TTFT, good='own_bucket{le="2.5"}', total="own_count", clients="ttft")
+        ).require()
 
     @pytest.mark.parametrize("measure", ["availability", "e2e", "zzz"])
     def test_a_comparison_of_latencies_is_with_no_histogram_of_something_else(self, measure: Any) -> None:

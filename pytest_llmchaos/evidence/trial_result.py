@@ -103,11 +103,27 @@ class ReadySpan(msgspec.Struct, frozen=True, kw_only=True):
         return 200 <= self.status < 300
 
 
+class ShareInterval(msgspec.Struct, frozen=True, kw_only=True):
+    """A share of requests within a latency bound that is no edge of the histogram."""
+
+    low: float
+    """Share of the requests within the lower edge, which are within the bound."""
+    high: float
+    """Share of the requests within the upper edge. All others are not within the
+    bound."""
+    bound_s: float
+    """The SLO's latency bound in seconds."""
+    lower_edge_s: float
+    """Seconds of the next lower edge. 0 if the bound is below the first one."""
+    upper_edge_s: float | None
+    """Seconds of the next higher edge. Null if the bound is above the last one."""
+
+
 class SloVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """One SLO over a trial, by Prometheus."""
 
     added: ClassVar[frozenset[str]] = frozenset(
-        {"burn_rate", "raw", "window_s", "estimated", "met", "bad_s", "second_truth"}
+        {"burn_rate", "raw", "window_s", "estimated", "met", "bad_s", "second_truth", "interval"}
     )
 
     name: str
@@ -115,12 +131,14 @@ class SloVerdict(msgspec.Struct, frozen=True, kw_only=True):
     objective: float | None = None
     """Objective, as a share of good events."""
     value: float | None = None
-    """Share of good events in the window, by Prometheus."""
+    """Share of good events in the window, by Prometheus. Its least value if there is
+    an interval. The seconds, the budget and the burn rate are then the most."""
     query: str | None = None
     """PromQL query of the value."""
     met: bool | None = None
     """True if the value reached the objective. Null if the window has too few events:
-    fewer than 1 / (1 - objective) can miss an objective but cannot meet it."""
+    fewer than 1 / (1 - objective) can miss an objective but cannot meet it. Null as
+    well if the objective lies in the interval."""
     bad_s: float | None = None
     """Seconds of load without a good answer, from the fault's start to the end of the
     window."""
@@ -139,6 +157,9 @@ class SloVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """Counter values that Prometheus returned."""
     window_s: float | None = None
     """Seconds from the fault's start to the end of the window."""
+    interval: ShareInterval | None = None
+    """The share, if the latency bound is no edge of the histogram. Null if the value is
+    exact."""
     estimated: bool | UnsetType = UNSET
     """True if the value was interpolated. Only runs of an early version have it."""
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 import time
+import urllib.parse
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pytest_llmchaos.errors import NotReady, PrometheusUnreachable
 from pytest_llmchaos.host.http_client import request
 from pytest_llmchaos.prometheus.answers import cause_of
+from pytest_llmchaos.servers.bounds import within
+from pytest_llmchaos.slo.latency import latency_bound
 
 if TYPE_CHECKING:
     from pytest_llmchaos.prometheus.queries import Prometheus, Target
@@ -60,6 +63,48 @@ def require_metrics(server: Prometheus, slos: Sequence[Slo], *, jobs: Sequence[s
         return ""
 
     _wait(server, look)
+
+
+def coarse_bounds(server: Prometheus, slos: Sequence[Slo]) -> tuple[str, ...]:
+    """Return a line for each SLO whose share of requests will be an interval.
+
+    Its latency bound is no edge of a histogram that Prometheus has now.
+
+    Raises:
+        NotReady: A bound is no edge, and the SLO does not declare it. The message has
+            the edges next to it.
+    """
+    found, refused = [], []
+    for slo in slos:
+        bound = latency_bound(slo.good, slo.threshold_s) if slo.good else None
+        if bound is None or not _instant(server, bound.lacking):
+            continue
+        histograms: dict[str, dict[float, float]] = {}
+        for labels in _instant(server, bound.buckets):
+            others = repr(sorted((name, value) for name, value in labels.items() if name != "le"))
+            histograms.setdefault(others, {})[float(labels["le"])] = 0.0
+        seen = within(histograms.values(), bound.bound_s)
+        if seen.is_exact:
+            continue
+        if not bound.is_declared:
+            refused.append(f"{slo.name}: {bound.refusal(seen.place)}")
+            continue
+        found.append(
+            f"{slo.name}: {bound.at(seen.place)}, so its share is an interval, and inconclusive if it holds the objective"
+            + ("; rules of its burn alerts lack data" if slo.alerts else "")
+        )
+    if refused:
+        raise NotReady("\n".join(refused))
+    return tuple(found)
+
+
+def _instant(server: Prometheus, query: str) -> list[dict[str, str]]:
+    """Return the labels of each series of a query now, none if the server refuses."""
+    try:
+        data = _data(server, f"/api/v1/query?query={urllib.parse.quote(query)}")
+        return [one["metric"] for one in data["result"]]
+    except (OSError, _RefusedError, KeyError, TypeError):
+        return []  # the trial's judgement raises the reason
 
 
 def require_scrapes(server: Prometheus, jobs: Sequence[str]) -> None:

@@ -200,10 +200,13 @@ def most_spent(trial: TrialResult) -> tuple[float, str] | None:
 def is_reached(slo: SloVerdict) -> bool | None:
     """True if the value reached its objective.
 
-    None if value or objective is missing, or if there are too few events to decide.
+    None if value or objective is missing, if there are too few events to decide, or if
+    the objective lies in the interval of a coarse histogram.
     """
     if slo.value is None or slo.objective is None:
         return None
+    if slo.interval is not None and slo.interval.high >= slo.objective:
+        return slo.met
     return False if slo.value < slo.objective else slo.met
 
 

@@ -6,7 +6,8 @@ import math
 import re
 from datetime import UTC, datetime
 
-from pytest_llmchaos.evidence.trial_result import Counts, RunResult
+from pytest_llmchaos.evidence.trial_result import Counts, RunResult, ShareInterval, SloVerdict
+from pytest_llmchaos.servers.bounds import described
 
 NONE = "\u2013"  # an en dash in place of a missing value
 VERDICTS = tuple(Counts.__struct_fields__)  # the most urgent verdict first
@@ -100,6 +101,18 @@ def percent(value: object) -> str:
     places = 3 if 0.99 <= seen < 1 else 2 if seen < 0.1 else 1
     text = f"{seen * 100:.{places}f}"
     return (text.rstrip("0").rstrip(".") if "." in text else text) + " %"
+
+
+def share(slo: SloVerdict) -> str:
+    """Return an SLO's share of good events as a percentage, or as two."""
+    ends = (slo.value,) if slo.interval is None else (slo.interval.low, slo.interval.high)
+    return " to ".join(map(percent, ends))
+
+
+def coarse(interval: ShareInterval) -> str:
+    """Return why a share is an interval."""
+    upper_s = math.inf if interval.upper_edge_s is None else interval.upper_edge_s
+    return f"bound {interval.bound_s:g} s lies {described(interval.lower_edge_s, upper_s)}"
 
 
 def utc(unix_s: object) -> str:

@@ -13,12 +13,14 @@ from pytest_llmchaos.report.formatting import (
     NONE,
     VERDICT_MARK,
     VERDICT_MEANS,
+    coarse,
     count,
     is_simulated,
     one_line,
     percent,
     ran_as,
     seconds,
+    share,
     utc,
 )
 from pytest_llmchaos.report.known import count_known, known_lines, listed, vanished
@@ -91,7 +93,7 @@ def summary_lines(run: RunResult) -> list[str]:
         verdict = trial.verdict
         line = f"{VERDICT_MARK[verdict]} {verdict:<12} {_title(trial):<{min(wide, 44)}}  {took(trial)}"
         lines.append(f"{line}  {why(trial)}".rstrip())
-        lines += [f"{'':<15}{more}" for more in (*faults_done(trial), *missed_objectives(trial), *known_lines(trial))]
+        lines += [f"{'':<15}{more}" for more in _more(trial)]
     lines += time_lines(times(trials))
     lines.append(headline(run) + (" (simulated engine)" if is_simulated(run) else ""))
     if run.exit_status is None:
@@ -99,6 +101,10 @@ def summary_lines(run: RunResult) -> list[str]:
     if run.replay:
         lines.append(f"repeat: {one_line(run.replay, 400)}")
     return lines
+
+
+def _more(trial: TrialResult) -> tuple[str, ...]:
+    return (*faults_done(trial), *missed_objectives(trial), *coarse_shares(trial), *known_lines(trial))
 
 
 def took(trial: TrialResult) -> str:
@@ -131,10 +137,17 @@ def more_failed(trial: TrialResult) -> str:
 
 def missed_objectives(trial: TrialResult) -> list[str]:
     """Return a line if objectives were missed and no claim reads their results."""
-    missed = [
-        f"{one_line(slo.name, 40)} {percent(slo.value)} (objective {percent(slo.objective)})" for slo in unasked(trial)
-    ]
+    missed = [f"{one_line(slo.name, 40)} {share(slo)} (objective {percent(slo.objective)})" for slo in unasked(trial)]
     return [f"objective missed, and no claim reads it: {', '.join(missed)}"] if missed else []
+
+
+def coarse_shares(trial: TrialResult) -> list[str]:
+    """Return a line for each SLO whose share a coarse histogram only bounds."""
+    return [
+        f"{one_line(slo.name, 40)} is {share(slo)} (objective {percent(slo.objective)}): {coarse(slo.interval)}"
+        for slo in trial.slos
+        if slo.interval is not None
+    ]
 
 
 def failed_claims(trial: TrialResult) -> list[ClaimResult]:

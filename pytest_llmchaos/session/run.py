@@ -25,7 +25,7 @@ from pytest_llmchaos.host import identity, measurement_lock
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.loadgen.first_request import require_answer
-from pytest_llmchaos.prometheus.required_metrics import require_metrics, require_rules, require_scrapes
+from pytest_llmchaos.prometheus.required_metrics import coarse_bounds, require_metrics, require_rules, require_scrapes
 from pytest_llmchaos.runtime.docker import notes
 from pytest_llmchaos.runtime.docker.judge_project import project_name
 from pytest_llmchaos.session import own_checks
@@ -294,6 +294,8 @@ class Run:
             problems.of(require_scrapes, lab.prometheus, jobs)
         elif not problems.errors:
             problems.of(require_metrics, lab.prometheus, lab.slos, jobs=jobs)
+            for note in problems.of(coarse_bounds, lab.prometheus, lab.slos) or ():
+                self.progress.note(note)
         if lab.prometheus.also is not None:
             problems.of(require_rules, lab.prometheus.also)
         problems.require_none()

@@ -48,7 +48,7 @@ def expected_of(selector: str) -> str | None:
     for label, operator, quoted in _MATCHER.findall(found[2] or ""):
         if label == "__name__":
             return f"without __name__, for it names the metric already ({found[1]})"
-        value = _unquoted(quoted)
+        value = unquoted(quoted)
         if value is None:
             return f"with texts whose escapes are valid in PromQL, unlike {quoted} (write a backslash twice)"
         if operator in ("=~", "!~") and not _is_re2(value):
@@ -62,7 +62,7 @@ def matchers_of(selector: str) -> tuple[str, list[tuple[str, str, str]]]:
     return metric.strip(), _MATCHER.findall(rest)
 
 
-def _unquoted(quoted: str) -> str | None:
+def unquoted(quoted: str) -> str | None:
     """Return the text between quotes, None if an escape is invalid in PromQL."""
     quote, bad = quoted[0], False
 

@@ -14,7 +14,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import ClassVar, NoReturn, Self
 
-from pytest_llmchaos.errors import BadScenario, Inconclusive, OpenRequests, TooFewSamples, VacuousClaim
+from pytest_llmchaos.errors import BadScenario, BetweenEdges, Inconclusive, OpenRequests, TooFewSamples, VacuousClaim
 
 Compare = Callable[[float, float], bool]
 _SIGNS: dict[Compare, str] = {operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">="}
@@ -58,6 +58,8 @@ class Scale:
             can be broken by the window and cannot be held by it.
         of: Events that a count is a part of, None for other values. Divided by that
             number, it is a share that rests on so many events.
+        coarse: Why a histogram bounds the value only, and what to do. Empty if it is
+            exact.
     """
 
     what: str
@@ -68,6 +70,7 @@ class Scale:
     advice: str
     events: float | None = None
     of: float | None = None
+    coarse: str = ""
 
     def needed(self, distance: float) -> float:
         """Return the events that a bound needs that is `distance` from the scale's end.
@@ -87,7 +90,8 @@ class BoundedFloat(float):
 
     Attributes:
         scale: Its range.
-        low: The least value, over the possible ends of unknown requests.
+        low: The least value, over the possible ends of unknown requests and the edges
+            of a coarse histogram.
         high: The largest value, over the same.
         is_derived: True if arithmetic made it.
         is_distance: True if `abs` made it.
@@ -173,7 +177,14 @@ class BoundedFloat(float):
             return value
         events = None if change is abs else scale.events
         changed = Scale(
-            what=what, least=least, most=most, at_least=at_least, at_most=at_most, advice=scale.advice, events=events
+            what=what,
+            least=least,
+            most=most,
+            at_least=at_least,
+            at_most=at_most,
+            advice=scale.advice,
+            events=events,
+            coarse=scale.coarse,
         )
         low, high = sorted((change(self.low), change(self.high)))
         if end and self.low < 0 < self.high:
@@ -258,6 +269,11 @@ class BoundedFloat(float):
             self._raise_vacuous(claim, "proves nothing", at_most=True)
 
     def _require_known(self, claim: str, is_known: bool) -> None:
+        if not is_known and self.scale.coarse:
+            raise BetweenEdges(
+                f"{self.scale.what} {claim} is not decided: it lies between {self.low:.6g} and {self.high:.6g}, because "
+                f"{self.scale.coarse}"
+            )
         if not is_known:
             raise OpenRequests(
                 f"{self.scale.what} {claim} depends on requests that were still open when the load ended, or that all clients "

@@ -12,9 +12,11 @@ from pytest_llmchaos.errors import Inconclusive, TruthsDisagree
 from pytest_llmchaos.model import ForgesAnswers
 from pytest_llmchaos.prometheus.queries import SCRAPE_S
 from pytest_llmchaos.slo.arithmetic import restarts_query
+from pytest_llmchaos.slo.latency import latency_bound
 from pytest_llmchaos.stats.columns import CANCELLED, CODES, LEFT
+from pytest_llmchaos.trial.latency_edges import counted_within, lacks_edge
 from pytest_llmchaos.trial.recorded_rules import require_recorded
-from pytest_llmchaos.trial.truths import UNSEEN, Sight, Spell, measure_of, miscount, oddity, seen_by_clients
+from pytest_llmchaos.trial.truths import UNSEEN, Between, Sight, Spell, measure_of, miscount, oddity, seen_by_clients
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.model import Measure, RuntimeEvent
     from pytest_llmchaos.slo.arithmetic import Slo
+    from pytest_llmchaos.slo.latency import LatencyBound
+    from pytest_llmchaos.trial.truths import Share
 
 # Counts between the last scrape and a death are lost, as are those before the next.
 BLIND_EDGE_S = 1.2 * SCRAPE_S
@@ -161,10 +165,14 @@ class Comparison:
             spells.append((self.record.at_s(min(hit)) - BLIND_EDGE_S, until_s))
         return spells
 
-    def _pushed(self, slo: Slo) -> float:
+    def _pushed(self, slo: Slo) -> Share:
+        bound = self._coarse(slo.good, slo.threshold_s)
+        if bound is not None:
+            counted = self.lab.prometheus.value(_sum(slo.total), self.counted_unix_s)
+            return self._between(bound, max(1.0, counted))  # none of no events is within the bound
         return self.lab.prometheus.value(f"{slo.good_events(_sum)} / {_sum(slo.total)}", self.counted_unix_s)
 
-    def _service_says(self, measure: Measure, slo: Slo) -> float | None:
+    def _service_says(self, measure: Measure, slo: Slo) -> Share | None:
         """Return the share of good requests by the service's own counters.
 
         None if it has no such counters or they restarted. Counters that are configured
@@ -179,24 +187,41 @@ class Comparison:
                 return self.lab.prometheus.value(subject.availability_query.replace("$span", span), until_unix_s)
             if share is None or self._blind_spells(subject.api):
                 return None
-            return self._share(share.good.replace("$le", _bucket(slo.threshold_s or 0.0)), share.total)
+            return self._share(share.good.replace("$le", _bucket(slo.threshold_s or 0.0)), share.total, slo.threshold_s)
         except Inconclusive as error:
             self.record.finding(f"{slo.name}: the service's own counters cannot be compared: {error}")
             return None
 
-    def _share_of(self, slo: Slo) -> float | None:
+    def _share_of(self, slo: Slo) -> Share | None:
         if slo.good:
-            return self._share(slo.good, slo.total)
+            return self._share(slo.good, slo.total, slo.threshold_s)
         counted_bad, counted = self._moved(slo.bad, may_be_missing=True), self._moved(slo.total)
         return 1 - counted_bad / counted if counted_bad is not None and counted else None
 
-    def _share(self, good: str, total: str) -> float | None:
-        """Return the exact share of good events since the load's start.
+    def _share(self, good: str, total: str, bound_s: float | None) -> Share | None:
+        """Return the share of good events since the load's start.
 
-        None if a counter restarted or there were no events.
+        It is exact, or between two edges if the latency bound is none. None if a
+        counter restarted or there were no events.
         """
+        bound = self._coarse(good, bound_s)
+        if bound is not None:
+            counted = self._moved(total)
+            is_whole = self._moved(bound.every) is not None
+            return self._between(bound, counted) if counted and is_whole else None
         counted_good, counted = self._moved(good), self._moved(total)
         return counted_good / counted if counted_good is not None and counted else None
+
+    def _coarse(self, good: str, bound_s: float | None) -> LatencyBound | None:
+        """Return the bound of a selector that its histogram lacks as an edge."""
+        bound = latency_bound(good, bound_s) if good else None
+        if bound is None or not bound.is_declared or not lacks_edge(self.lab.prometheus, bound, self._until_unix_s):
+            return None
+        return bound
+
+    def _between(self, bound: LatencyBound, counted: float) -> Between:
+        seen = counted_within(self.lab.prometheus, bound, self.record.anchor_unix_s, self._until_unix_s)
+        return Between(seen.least / counted, seen.most / counted)
 
     def _moved(self, selector: str, *, may_be_missing: bool = False) -> float | None:
         """Return the exact increase since the load's start, or None after a restart."""

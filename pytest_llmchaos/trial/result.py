@@ -16,6 +16,7 @@ from pytest_llmchaos.evidence.trial_result import (
     Planned,
     PlanNote,
     ReplicaResult,
+    ShareInterval,
     SloVerdict,
     TrialResult,
 )
@@ -175,7 +176,17 @@ def _slo(result: SloResult) -> SloVerdict:
         second_truth=measure_of(result.slo) or "none",
         raw=dict(result.raw),
         window_s=round(result.window_s, 3),
+        interval=_interval(result),
     )
+
+
+def _interval(result: SloResult) -> ShareInterval | None:
+    seen = result.within
+    if seen is None:
+        return None
+    low, high = (round(end, 6) for end in result.share)
+    upper_s = seen.upper_s if math.isfinite(seen.upper_s) else None
+    return ShareInterval(low=low, high=high, bound_s=seen.bound_s, lower_edge_s=seen.lower_s, upper_edge_s=upper_s)
 
 
 def _is_met(result: SloResult) -> bool | None:

@@ -13,6 +13,7 @@ from pytest_llmchaos.stats.bounded import BoundedFloat, NoClaim, Scale
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pytest_llmchaos.servers.bounds import Within
     from pytest_llmchaos.slo.arithmetic import Slo
 
 
@@ -34,6 +35,9 @@ class SloResult(NoClaim):
             deadline. A quick recovery makes a short window.
         clients_say: The share of good events, counted from the clients' samples.
         unknown: Requests that were open when the load ended.
+        within: Good events by the edges next to a latency bound that is no edge of the
+            histogram. `good` are those that are certain.
+        uncertainty: Why the share is then an interval, and what to do.
 
     Raises:
         BadScenario: `total` is not above 0, or `good` is below 0.
@@ -52,6 +56,8 @@ class SloResult(NoClaim):
     longest_s: float = 0.0
     clients_say: float | None = None
     unknown: int = 0
+    within: Within | None = None
+    uncertainty: str = ""
 
     def __post_init__(self) -> None:
         if not self.total > 0 or self.good < 0:
@@ -72,9 +78,19 @@ class SloResult(NoClaim):
         """Share of good events, from 0 to 1.
 
         It is capped at 1, because a window that starts with requests in flight can
-        count more good ends than starts.
+        count more good ends than starts. Where a latency bound is no edge of the
+        histogram, it is the least share, and `share` is the interval.
         """
         return self._bounded("value", lambda good, total: good / total)
+
+    @property
+    def share(self) -> tuple[float, float]:
+        """The least and the largest share of good events, as the histogram shows them.
+
+        Both are the same for a latency bound that is an edge, and without a bound.
+        """
+        most = self.good if self.within is None else self.within.most
+        return min(self.good / self.total, 1.0), min(most / self.total, 1.0)
 
     @property
     def bad(self) -> float:
@@ -154,17 +170,20 @@ class SloResult(NoClaim):
             advice=f"{month}bound bad_s, bad or value inside what this window can show",
             events=None if grows else self.total,
             of=self.total if what == "bad" else None,
+            coarse=self.uncertainty,
         )
         good = min(self.good, self.total)
-        if not self.unknown:
+        if not self.unknown and self.within is None:
             return BoundedFloat(of(good, self.total), scale)
-        low, high = sorted((of(good, events), of(good + self.unknown, events)))
+        most = self.share[1] * self.total + self.unknown
+        low, high = sorted((of(good, events), of(most, events)))
         return BoundedFloat(of(good, self.total), scale, low=low, high=high)
 
     def __repr__(self) -> str:
+        shown = " to ".join(f"{end:.6g}" for end in dict.fromkeys(self.share))
         spent = "an unknown part" if self.rate_rps is None else f"{self.budget_spent:.3g}"
         return (
-            f"<slo {self.name}: {self.value:.6g} of objective {self.objective:.12g}, {self.bad:.6g} of {self.total:.6g} "
+            f"<slo {self.name}: {shown} of objective {self.objective:.12g}, {self.bad:.6g} of {self.total:.6g} "
             f"{self.slo.unit} bad in {self._load_s:.1f} s of load: {self.bad_s:.3g} s without a good answer, "
             f"{spent} of the month's budget spent, burn rate {self.burn_rate:.3g}>"
         )

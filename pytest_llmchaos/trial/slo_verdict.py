@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import CounterReset, Inconclusive, NoData, StaleData
+from pytest_llmchaos.errors import BetweenEdges, CounterReset, Inconclusive, NoData, StaleData
 from pytest_llmchaos.model import CLIENTS
 from pytest_llmchaos.prometheus.queries import GAP_TOLERANCE, SCRAPE_S
 from pytest_llmchaos.slo.arithmetic import LEAST_SCRAPES, window_query
+from pytest_llmchaos.slo.latency import by_edge, latency_bound
+from pytest_llmchaos.trial.latency_edges import counted_within, lacks_edge
 from pytest_llmchaos.trial.slo_result import SloResult
 
 if TYPE_CHECKING:
@@ -38,7 +41,36 @@ def judge_slo(
         NoData: The window has no events.
         StaleData: The newest sample is too old.
         NotANumber: A query returned NaN or infinity.
+        BetweenEdges: The latency bound is no edge of the histogram, and the SLO does
+            not declare it as one to be judged as an interval.
     """
+    bound = latency_bound(slo.good, slo.threshold_s) if slo.good else None
+    if bound is None or not lacks_edge(prometheus, bound, to_unix_s, from_unix_s):
+        return _counted(prometheus, slo, from_unix_s, to_unix_s, rate_rps=rate_rps)
+    found = _counted(prometheus, replace(slo, good=bound.every), from_unix_s, to_unix_s, rate_rps=rate_rps)
+    seen = counted_within(prometheus, bound, to_unix_s - found.window_s, to_unix_s)
+    found = replace(
+        found,
+        slo=slo,
+        good=seen.least,
+        query=by_edge(bound.buckets, slo.total, found.window_s),
+        raw={
+            f"good within {edge_s:g} s": count
+            for edge_s, count in ((seen.lower_s, seen.least), (seen.upper_s, seen.most))
+        }
+        | {name: count for name, count in found.raw.items() if name.startswith("total")},
+    )
+    if seen.is_exact:  # an edge in another spelling, such as 2.0 for 2
+        return found
+    if not bound.is_declared:
+        raise BetweenEdges(f"{slo.name}: {bound.refusal(seen.place)}")
+    return replace(found, within=seen, uncertainty=bound.uncertainty(seen.place))
+
+
+def _counted(
+    prometheus: Prometheus, slo: Slo, from_unix_s: float, to_unix_s: float, *, rate_rps: float | None
+) -> SloResult:
+    """Return an SLO's result where its selectors match the series to count."""
     from_unix_s = _fresh_start(prometheus, slo, from_unix_s)
     try:
         _require_fresh(prometheus, slo, to_unix_s)

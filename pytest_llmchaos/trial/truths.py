@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pytest_llmchaos.stats.columns import CANCELLED, CODES, LEFT, OK
 
@@ -33,6 +33,19 @@ _WHOLE_ANSWER = re.compile(r"(request|e2e)\w*(duration|latency)", re.IGNORECASE)
 
 Spell = tuple[float, float]
 """Start and end, in seconds from the load's start."""
+
+
+class Between(NamedTuple):
+    """A share that a histogram's edges only bound."""
+
+    low: float
+    high: float
+
+    def __format__(self, spec: str) -> str:
+        return " to ".join(format(end, spec) for end in self)
+
+
+Share = float | Between
 
 
 def measure_of(slo: Slo) -> Measure | None:
@@ -75,11 +88,12 @@ class Seen:
     def share(self) -> float:
         return self.good / self.total
 
-    def explains(self, share: float, slack_events: float) -> bool:
+    def explains(self, share: Share, slack_events: float) -> bool:
         """True if another count of the requests may give this share of good ones."""
         least = self.good - self.unsure_good - slack_events
         most = self.good + self.unsure_bad + slack_events
-        return least <= share * self.total <= most
+        low, high = _ends(share)
+        return least <= high * self.total and low * self.total <= most
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +173,11 @@ def miscount(seen: Seen, may_be_more: int, counted: float) -> str | None:
     )
 
 
-def oddity(what: str, exact: Seen, sighted: Seen, slo_says: float, service_says: float | None) -> str | None:
+def _ends(share: Share) -> Between:
+    return share if isinstance(share, Between) else Between(share, share)
+
+
+def oddity(what: str, exact: Seen, sighted: Seen, slo_says: Share, service_says: Share | None) -> str | None:
     """Return a message that names the odd count of the three, or None if they agree.
 
     Args:
@@ -189,7 +207,7 @@ def oddity(what: str, exact: Seen, sighted: Seen, slo_says: float, service_says:
     elif by_clients:
         odd = "the service's own counters are odd"
     else:
-        as_slo = replace(sighted, good=sighted.good + (slo_says - exact.share) * exact.total)
+        as_slo = replace(sighted, good=sighted.good + (_ends(slo_says).low - exact.share) * exact.total)
         odd = "the clients' samples are odd" if as_slo.explains(service_says, slack) else "no two of them agree"
     explained = sighted.unsure_good + sighted.unsure_bad
     return (
