@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from support.prometheus_server import free_port, history, prometheus_with
 from support.waiting import until
 
 from pytest_llmchaos.errors import (
+    BetweenEdges,
     CounterReset,
     Inconclusive,
     NoData,
@@ -27,8 +29,10 @@ from pytest_llmchaos.errors import (
     StaleData,
 )
 from pytest_llmchaos.prometheus.queries import Prometheus
+from pytest_llmchaos.servers.bounds import Within
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.slo.recorded import error_ratio_expression
+from pytest_llmchaos.trial.slo_result import SloResult
 from pytest_llmchaos.trial.slo_verdict import judge_slo
 
 # Far from a whole second, so that rounding anywhere would show.
@@ -61,6 +65,17 @@ def active(name: str, since: dict[int, int]) -> dict[str, dict[float, float]]:
     return {f"ALERTS_FOR_STATE{{{labels}}}": {BASE + at: math.floor(BASE + begun) for at, begun in since.items()}}
 
 
+COUNTED = (("first_token_seconds", 10.0), ("go_seconds", 4.0))
+
+
+def buckets(name: str, service: str, each_s: dict[str, int]) -> dict[str, dict[float, float]]:
+    """A histogram with so many requests a second within each edge."""
+    return {
+        f'{name}_bucket{{service="{service}",le="{le}"}}': {t: float(each * i) for i, t in enumerate(MINUTE)}
+        for le, each in each_s.items()
+    }
+
+
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     series: dict[str, dict[float, float]] = {
@@ -81,6 +96,13 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         'process_start_time_seconds{job="web",instance="web:1"}': {
             t: BASE - 9 if i < 30 else BASE + 29.5 for i, t in enumerate(MINUTE)
         },
+        # 10 requests a second. vLLM's edges lack 0.5 s, those of SGLang have it: within
+        # 0.4 s are 6 of 8, within 0.8 s 7 of 8, and within 0.5 s 1 of 2.
+        **buckets("first_token_seconds", "vllm", {"0.4": 6, "0.8": 7, "+Inf": 8}),
+        **buckets("first_token_seconds", "sglang", {"0.1": 0, "0.5": 1, "+Inf": 2}),
+        **buckets("first_token_seconds", "idle", {"0.01": 0, "+Inf": 0}),
+        **buckets("go_seconds", "api", {"2.0": 3, "+Inf": 4}),
+        **{f"{name}_count": {t: each * i for i, t in enumerate(MINUTE)} for name, each in COUNTED},
         "idle_total": dict.fromkeys(MINUTE, 3.0),
         # Longer than Prometheus looks back, which is five minutes.
         'leaving_total{replica="a"}': {BASE + i: 4.0 * i for i in range(401)},
@@ -248,6 +270,65 @@ class TestCoverage:
 
     def test_lets_a_victim_be_down(self, prometheus: Prometheus) -> None:
         prometheus.require_coverage(["victim"], BASE + 0.5, BASE + 60, allow_down=("model-1",))
+
+
+class TestLatencyBound:
+    def bounded(self, le: str, bound_s: float | None, of: str = "", name: str = "first_token_seconds") -> Slo:
+        one = slo(f'{name}_bucket{{{of}le="{le}"}}', f"{name}_count")
+        return replace(one, threshold_s=bound_s, objective=0.72)
+
+    def judged(self, prometheus: Prometheus, one: Slo) -> SloResult:
+        return judge_slo(prometheus, one, BASE + 20, BASE + 40, rate_rps=10)
+
+    def test_a_bound_that_is_an_edge_is_counted_exactly(self, prometheus: Prometheus) -> None:
+        found = self.judged(prometheus, self.bounded("0.4", 0.4, 'service="vllm",'))
+
+        assert (found.good, found.total, found.within) == (120, 200, None)
+
+    def test_a_bound_that_is_no_edge_counts_between_the_edges_of_each_server(self, prometheus: Prometheus) -> None:
+        """Within 0.5 s are 6 or 7 of vLLM's requests a second and 1 of SGLang's."""
+        found = self.judged(prometheus, self.bounded("0.5", 0.5))
+
+        assert found.within == Within(bound_s=0.5, lower_s=0.4, upper_s=0.8, least=140, most=160)
+        assert (found.good, found.total, found.share, found.slo.good) == (
+            140,
+            200,
+            (0.7, 0.8),
+            'first_token_seconds_bucket{le="0.5"}',
+        )
+        with pytest.raises(
+            BetweenEdges,
+            match=r"between 0\.7 and 0\.8, because the bound 0\.5 s lies between the edges 0\.4 and 0\.8 s",
+        ):
+            _ = found.met
+        at = {dict(labels)["le"]: share for labels, share in prometheus.vector(found.query, BASE + 40).items()}
+        assert at == {"0.01": 0, "0.1": 0, "0.4": 0.6, "0.5": 0.1, "0.8": 0.7, "+Inf": 1.0}
+        assert found.raw["good within 0.4 s"] == 140
+        assert found.raw["total at the window's end"] == 400
+
+    def test_a_bound_below_the_first_edge_is_between_none_and_the_first(self, prometheus: Prometheus) -> None:
+        found = self.judged(prometheus, self.bounded("0.3", 0.3, 'service="vllm",'))
+
+        assert found.share == (0.0, 0.6)
+        with pytest.raises(BetweenEdges, match=r"lies below the first edge, 0\.4 s of first_token_seconds_bucket"):
+            _ = found.value >= 0.5
+
+    def test_a_bound_above_the_last_edge_is_between_the_last_and_all(self, prometheus: Prometheus) -> None:
+        assert self.judged(prometheus, self.bounded("5", 5.0, 'service="vllm",')).share == (0.7, 0.8)
+
+    def test_a_bound_that_the_slo_does_not_declare_is_refused_with_its_neighbours(self, prometheus: Prometheus) -> None:
+        with pytest.raises(BetweenEdges, match=r'edges 0\.4 and 0\.8 s .* write the annotation .*-seconds: "0\.5"'):
+            self.judged(prometheus, self.bounded("0.5", None))
+
+    @pytest.mark.parametrize("bound_s", [2.0, None])
+    def test_another_spelling_of_an_edge_is_exact(self, prometheus: Prometheus, bound_s: float | None) -> None:
+        found = self.judged(prometheus, self.bounded("2", bound_s, name="go_seconds"))
+
+        assert (found.good, found.total, found.within) == (60, 80, None)
+
+    def test_a_histogram_that_is_not_there_is_no_data(self, prometheus: Prometheus) -> None:
+        with pytest.raises(NoData, match="absent_bucket"):
+            self.judged(prometheus, self.bounded("2", 2.0, name="absent"))
 
 
 class TestServiceLevel:

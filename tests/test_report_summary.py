@@ -126,6 +126,46 @@ def test_a_missed_objective_has_a_line_unless_a_claim_reads_it(
     assert any(line.startswith(MISSED) for line in report.summary_lines(run)) is is_told
 
 
+def slo_between(low: float, high: float, upper_edge_s: float | None = 0.8) -> dict[str, Any]:
+    interval = {"low": low, "high": high, "bound_s": 0.5, "lower_edge_s": 0.4, "upper_edge_s": upper_edge_s}
+    return {
+        "name": "ttft",
+        "objective": 0.975,
+        "value": low,
+        "burn_rate": 1.5,
+        "budget_spent": 0.25,
+        "met": True if low >= 0.975 else None if high >= 0.975 else False,
+        "interval": interval,
+    }
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "edge_s", "shown"),
+    [
+        (0.962, 0.981, 0.8, "96.2 % to 98.1 % (objective 97.5 %): bound 0.5 s lies between the edges 0.4 and 0.8 s"),
+        (0.98, 0.985, 0.8, "98 % to 98.5 % (objective 97.5 %): bound 0.5 s lies between the edges 0.4 and 0.8 s"),
+        (0.9, 0.95, None, "90 % to 95 % (objective 97.5 %): bound 0.5 s lies above the last edge, 0.4 s"),
+    ],
+    ids=["not decided", "met", "missed"],
+)
+def test_a_share_between_two_edges_is_shown_as_an_interval(
+    tmp_path: Path, low: float, high: float, edge_s: float | None, shown: str
+) -> None:
+    run_dir = reportdata.run_dir(tmp_path, [Made(objectives=[], extra={"slos": [slo_between(low, high, edge_s)]})])
+    page = report.build(run_dir).read_text()
+
+    lines = report.summary_lines(report.read_run(run_dir / "run.json"))
+
+    assert f"               ttft is {shown}" in lines
+    missed = "objective missed, and no claim reads it: ttft 90 % to 95 % (objective 97.5 %)"
+    assert any(missed in line for line in lines) is (high < 0.975)
+    value, _, why = shown.replace(" (objective 97.5 %)", "").partition(": ")
+    assert f"<strong>{value}</strong> <small>{why}</small>" in page
+    assert "at most 1.5" in page
+    assert ("below its objective" in page) is (high < 0.975)
+    assert f"ttft is {value} " in (run_dir / "summary.md").read_text()
+
+
 def test_the_headline_names_what_held_and_what_did_not(tmp_path: Path) -> None:
     one, both = run_of(tmp_path / "one", Made()), run_of(tmp_path / "both", Made(), Made(judged=False))
 

@@ -1,6 +1,7 @@
 """Causes of a metric that Prometheus lacks at the start."""
 
 import contextlib
+import dataclasses
 import http.server
 import json
 import re
@@ -13,7 +14,7 @@ import pytest
 from pytest_llmchaos.errors import NotReady, PrometheusUnreachable
 from pytest_llmchaos.prometheus import required_metrics
 from pytest_llmchaos.prometheus.queries import Prometheus
-from pytest_llmchaos.prometheus.required_metrics import require_metrics, require_rules, require_scrapes
+from pytest_llmchaos.prometheus.required_metrics import coarse_bounds, require_metrics, require_rules, require_scrapes
 from pytest_llmchaos.slo.arithmetic import Slo
 
 SLO = Slo(name="one", objective=0.9, window_days=30, description="", good='app_total{code="200"}', total="app_total")
@@ -32,7 +33,7 @@ def target(job="app", *, health="up", error="", scraped=SCRAPED):
 
 
 @contextlib.contextmanager
-def prometheus(*targets, series=(), names=(), prefix="", status=None, text="", location="", key=None):
+def prometheus(*targets, series=(), names=(), prefix="", status=None, text="", location="", key=None, **queries):
     """A server that answers as Prometheus does, with these targets and series.
 
     With `status` it answers only that. With `key` it requires that header. Without
@@ -48,6 +49,9 @@ def prometheus(*targets, series=(), names=(), prefix="", status=None, text="", l
                 "metadata": {},
                 "rules": {"groups": []},
                 "label/__name__/values": [*names],
+                "query": {
+                    "result": queries.get("coarse" if asked.get("query", [""])[0].startswith("count(") else "edges")
+                },
                 "targets": {"activeTargets": [*targets]} if targets != (None,) else None,
             }
             known = answers.get(path)
@@ -254,3 +258,71 @@ def test_a_counter_of_bad_events_that_is_missing_may_begin_late():
     assert str(error.value).endswith(
         "; if app_failed_total begins with the first bad event, export it at 0 from the start"
     )
+
+
+BOUNDED = Slo(
+    name="ttft",
+    objective=0.9,
+    window_days=30,
+    description="",
+    good='x_bucket{le="0.5"}',
+    total="x_count",
+    threshold_s=0.5,
+)
+LACKS = [{"metric": {}, "value": [0, "1"]}]
+
+
+def edges(*les, service="model"):
+    return [{"metric": {"__name__": "x_bucket", "service": service, "le": le}, "value": [0, "3"]} for le in les]
+
+
+def bounds_of(slo, **queries):
+    with prometheus(**queries) as url:
+        return coarse_bounds(Prometheus(url), [SLO, slo])
+
+
+@pytest.mark.parametrize(
+    ("found", "place"),
+    [
+        (edges("0.4", "0.8", "+Inf"), "between the edges 0.4 and 0.8 s"),
+        (edges("0.4", "0.8", "+Inf") + edges("0.3", "0.5", "+Inf", service="other"), "between the edges 0.4 and 0.8 s"),
+        (edges("1.9", "3.4", "+Inf"), "below the first edge, 1.9 s"),
+        (edges("0.1", "+Inf"), "above the last edge, 0.1 s"),
+    ],
+)
+def test_a_bound_that_is_no_edge_is_named_before_the_first_trial(found, place):
+    (note,) = bounds_of(BOUNDED, coarse=LACKS, edges=found)
+
+    assert note == (
+        f"ttft: the bound 0.5 s lies {place} of x_bucket, so its share is an interval, and inconclusive if it holds the "
+        "objective; rules of its burn alerts lack data"
+    )
+    (note,) = bounds_of(dataclasses.replace(BOUNDED, alerts=False), coarse=LACKS, edges=found)
+    assert note.endswith("if it holds the objective")
+
+
+def test_a_bound_that_the_file_does_not_declare_is_refused_with_its_neighbours():
+    undeclared = dataclasses.replace(BOUNDED, threshold_s=None)
+
+    with pytest.raises(NotReady) as refused:
+        bounds_of(undeclared, coarse=LACKS, edges=edges("0.4", "0.8", "+Inf"))
+
+    assert str(refused.value) == (
+        'ttft: the bound 0.5 s lies between the edges 0.4 and 0.8 s of x_bucket, so le="0.5" selects no bucket of it: '
+        'choose an edge as the bound, or write the annotation llmchaos/threshold-seconds: "0.5" to have the share judged '
+        "as an interval"
+    )
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"coarse": [], "edges": edges("0.4", "+Inf")},
+        {"coarse": LACKS, "edges": edges("0.50", "+Inf")},
+        {"coarse": None, "edges": None},
+        {"status": 500, "text": "down"},
+    ],
+    ids=["an edge", "an edge in another spelling", "no answer in the form of one", "no answer"],
+)
+def test_a_bound_that_is_an_edge_or_cannot_be_compared_is_not_named(about):
+    assert bounds_of(BOUNDED, **about) == ()

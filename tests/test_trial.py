@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import math
 import re
 from dataclasses import replace
 
@@ -23,9 +24,17 @@ from pytest_llmchaos.errors import (
 )
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.trial_record import Record
-from pytest_llmchaos.evidence.trial_result import Coincidence, LoadResult, ProofNote, ReadySpan, TrialResult
+from pytest_llmchaos.evidence.trial_result import (
+    Coincidence,
+    LoadResult,
+    ProofNote,
+    ReadySpan,
+    ShareInterval,
+    TrialResult,
+)
 from pytest_llmchaos.model import Proof, Sample, Undo
 from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.servers.bounds import Within
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.bounded import Seconds
 from pytest_llmchaos.stats.windows import windows
@@ -710,6 +719,22 @@ def test_an_slo_that_too_few_events_cannot_meet_is_not_met_in_the_report(trial, 
     result = judged_result(record, trial(slos={"availability": few}))
 
     assert (result.slos[0].value, result.slos[0].met) == (1.0, None)
+
+
+@pytest.mark.parametrize(("edge_s", "noted_s"), [(0.8, 0.8), (math.inf, None)])
+@pytest.mark.parametrize(("most", "met"), [(98.5, False), (99.5, None)])
+def test_a_share_between_two_edges_is_noted_as_an_interval(trial, record, edge_s, noted_s, most, met):
+    """The objective is 99 %."""
+    seen = Within(bound_s=0.5, lower_s=0.4, upper_s=edge_s, least=98.0, most=most)
+    between = replace(JUDGED, total=100, within=seen, uncertainty="coarse")
+
+    (noted,) = judged_result(record, trial(slos={"availability": between})).slos
+
+    assert noted.interval == ShareInterval(
+        low=0.98, high=most / 100, bound_s=0.5, lower_edge_s=0.4, upper_edge_s=noted_s
+    )
+    assert (noted.value, noted.met) == (0.98, met)
+    assert judged_result(record, trial(slos={"availability": JUDGED})).slos[0].interval is None
 
 
 def test_a_budget_of_an_unknown_rate_is_null(trial, record):

@@ -211,7 +211,7 @@ def markdown(run: RunResult) -> str:
             _md(_by(trial.time_to_detect_s, detected_by(trial))),
             _md(_by(trial.time_to_recover_s, trial.repaired_by)),
             _md(f"{percent(spent[0])} · {spent[1]}" if (spent := most_spent(trial)) else NONE),
-            "<br>".join(map(_md, [*filter(None, _reasons(trial)), *missed_objectives(trial)])),
+            "<br>".join(map(_md, [*filter(None, _reasons(trial)), *missed_objectives(trial), *coarse_shares(trial)])),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     for what, its in listed(run.trials):
