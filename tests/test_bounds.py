@@ -107,6 +107,15 @@ def test_the_other_labels_of_a_bucket_are_kept():
     assert bound.every == 'x_bucket{job="api",error_type!~"a|b",le="+Inf"}'
 
 
+def test_the_refusal_of_a_bound_names_its_neighbours_and_both_ways_out():
+    bound = latency_bound('x_bucket{le="0.5"}', None)
+
+    assert bound.refusal("between the edges 0.4 and 0.8 s") == (
+        'the bound 0.5 s lies between the edges 0.4 and 0.8 s of x_bucket, so le="0.5" selects no bucket of it: choose an '
+        'edge as the bound, or write the annotation llmchaos/threshold-seconds: "0.5" to have the share judged as an interval'
+    )
+
+
 @pytest.mark.parametrize(
     ("selector", "declared_s"),
     [

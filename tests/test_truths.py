@@ -380,7 +380,7 @@ class Counters:
     resets: Mapping[str, float] = field(default_factory=dict)
     answers: Mapping[str, float] = field(default_factory=dict)
     asked: list[tuple[str, float]] = field(default_factory=list)
-    # By edge of the service's histogram, for a bound that is none.
+    # Counts by edge of the service's histogram, which lacks the bound.
     edges: Mapping[str, float] = field(default_factory=dict)
 
     def vector(self, query: str, at_unix_s: float, *, may_be_empty: bool) -> dict[frozenset[tuple[str, str]], float]:
@@ -601,7 +601,7 @@ class TestComparison:
             self.timed(50).require()
 
     @pytest.mark.parametrize(("within_2_s", "within_3_s", "odd"), [(60, 95, False), (92, 95, False), (10, 70, True)])
-    def test_a_comparison_of_latencies_is_with_the_edges_next_to_a_bound_that_is_none(
+    def test_a_comparison_of_latencies_is_with_the_edges_next_to_a_bound_between_them(
         self, within_2_s: float, within_3_s: float, odd: bool
     ) -> None:
         """Clients counted 90 within 2.5 s, with a slack of 3."""

@@ -48,7 +48,8 @@ class Slo:
         total: The same for all events.
         display_name: Title on dashboards and in alerts. `name` if empty.
         unit: What the events are, in the plural.
-        threshold_s: Latency bound in seconds, an edge of the histogram.
+        threshold_s: Latency bound in seconds. If it is no edge of the histogram, the
+            share is an interval.
         alerts: False generates no burn alerts.
         clients: Measurement of the clients that checks this SLO: `availability`,
             `ttft`, `e2e` or `none`. None derives it from name and metric.
@@ -86,7 +87,7 @@ class Slo:
             raise InvalidSlo(f"{self.name}: window_days must be above 0, got {self.window_days}: write 30")
         if self.clients in ("ttft", "e2e") and self.threshold_s is None:
             raise InvalidSlo(
-                f"{self.name}: clients {self.clients!r} needs a bound: add llmchaos/threshold-seconds, an edge of its histogram"
+                f"{self.name}: clients {self.clients!r} needs a bound: add llmchaos/threshold-seconds, best an edge of its histogram"
             )
         if self.clients == "availability" and self.threshold_s is not None:
             raise InvalidSlo(

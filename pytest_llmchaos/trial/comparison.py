@@ -201,8 +201,8 @@ class Comparison:
     def _share(self, good: str, total: str, bound_s: float | None) -> Share | None:
         """Return the share of good events since the load's start.
 
-        It is exact, or between two edges if the latency bound is none. None if a
-        counter restarted or there were no events.
+        It is exact, or between two edges if the histogram lacks the latency bound. None
+        if a counter restarted or there were no events.
         """
         bound = self._coarse(good, bound_s)
         if bound is not None:
