@@ -127,6 +127,20 @@ def test_the_first_request_makes_metrics_appear_that_are_required_then(run, monk
     assert order == ["http://api", "metrics"]
 
 
+def test_bounds_that_are_no_edge_are_printed_before_the_first_trial(run, monkeypatch):
+    printed = []
+    run.progress = Progress(lambda text, _: printed.append(text), tty=False)
+    run.subject = dataclasses.replace(run.subject, own=True)
+    monkeypatch.setattr(sessions.own_checks.preflight, "examine", lambda subject: subject)
+    monkeypatch.setattr(sessions, "require_answer", lambda *_: None)
+    monkeypatch.setattr(sessions, "require_metrics", lambda *_, **__: None)
+    monkeypatch.setattr(sessions, "coarse_bounds", lambda _, slos: (f"the first of {len(slos)} is coarse",))
+
+    run.lab()
+
+    assert any(line.endswith("the first of 7 is coarse") for line in printed)
+
+
 def test_what_is_wrong_with_a_stack_that_is_up_is_one_message(run, monkeypatch):
     def refuse(what):
         def check(*_, **__):
