@@ -1,0 +1,137 @@
+"""Metrics pages and versions of servers, from addresses and files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.host.http_client import exchange
+from pytest_llmchaos.servers.exposition import Page, parse_page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pytest_llmchaos.host.http_client import Reply
+    from pytest_llmchaos.servers.mapping import Server
+
+_MOST_BYTES = 64_000_000
+_ACCEPT = "text/plain;version=0.0.4;q=1,*/*;q=0.1"
+_REDIRECTS = range(300, 400)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Reads pages.
+
+    Attributes:
+        headers: request headers. Their values are never printed.
+        tls: one of `Requests.tls`.
+        timeout_s: seconds for one answer.
+    """
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tls: str = "system"
+    timeout_s: float = 5.0
+
+    def page(self, source: str, servers: Iterable[Server]) -> tuple[str, Page]:
+        """Return the address or file, and its page.
+
+        An address without a path is asked for `/metrics`, and for the other paths of
+        known servers.
+
+        Args:
+            source: an address, a file, or `-` for the standard input.
+            servers: the known servers.
+
+        Raises:
+            BadScenario: There is no page. One sentence with the cause.
+        """
+        if not is_address(source):
+            return source, parse_page(_text_of(source), source)
+        parts = urlsplit(source)
+        if parts.path not in ("", "/") or parts.query:
+            return source, parse_page(self._text(source), source)
+        paths = dict.fromkeys(["/metrics", *(one.metrics_path for one in servers)])
+        for number, path in enumerate(paths):
+            url = f"{parts.scheme}://{parts.netloc}{path}"
+            reply = self._get(url)
+            if reply.status != 404 or number + 1 == len(paths):
+                break
+        return url, parse_page(self._checked(url, reply), url)
+
+    def version(self, url: str, server: Server) -> str:
+        """Return the version that a server reports, empty if it does not answer."""
+        if not (server.version.path and is_address(url)):
+            return ""
+        try:
+            found: object = json.loads(self._text(urljoin(url, server.version.path)))
+        except (BadScenario, ValueError):
+            return ""
+        for key in server.version.key.split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+        return found if isinstance(found, str) else ""
+
+    def _text(self, url: str) -> str:
+        return self._checked(url, self._get(url))
+
+    def _get(self, url: str, *, follow: bool = True) -> Reply:
+        parts = urlsplit(url)
+        try:
+            reply = exchange(
+                "GET",
+                url,
+                tls=self.tls,
+                name=parts.hostname or "",
+                timeout_s=self.timeout_s,
+                most_bytes=_MOST_BYTES,
+                headers={"Accept": _ACCEPT, **self.headers},
+            )
+        except ConnectionError as error:
+            raise BadScenario(
+                f"{url} must answer within {self.timeout_s:g} s, got {error}; "
+                "check the address, and that the server runs"
+            ) from None
+        there = urljoin(url, reply.headers.get("location", ""))
+        if follow and reply.status in _REDIRECTS and there.rstrip("/") == url.rstrip("/"):
+            return self._get(there, follow=False)  # the same path with or without a slash at its end
+        return reply
+
+    def _checked(self, url: str, reply: Reply) -> str:
+        if reply.broken:
+            raise BadScenario(f"{url} must answer with a whole page, but {reply.broken}")
+        if reply.status in (401, 403):
+            raise BadScenario(
+                f"{url} must answer with a metrics page, got {reply.status}; "
+                "give its credentials, such as --header 'Authorization: Bearer $TOKEN'"
+            )
+        if reply.status in _REDIRECTS:
+            raise BadScenario(
+                f"{url} must answer with a metrics page, got {reply.status} to "
+                f"{reply.headers.get('location', 'nowhere')}; give that address"
+            )
+        if reply.status != 200:
+            raise BadScenario(
+                f"{url} must answer with a metrics page, got {reply.status}; give the path of the metrics, "
+                "and the server's option that turns them on, if it has one"
+            )
+        return reply.body.decode("utf-8", errors="replace")
+
+
+def is_address(source: str) -> bool:
+    """True for an http or https address."""
+    return source.startswith(("http://", "https://"))
+
+
+def _text_of(source: str) -> str:
+    try:
+        return sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise BadScenario(
+            f"{source} must be a readable file with a metrics page, or an address that begins with http://: {why}"
+        ) from None

@@ -1,0 +1,305 @@
+"""Series that queries want and the servers' pages lack."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from pytest_llmchaos.servers.canonical import CANONICAL, PARTS
+from pytest_llmchaos.servers.contract import Selector, lacking, parse, selectors_in
+from pytest_llmchaos.servers.rules import expression
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pytest_llmchaos.servers.canonical import CanonicalMetric
+    from pytest_llmchaos.servers.contract import Cell
+    from pytest_llmchaos.servers.exposition import Page
+    from pytest_llmchaos.servers.mapping import Entry, Server
+    from pytest_llmchaos.servers.wanted_files import Wants
+
+# States of a cell whose series Prometheus has, or will have.
+_USABLE = ("found", "late", "renamed")
+_LITERAL = re.compile(r"[a-zA-Z0-9_:.]+")
+_ALTERNATIVES = re.compile(r"[a-zA-Z0-9_:]+(\|[a-zA-Z0-9_:]+)+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A page with its server.
+
+    Attributes:
+        where: its address or file.
+        server: None if unknown.
+        page: its metrics.
+        cells: what `check` returned for it, empty if the server is unknown.
+    """
+
+    where: str
+    server: Server | None
+    page: Page
+    cells: tuple[Cell, ...] = ()
+
+    def owns(self, name: str) -> bool:
+        """True if the name begins as those of the server."""
+        return self.server is not None and name.startswith(self.server.prefixes)
+
+    def cell(self, key: str) -> Cell:
+        """Return the cell of a canonical metric."""
+        return next(one for one in self.cells if one.metric.key == key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Why a series is not there.
+
+    Attributes:
+        where: the page that lacks it, empty if no page is expected to have it.
+        new: native series to read instead, empty if none is known.
+        canonical: canonical series to read instead, empty if there is none.
+        advice: one sentence.
+    """
+
+    where: str = ""
+    new: tuple[str, ...] = ()
+    canonical: str = ""
+    advice: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lack:
+    """A series that a query wants and that is not there.
+
+    Attributes:
+        file: the file of the query.
+        place: the rule, panel, variable, trigger or objective.
+        series: the wanted name, or the pattern of names.
+        fault: the reason.
+    """
+
+    file: str
+    place: str
+    series: str
+    fault: Fault
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """All names of the queries.
+
+    Attributes:
+        lacks: those that are not there.
+        found: names that are there, also those that a recording rule makes.
+        late: names that may appear after the first request.
+        skipped: names of other systems, which no page is expected to have.
+    """
+
+    lacks: tuple[Lack, ...]
+    found: frozenset[str]
+    late: frozenset[str]
+    skipped: frozenset[str]
+
+
+def judge(wants: Wants, targets: Sequence[Target], known: Iterable[Server]) -> Judged:
+    """Return which series of the queries are there.
+
+    A name of a server is looked for on each page of that server. Canonical names are
+    there if a server has the metric, because recording rules make them. Names of other
+    systems are skipped.
+
+    Args:
+        wants: the queries.
+        targets: the pages.
+        known: all servers, for names of those that have no page here.
+    """
+    verdicts = _Verdicts(recorded=wants.recorded, targets=tuple(targets), known=tuple(known))
+    lacks: dict[Lack, None] = {}
+    names: dict[_Kind, set[str]] = {"found": set(), "late": set(), "skipped": set(), "lacks": set()}
+    for query in wants.queries:
+        for one in selectors_in(query.tree):
+            for name in _patterns(one):
+                names[verdicts.of(name).kind].add(name)
+        for one in lacking(query.tree, verdicts.has):
+            for name in _patterns(one):
+                for fault in verdicts.of(name).faults:
+                    lacks[Lack(file=query.file, place=query.place, series=name, fault=fault)] = None
+    return Judged(
+        lacks=tuple(lacks),
+        found=frozenset(names["found"]),
+        late=frozenset(names["late"]),
+        skipped=frozenset(names["skipped"]),
+    )
+
+
+_Kind = Literal["found", "late", "skipped", "lacks"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Verdict:
+    kind: _Kind
+    faults: tuple[Fault, ...] = ()
+
+
+_FOUND, _LATE, _SKIPPED = _Verdict(kind="found"), _Verdict(kind="late"), _Verdict(kind="skipped")
+
+
+def _lack(*faults: Fault) -> _Verdict:
+    return _Verdict(kind="lacks", faults=faults)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Verdicts:
+    """Whether names are there."""
+
+    recorded: frozenset[str]
+    targets: tuple[Target, ...]
+    known: tuple[Server, ...]
+
+    def has(self, selector: Selector) -> bool:
+        return all(self.of(name).kind != "lacks" for name in _patterns(selector))
+
+    def of(self, name: str) -> _Verdict:
+        """Return the verdict on a name, or on a pattern of names."""
+        if name in self.recorded:
+            return _FOUND
+        if not _LITERAL.fullmatch(name):
+            return self._of_pattern(name)
+        if name in _CANONICAL:
+            return self._of_canonical(*_CANONICAL[name])
+        owners = [one for one in self.targets if one.owns(name)]
+        if not owners:
+            return self._of_other(name)
+        found = [_on_page(name, one.page) or _explained(name, one) for one in owners]
+        faults = [fault for one in found for fault in one.faults]
+        return _lack(*faults) if faults else found[0]
+
+    def _of_pattern(self, pattern: str) -> _Verdict:
+        beginning = re.split("[^a-zA-Z0-9_:]", pattern, maxsplit=1)[0]
+        there = {*self.recorded, *_CANONICAL, *(name for one in self.targets for name in one.page.names)}
+        try:
+            if any(re.fullmatch(pattern, name) for name in there):
+                return _FOUND
+        except re.error:  # of RE2 only
+            return _SKIPPED
+        prefixes = [prefix for one in self.known for prefix in one.prefixes]
+        if any(beginning.startswith(one) for one in prefixes):
+            return _lack(Fault(advice="No name of the pages matches this pattern."))
+        return _SKIPPED
+
+    def _of_canonical(self, metric: CanonicalMetric, part: str) -> _Verdict:
+        cells = [(one, one.cell(metric.key)) for one in self.targets if one.server]
+        if any(cell.state in _USABLE and expression(cell.entry, part) for _, cell in cells):
+            return _FOUND
+        return (
+            _lack(
+                *(
+                    Fault(
+                        where=one.where,
+                        advice=f"{_title(one)} gives a sum and a count only, so it has no buckets."
+                        if cell.state in _USABLE
+                        else f"{_title(one)} lacks it ({cell.state}). {cell.note}".strip(),
+                    )
+                    for one, cell in cells
+                )
+            )
+            if cells
+            else _SKIPPED
+        )
+
+    def _of_other(self, name: str) -> _Verdict:
+        """Return the verdict on a name that no server of the pages has."""
+        found = next((there for one in self.targets if (there := _on_page(name, one.page))), None)
+        makers = [one for one in self.known if name.startswith(one.prefixes)]
+        if found or not makers:
+            return found or _SKIPPED
+        maker = min(makers, key=lambda one: (not any(_entries(one, name)), len(one.prefixes)))
+        what = f"This is a name of {maker.title}, which has no page here"
+        entry, part = next(iter(_entries(maker, name)), (None, ""))
+        faults = [_equivalent(what, entry.canonical, part, one) for one in self.targets if entry and one.server]
+        return _lack(*faults or [Fault(advice=f"{what}.")])
+
+
+def _on_page(name: str, page: Page) -> _Verdict | None:
+    return _FOUND if name in page.by_name else _LATE if name in page.names else None
+
+
+def _explained(name: str, target: Target) -> _Verdict:
+    """Return why a page lacks a name of its server."""
+    entry, part = next(iter(_entries(target.server, name)), (None, ""))
+    if entry is None:
+        close = difflib.get_close_matches(name, target.page.names, n=1, cutoff=0.8)
+        more = f" It has {close[0]}, which is similar." if close else ""
+        return _lack(Fault(where=target.where, advice=f"The page lacks it.{more}"))
+    cell = target.cell(entry.canonical.key)
+    new = _names(cell.entry, part)
+    canonical = _canonical(cell, part)
+    if name in new:
+        if cell.state == "late":
+            return _LATE
+        if cell.state == "renamed":
+            there = tuple(one for one in cell.seen if one.endswith(f"_{part}" if part else "")) or cell.seen
+            advice = f"This version of {_title(target)} exports {', '.join(there)}."
+            return _lack(Fault(where=target.where, new=there, canonical=canonical, advice=advice))
+        advice = f"The page lacks it ({cell.state}). {cell.note}".strip()
+        return _lack(Fault(where=target.where, advice=advice))
+    if cell.state in ("found", "late"):
+        since = f" since {cell.entry.since}" if cell.entry.since else ""
+        advice = f"{_title(target)} has {', '.join(new)} in its place{since}."
+        return _lack(Fault(where=target.where, new=new, canonical=canonical, advice=advice))
+    advice = f"The page lacks this name of another version, and the metric ({cell.state}). {cell.note}".strip()
+    return _lack(Fault(where=target.where, advice=advice))
+
+
+def _equivalent(what: str, metric: CanonicalMetric, part: str, target: Target) -> Fault:
+    """Return what a server has in place of another server's metric."""
+    cell = target.cell(metric.key)
+    new = _names(cell.entry, part) if cell.state in ("found", "late") else ()
+    if not new:
+        note = f" {cell.note}" if cell.state == "absent" else ""
+        return Fault(where=target.where, advice=f"{what}, and {_title(target)} has no equivalent.{note}")
+    advice = f"{what}: {_title(target)} has {', '.join(new)}."
+    return Fault(where=target.where, new=new, canonical=_canonical(cell, part), advice=advice)
+
+
+def _patterns(selector: Selector) -> Iterator[str]:
+    """Yield the names of a selector: one, those of a pattern, or the pattern itself."""
+    if selector.name:
+        yield selector.name
+    for label, how, value in selector.matchers:
+        if label == "__name__" and how == "=~":
+            yield from value.split("|") if _ALTERNATIVES.fullmatch(value) else [value]
+
+
+@cache
+def _entries(server: Server, name: str) -> tuple[tuple[Entry, str], ...]:
+    """Return the entries of a server that read a name, with the part of a histogram."""
+    return tuple(
+        (entry, part)
+        for entry in server.entries
+        for part in (PARTS if entry.canonical.kind == "histogram" else ("",))
+        if {name, f"{name}_total"} & set(_names(entry, part))
+    )
+
+
+@cache
+def _names(entry: Entry, part: str) -> tuple[str, ...]:
+    text = expression(entry, part)
+    return tuple(dict.fromkeys(one.name for one in selectors_in(parse(text)))) if text else ()
+
+
+def _canonical(cell: Cell, part: str) -> str:
+    return cell.metric.name + (f"_{part}" if part else "")
+
+
+def _title(target: Target) -> str:
+    return target.server.title if target.server else "the server"
+
+
+_CANONICAL = {
+    name: (metric, part)
+    for metric in CANONICAL
+    for name, part in zip(metric.series, PARTS if metric.kind == "histogram" else ("",), strict=True)
+}
