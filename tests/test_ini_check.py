@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_llmchaos import cli
+from pytest_llmchaos.cli import commands
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.session import ini_check
 
@@ -77,7 +77,7 @@ class TestDoctor:
     @pytest.fixture
     def lines(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.chdir(tmp_path)
-        return lambda: list(cli._of_project())
+        return lambda: list(commands._of_project())
 
     def test_a_folder_without_keys_tests_the_lab(self, lines: Any, tmp_path: Path) -> None:
         ini, ports, disk, *_ = lines()
@@ -98,7 +98,7 @@ class TestDoctor:
             raise NotReady("no free port from 1 to 2: stop the programs that use them")
 
         monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1_900_000_000))
-        monkeypatch.setattr(cli.Ports, "reserve", taken)
+        monkeypatch.setattr(commands.Ports, "reserve", taken)
 
         _, ports, disk, *_ = lines()
 

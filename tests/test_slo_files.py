@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.generate import run
+from pytest_llmchaos.cli import main
 from pytest_llmchaos.slo.arithmetic import InvalidSlo, Slo
 from pytest_llmchaos.slo.openslo import load_slos, name_like
 from pytest_llmchaos.slo.queries import counter_of, good_of
@@ -136,7 +136,7 @@ class TestDocuments:
     def test_what_openslo_allows_is_read(self, text: str, tmp_path: Path) -> None:
         (tmp_path / "slo.yaml").write_text(text)
 
-        assert run("slo", ["check", str(tmp_path / "slo.yaml")]) == 0
+        assert main(["slo", "check", str(tmp_path / "slo.yaml")]) == 0
         slo = one(text.removeprefix("\ufeff"))
         assert (slo.name, slo.objective, slo.window_days) == ("answers", 0.99, 28)
         assert (slo.good, slo.total, slo.description) == ('x_total{result="ok"}', "x_total", "answers")

@@ -120,7 +120,7 @@ def test_a_missing_extra_is_one_message_with_the_command(core, tmp_path):
 
     performed = run(core, "pytest", "-p", "no:cacheprovider", cwd=tmp_path / "demo", status=4)
     generated = run(core, "llmchaos", "generate", "--slo", "slo.yaml", "--out", "out", cwd=tmp_path)
-    checked = run(core, "python", "-c", "from pytest_llmchaos import cli; cli.doctor()", cwd=tmp_path)
+    checked = run(core, "python", "-c", "from pytest_llmchaos.cli import commands; commands.doctor()", cwd=tmp_path)
 
     assert performed.count(local) == 1
     assert generated.count(generate) == 1

@@ -9,6 +9,7 @@ import os
 from unittest import mock
 
 from pytest_llmchaos import cli, options
+from pytest_llmchaos.cli import commands as other_commands
 from reference_pages.markdown import fence, page, prose
 
 TYPES = {
@@ -67,6 +68,6 @@ def _help(words: list[str]) -> str:
 
 def commands() -> list[str]:
     """Return the names of all commands, in the order of the help."""
-    parser = cli._parser()  # noqa: SLF001 (argparse has no public way to list commands)
+    parser = other_commands._parser()  # noqa: SLF001 (argparse has no public way to list commands)
     (found,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))  # noqa: SLF001
     return list(found.choices)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.generate import docs, engines, rules, signals, slo_command, starter
+from pytest_llmchaos.generate import docs, engines, rules, signals
 from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.boards.slo import own_overview
 from pytest_llmchaos.generate.schemas import schemas
@@ -38,11 +38,6 @@ Writes slo.rules.yml (recording rules and burn alerts, for rule_files of prometh
 and, if grafana-foundation-sdk is installed, slo-overview.json (a dashboard for Grafana 10 and later).
 Without --slo, it regenerates the committed files of a checkout of this project.
 """
-
-
-def run(command: str, args: Sequence[str]) -> int:
-    """Run `generate`, `init` or `slo` and return its exit status."""
-    return {"init": starter.main, "slo": slo_command.main}.get(command, main)(args)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "llmchaos-metrics/1"
 _MOST_NAMES = 5
+# Characters of a server's expression in a table. JSON has the whole.
+_WIDEST = 50
 
 
 def as_text(looked: Sequence[Looked], judged: Judged | None) -> str:
@@ -128,7 +130,8 @@ def _state(cell: Cell) -> str:
 
 def _native(cell: Cell) -> str:
     expr = cell.entry.expr or f"{cell.entry.sum} / {cell.entry.count}"
-    return expr.replace("{}", "")
+    text = expr.replace("{}", "")
+    return text if len(text) <= _WIDEST else f"{text[: _WIDEST - 3]}..."
 
 
 def _matrix(looked: Sequence[Looked]) -> Iterator[str]:

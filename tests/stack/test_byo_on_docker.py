@@ -15,7 +15,8 @@ from support.journals import intend
 from support.stacks import BOOTSTRAP, ROOT, require
 from support.waiting import until
 
-from pytest_llmchaos import cli, faults
+from pytest_llmchaos import faults
+from pytest_llmchaos.cli import commands
 from pytest_llmchaos.errors import NotReady, Unsupported
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.run_manifest import RunManifest
@@ -274,7 +275,7 @@ def test_a_container_without_compose_is_hit_and_reverted_after_a_death(plain, tm
     runtime.partition(plain)
     runtime.kill(plain)
     until(lambda: not runtime.state(plain).running, "it ended", 10)
-    cli.heal(dry_run=False)
+    commands.heal(dry_run=False)
 
     assert runtime.state(plain).running
     assert runtime.released("partition", plain) is not None
@@ -366,10 +367,10 @@ def test_orphan_faults_in_an_attached_stack_are_reverted_by_the_cleanup_command(
     if wiped:
         shutil.rmtree(folder)
 
-    cli.heal(dry_run=True)
+    commands.heal(dry_run=True)
     assert f"would remove open faults of {pair}: its owner 1:1:another-boot is gone" in capsys.readouterr().out
     assert runtime.state("open").paused
-    cli.heal(dry_run=False)
+    commands.heal(dry_run=False)
 
     assert looks(pair) == before
     assert runtime.released("partition", "open") is not None

@@ -1,4 +1,4 @@
-"""The `llmchaos` command: cleanup, checks, reports, rules and error budgets."""
+"""Commands of runs and stacks: cleanup, checks and reports."""
 
 from __future__ import annotations
 
@@ -41,6 +41,9 @@ first steps:
 your own stack:
   llmchaos init chaos --compose compose.yaml        write a project for it
   llmchaos doctor                                   check this machine
+
+your metrics:
+  llmchaos metrics http://localhost:8000            what a model server exports
 
 after a crash:
   llmchaos heal                                     remove what dead runs left
@@ -88,21 +91,16 @@ the ledger of all runs.
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run one subcommand.
 
     Args:
-        argv: the arguments after the program's name. Default: those of this process.
+        argv: the arguments after the program's name.
 
     Returns:
         The exit status.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
-    if given[:1] in (["generate"], ["init"], ["slo"]):
-        from pytest_llmchaos import generate  # noqa: PLC0415 - slow imports, and parsers of their own
-
-        return generate.run(given[0], given[1:])
-    arguments = _parser().parse_args(given)
+    arguments = _parser().parse_args(argv)
     try:
         return _run(arguments)
     except LlmchaosError as error:
@@ -152,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("directory", type=Path, help="the run's folder, such as reports/latest")
     commands.add_parser("generate", help="write Prometheus rules and dashboards from an OpenSLO file")
     commands.add_parser("slo", help="check SLO files, or convert those of Sloth and Pyrra")
+    commands.add_parser("metrics", help="show which metrics a model server has, and which ones your files lack")
     budget = command(
         "budget",
         "print each experiment's share of the month's error budget",
@@ -362,7 +361,3 @@ def budget(path: Path | None, slo: str | None) -> int:
 
 def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,370 @@
+"""`llmchaos metrics`: pages from addresses and files, its output and exit status."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import promql_parser
+import pytest
+import yaml
+from support.api_server import Reply, api
+from support.server_pages import full_page
+
+from pytest_llmchaos.cli import main
+from pytest_llmchaos.servers.canonical import CANONICAL
+from pytest_llmchaos.servers.catalogue import server, servers
+
+EXPOSITIONS = sorted((Path(__file__).parent / "expositions").glob("*.txt"))
+PLAIN = "text/plain; version=0.0.4"
+
+
+def text_of(page):
+    """The page as a server writes it."""
+    lines = []
+    for one in page.series:
+        labels = ",".join(f'{name}="{value}"' for name, value in one.labels.items())
+        lines.append(f"{one.name}{{{labels}}} {one.value}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def vllm(tmp_path):
+    path = tmp_path / "vllm.txt"
+    path.write_text(text_of(full_page(server("vllm"))))
+    return path
+
+
+@pytest.fixture
+def rules(tmp_path):
+    path = tmp_path / "rules.yml"
+    path.write_text("groups: [{name: a, rules: [{alert: Full, expr: 'vllm:gpu_cache_usage_perc > 0.9 and up'}]}]")
+    return path
+
+
+@pytest.fixture
+def llmchaos(capsys):
+    """Run the command: its exit status, output and errors."""
+
+    def run(*words):
+        try:
+            status = main(["metrics", *map(str, words)])
+        except SystemExit as end:
+            status = end.code
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+def serving(pages):
+    """A server of pages by path."""
+
+    def answer(asked):
+        found = pages.get(asked.path)
+        if found is None:
+            return Reply(b'{"detail":"Not Found"}', 404, "application/json")
+        return found if isinstance(found, Reply) else Reply(found.encode(), 200, PLAIN)
+
+    return api(answer)
+
+
+def test_a_file_is_recognised_and_shown(llmchaos, vllm):
+    status, out, err = llmchaos(vllm)
+
+    assert (status, err) == (0, "")
+    assert re.search(r"^  vLLM .* \(certain\)$", out, re.MULTILINE)
+    assert re.search(r"^  llmchaos:requests_running +found +vllm:num_requests_running", out, re.MULTILINE)
+    assert "vLLM cannot show:" in out
+    assert f"- {server('vllm').never[0]}" in out
+    assert all(one.name in out for one in CANONICAL)
+    assert max(map(len, out.splitlines())) < 300
+
+
+@pytest.mark.parametrize("path", EXPOSITIONS, ids=lambda path: path.stem)
+def test_every_exposition_is_recognised_and_whole(llmchaos, path):
+    name = next(one for one in sorted(servers(), key=len, reverse=True) if path.stem.startswith(one))
+    version = path.stem.removeprefix(f"{name}-").partition("-")[0]
+
+    status, out, err = llmchaos(path, "--at", version, "--json")
+
+    (page,) = json.loads(out)["pages"]
+    assert (page["server"], err) == (name, "")
+    assert [one["name"] for one in page["metrics"] if one["state"] in ("missing", "renamed")] == []
+    assert status == 0
+
+
+def test_a_lost_series_is_an_error(llmchaos, vllm):
+    vllm.write_text(vllm.read_text().replace("vllm:num_requests_waiting", "vllm:num_requests_queued"))
+
+    status, out, _ = llmchaos(vllm)
+
+    assert status == 1
+    assert re.search(r"llmchaos:requests_waiting +missing +vllm:num_requests_waiting", out)
+
+
+def test_an_address_without_a_path_is_asked_for_metrics_and_its_version(llmchaos, vllm):
+    with serving({"/metrics": vllm.read_text(), "/version": '{"version": "0.25.1"}'}) as (url, asked):
+        status, out, err = llmchaos(url)
+
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{url}/metrics\n  vLLM 0.25.1 (certain)\n")
+    assert [one.path for one in asked] == ["/metrics", "/version"]
+    assert asked[0].headers["accept"].startswith("text/plain;version=0.0.4")
+
+
+def test_the_paths_of_other_servers_are_tried(llmchaos):
+    page = text_of(full_page(server("tensorrt-llm")))
+    with serving({"/prometheus/metrics": page, "/version": '{"version": 7}'}) as (url, asked):
+        status, out, _ = llmchaos(url)
+
+    assert status == 0
+    assert out.startswith(f"{url}/prometheus/metrics\n")
+    assert asked[0].path == "/metrics"
+
+
+def test_a_slash_that_the_server_adds_is_followed_once(llmchaos, vllm):
+    moved = Reply(b"", 307, PLAIN, {"location": "/metrics/"})
+    with serving({"/metrics": moved, "/metrics/": vllm.read_text()}) as (url, _):
+        assert llmchaos(url)[0] == 0
+    loop = {"/metrics": moved, "/metrics/": Reply(b"", 307, PLAIN, {"location": "/metrics"})}
+    with serving(loop) as (url, _):
+        status, _, err = llmchaos(url)
+        assert (status, err) == (
+            2,
+            f"llmchaos metrics: {url}/metrics must answer with a metrics page, got 307 to /metrics; give that address\n",
+        )
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (Reply(b"", 401, PLAIN), "got 401; give its credentials, such as --header 'Authorization: Bearer $TOKEN'"),
+        (Reply(b"", 403, PLAIN), "got 403; give its credentials"),
+        (Reply(b"", 404, PLAIN), "got 404; give the path of the metrics"),
+        (Reply(b"", 500, PLAIN), "got 500; give the path of the metrics"),
+        (
+            Reply(b"", 302, PLAIN, {"location": "https://login.example/"}),
+            "got 302 to https://login.example/; give that",
+        ),
+        (Reply(b"<html>", 200, "text/html"), "must be a metrics page in Prometheus' format, got HTML: '<html>'"),
+        (Reply(b'{"a": 1}', 200, "application/json"), "must be a metrics page in Prometheus' format, got JSON"),
+        (Reply(b"ok\n", 200, PLAIN), "line 1 must be a sample"),
+        (None, "must answer within 5 s, got "),
+    ],
+)
+def test_an_address_without_a_page_is_one_error(llmchaos, reply, message):
+    with api(lambda _: reply) as (url, _):
+        status, out, err = llmchaos(f"{url}/metrics")
+
+    assert (status, out) == (2, "")
+    assert err.startswith(f"llmchaos metrics: {url}/metrics")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_closed_port_is_one_error(llmchaos):
+    with serving({}) as (url, _):
+        pass
+    status, out, err = llmchaos(f"{url}/metrics", "--timeout", "2")
+
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert "must answer within 2 s, got ConnectError" in err
+    assert "check the address, and that the server runs" in err
+
+
+def test_headers_have_values_of_variables_and_no_error_shows_them(llmchaos, vllm, monkeypatch):
+    monkeypatch.setenv("KEY_OF_TEST", "s3cret")
+    line = "Authorization: Bearer $KEY_OF_TEST"
+    with serving({"/metrics": vllm.read_text()}) as (url, asked):
+        assert llmchaos(url, "--header", line)[0] == 0
+    assert {one.headers["authorization"] for one in asked} == {"Bearer s3cret"}
+    with api(lambda _: Reply(b"", 401, PLAIN)) as (url, _):
+        assert "s3cret" not in llmchaos(url, "--header", line)[2]
+    monkeypatch.delenv("KEY_OF_TEST")
+    status, _, err = llmchaos(url, "--header", line)
+    assert status == 2
+    assert "--header: Authorization needs the environment variable KEY_OF_TEST, which is not set" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give the address or file of a metrics page"),
+        (
+            ["nowhere.txt"],
+            "nowhere.txt must be a readable file with a metrics page, or an address that begins with http://",
+        ),
+        (["PAGE", "--rules", "nowhere.yml"], "nowhere.yml must be a readable file: No such file"),
+        (["PAGE", "--slo", "nowhere.yml"], "nowhere.yml: must be a text file"),
+        (["PAGE", "--server", "parrot"], "there is no model server 'parrot'"),
+        (["PAGE", "--timeout", "0"], "argument --timeout: must be a number of seconds above 0, got '0'"),
+        (["PAGE", "--timeout", "soon"], "argument --timeout: must be a number of seconds above 0, got 'soon'"),
+        (["PAGE", "--header", "nothing"], "--header must be lines such as"),
+        (["PAGE", "--dashboard", "PAGE"], "must be a Grafana dashboard in JSON"),
+        (["PAGE", "--tls", "nowhere.pem"], ""),
+    ],
+)
+def test_a_wrong_option_is_status_2(llmchaos, vllm, words, message):
+    status, out, err = llmchaos(*[str(vllm) if word == "PAGE" else word for word in words])
+
+    assert message in err
+    assert (status, out) == ((2, "") if message else (0, out))
+
+
+def test_an_unknown_server_is_status_1(llmchaos, tmp_path):
+    (tmp_path / "m").write_text("node_load1 1\n")
+
+    status, out, _ = llmchaos(tmp_path / "m")
+
+    assert status == 1
+    assert "unknown server" in out
+    assert "expected names that begin with one of" in out
+    assert llmchaos(tmp_path / "m", "--server", "vllm")[0] == 1
+    assert llmchaos(tmp_path / "m", "--write-rules", "-")[0] == 2
+
+
+def test_every_series_that_a_file_lacks_is_listed_with_its_new_name(llmchaos, vllm, rules):
+    status, out, _ = llmchaos(vllm, "--rules", rules)
+
+    assert status == 1
+    assert f"  {rules}: alert Full\n    vllm:gpu_cache_usage_perc -> vllm:kv_cache_usage_perc\n" in out
+    assert "The same for every server, with recording rules: llmchaos:kv_cache_usage_ratio" in out
+    assert "series that the files want: 0 found, 1 not there" in out
+    assert "not judged, because they are of other systems: up\n" in out
+
+
+def test_all_kinds_of_files_are_read(llmchaos, vllm, tmp_path):
+    rules, board = tmp_path / "r.yml", tmp_path / "b.json"
+    scaled, slo = tmp_path / "k.yml", tmp_path / "s.yml"
+    rules.write_text("groups: [{rules: [{record: own, expr: 'vllm:num_requests_running'}]}]")
+    board.write_text(json.dumps({"panels": [{"title": "A", "targets": [{"expr": "own + vllm:gone"}]}]}))
+    scaled.write_text(
+        "{kind: ScaledObject, metadata: {name: m}, spec: {triggers: [{type: prometheus, metadata: {query: 'vllm:gpu_cache_usage_perc'}}]}}"
+    )
+    objective = yaml.safe_load((Path(__file__).parents[1] / "stack" / "slo.yaml").read_text().split("\n---\n")[1])
+    ratio = objective["spec"]["indicator"]["spec"]["ratioMetric"]
+    for side, name in (("good", 'llmchaos:requests_done_total{a="b"}'), ("total", "llmchaos:requests_failed_total")):
+        ratio[side]["metricSource"]["spec"]["query"] = name
+    slo.write_text(yaml.safe_dump(objective))
+
+    status, out, err = llmchaos(
+        vllm, "--rules", rules, "--dashboard", board, "--scaledobject", scaled, "--slo", slo, "--json"
+    )
+
+    found = json.loads(out)
+    assert (status, err, found["ok"]) == (1, "", False)
+    assert [(one["place"], one["series"], one["new"]) for one in found["wanted"]["lacks"]] == [
+        ("panel 'A'", "vllm:gone", []),
+        ("ScaledObject m, trigger 1", "vllm:gpu_cache_usage_perc", ["vllm:kv_cache_usage_perc"]),
+        ("SLO availability", "llmchaos:requests_failed_total", []),
+    ]
+    assert found["wanted"]["found"] == ["llmchaos:requests_done_total", "own", "vllm:num_requests_running"]
+
+
+def test_files_that_want_only_what_is_there_are_status_0(llmchaos, vllm, rules):
+    rules.write_text("groups: [{rules: [{record: a, expr: 'vllm:kv_cache_usage_perc + llmchaos:requests_running'}]}]")
+
+    status, out, _ = llmchaos(vllm, "--rules", rules)
+
+    assert status == 0
+    assert "series that the files want: 2 found\n" in out
+    assert "not judged" not in out
+
+
+def test_several_servers_are_shown_side_by_side(llmchaos, vllm, tmp_path):
+    (tmp_path / "sglang.txt").write_text(text_of(full_page(server("sglang"))))
+
+    status, out, _ = llmchaos(vllm, tmp_path / "sglang.txt")
+
+    assert status == 0
+    assert re.search(r"^side by side\n  canonical metric +vLLM +SGLang$", out, re.MULTILINE)
+    assert re.search(r"^  gen_ai_server_time_per_output_token_seconds +found +absent$", out, re.MULTILINE)
+
+
+def test_the_json_has_its_shape(llmchaos, vllm):
+    found = json.loads(llmchaos(vllm, "--json")[1])
+
+    assert list(found) == ["schema", "ok", "pages", "wanted"]
+    assert (found["schema"], found["ok"], found["wanted"]) == ("llmchaos-metrics/1", True, None)
+    (page,) = found["pages"]
+    assert list(page) == [
+        "page",
+        "server",
+        "title",
+        "version",
+        "since",
+        "until",
+        "certainty",
+        "reasons",
+        "metrics",
+        "never",
+    ]
+    assert (page["server"], page["certainty"], page["version"]) == ("vllm", "certain", None)
+    assert [one["name"] for one in page["metrics"]] == [one.name for one in CANONICAL]
+    assert list(page["metrics"][0]) == ["key", "name", "kind", "unit", "state", "origin", "series", "seen", "note"]
+    assert page["metrics"][0]["series"] == ["vllm:num_requests_running"]
+
+
+def test_recording_rules_are_written(llmchaos, vllm, tmp_path):
+    path = tmp_path / "canonical.yml"
+
+    status, out, _ = llmchaos(vllm, "--write-rules", path, "--matchers", 'job="m"')
+
+    assert status == 0
+    assert out.endswith(f"wrote {path}\n")
+    (group,) = yaml.safe_load(path.read_text())["groups"]
+    assert 'vllm:num_requests_running{job="m"}' in [rule["expr"] for rule in group["rules"]]
+    for rule in group["rules"]:
+        promql_parser.parse(rule["expr"])
+    status, out, err = llmchaos(vllm, "--write-rules", "-", "--matchers", 'job="m"')
+    assert (status, out) == (0, path.read_text())
+    assert "vLLM" in err
+    assert llmchaos("--server", "vllm", "--write-rules", path)[:2] == (0, f"wrote {path}\n")
+    assert json.loads(llmchaos(vllm, "--write-rules", path, "--json")[1])["ok"]
+    assert llmchaos("--server", "vllm", "--write-rules", tmp_path)[0] == 2
+
+
+def test_a_version_may_be_given(llmchaos, vllm):
+    vllm.write_text(vllm.read_text().replace("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"))
+
+    status, out, _ = llmchaos(vllm, "--at", "0.25")
+
+    assert status == 1
+    assert "vLLM 0.25" in out
+    assert "renamed" in out
+
+
+def test_a_warm_server_must_have_what_is_late(llmchaos, tmp_path):
+    page = text_of(full_page(server("sglang")))
+    path = tmp_path / "m"
+    path.write_text("\n".join(line for line in page.splitlines() if "inter_token" not in line) + "\n")
+
+    assert llmchaos(path)[0] == 0
+    assert llmchaos(path, "--warm")[0] == 1
+
+
+def test_the_known_servers_are_listed(llmchaos):
+    status, out, _ = llmchaos("--list")
+
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["name", *servers()]
+    assert re.search(r"^azure .*provider .*\(no metrics page\)$", out, re.MULTILINE)
+
+
+def test_the_page_may_come_from_the_standard_input(vllm):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_llmchaos.cli", "metrics", "-"],
+        input=vllm.read_text(), capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("-\n  vLLM")
+
+
+def test_the_help_has_examples(llmchaos):
+    status, out, _ = llmchaos("--help")
+
+    assert status == 0
+    assert "llmchaos metrics http://localhost:8000 --rules alerts.yml" in out
