@@ -245,7 +245,7 @@ def test_all_kinds_of_files_are_read(llmchaos, vllm, tmp_path):
     )
     objective = yaml.safe_load((Path(__file__).parents[1] / "stack" / "slo.yaml").read_text().split("\n---\n")[1])
     ratio = objective["spec"]["indicator"]["spec"]["ratioMetric"]
-    for side, name in (("good", 'llmchaos:requests_done_total{a="b"}'), ("total", "llmchaos:requests_failed_total")):
+    for side, name in (("good", 'llmchaos:requests_done_total{a="b"}'), ("total", "llmchaos:engine_healthy")):
         ratio[side]["metricSource"]["spec"]["query"] = name
     slo.write_text(yaml.safe_dump(objective))
 
@@ -258,7 +258,7 @@ def test_all_kinds_of_files_are_read(llmchaos, vllm, tmp_path):
     assert [(one["place"], one["series"], one["new"]) for one in found["wanted"]["lacks"]] == [
         ("panel 'A'", "vllm:gone", []),
         ("ScaledObject m, trigger 1", "vllm:gpu_cache_usage_perc", ["vllm:kv_cache_usage_perc"]),
-        ("SLO availability", "llmchaos:requests_failed_total", []),
+        ("SLO availability", "llmchaos:engine_healthy", []),
     ]
     assert found["wanted"]["found"] == ["llmchaos:requests_done_total", "own", "vllm:num_requests_running"]
 
@@ -280,7 +280,8 @@ def test_several_servers_are_shown_side_by_side(llmchaos, vllm, tmp_path):
 
     assert status == 0
     assert re.search(r"^side by side\n  canonical metric +vLLM +SGLang$", out, re.MULTILINE)
-    assert re.search(r"^  gen_ai_server_time_per_output_token_seconds +found +absent$", out, re.MULTILINE)
+    assert re.search(r"^  llmchaos:engine_healthy +absent +absent$", out, re.MULTILINE)
+    assert re.search(r"^  llmchaos:requests_running +found +found$", out, re.MULTILINE)
 
 
 def test_the_json_has_its_shape(llmchaos, vllm):
