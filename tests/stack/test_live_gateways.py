@@ -52,7 +52,7 @@ def test_vllm_router(engine):
 
         assert recognised(live) == ("vllm-router", "certain")
         assert falsely_absent(server("vllm-router"), live.page()) == {}
-    assert found == {"running": "found", "done": "found", "failed": "needs option", "healthy": "found"}
+    assert found == {"running": "found", "done": "found", "failed": "late", "healthy": "found"}
 
 
 @pytest.mark.nightly("test_server_facts has a page of it. It takes half a minute of both cores to start")
