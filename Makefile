@@ -21,7 +21,7 @@ TOUCHES_PYTEST := test_byo test_claims test_experiments test_layers test_plan te
 stack-files = $(1:%=tests/stack/test_%.py)
 BOUNDARIES := $(call stack-files,journal_boundaries local_boundaries)
 DYING := $(call stack-files,crash deaths)
-STANDING := $(call stack-files,compose docker_contexts docker_proxy_on_docker fault_agent_on_docker gpu runtime_contract)
+STANDING := $(call stack-files,compose docker_contexts docker_proxy_on_docker fault_agent_on_docker gpu live_gateways runtime_contract)
 SHARING := $(call stack-files,blast_radius_on_docker restrictions trials engine_scenarios infra grafana first_steps)
 ALONE := $(call stack-files,sessions witness)
 LISTED = $(BOUNDARIES) $(DYING) $(STANDING) $(SHARING) $(ALONE)
