@@ -54,6 +54,7 @@ def test_there_is_one_for_each_question_of_an_operator() -> None:
         "llmchaos-repair",
         "llmchaos-saturation",
         "llmchaos-engine",
+        "llmchaos-providers",
     }
 
 

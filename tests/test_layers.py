@@ -155,7 +155,7 @@ def test_the_instrument_never_imports_the_subject(path):
 
 # Files that may name the lab's metrics and headers: its subject, dashboards and
 # signals.
-OF_THE_LAB = ("subject/lab.py", "generate/boards/", "generate/signals.py")
+OF_THE_LAB = ("subject/lab.py", "generate/boards/", "generate/prices.py", "generate/signals.py")
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.generate import docs, engines, rules, signals
+from pytest_llmchaos.generate import docs, engines, prices, rules, signals
 from pytest_llmchaos.generate.boards.all_boards import boards
 from pytest_llmchaos.generate.boards.slo import own_overview
 from pytest_llmchaos.generate.schemas import schemas
 from pytest_llmchaos.host.extras import install_command
-from pytest_llmchaos.slo.openslo import slos_of
+from pytest_llmchaos.slo.openslo import slos_of, text_of
 from pytest_llmchaos.subject.lab_signals import EXPECTED
 
 if TYPE_CHECKING:
@@ -33,10 +33,12 @@ EPILOG = """
 examples:
   llmchaos generate --slo slo.yaml --out monitoring              for alerts on a month of traffic
   llmchaos generate --slo slo.yaml --out monitoring --scale 240  for experiments of a minute or two
+  llmchaos generate --prices prices.toml --out monitoring        what 1,000 good answers cost, by provider
 
 Writes slo.rules.yml (recording rules and burn alerts, for rule_files of prometheus.yml), slo.md (the same as tables)
 and, if grafana-foundation-sdk is installed, slo-overview.json (a dashboard for Grafana 10 and later).
-Without --slo, it regenerates the committed files of a checkout of this project.
+With --prices, it writes prices.rules.yml (see docs/providers.md).
+Without --slo and --prices, it regenerates the committed files of a checkout of this project.
 """
 
 
@@ -46,14 +48,16 @@ def main(args: Sequence[str] | None = None) -> int:
     0 is success, 1 a difference that `--check` found, 2 an invalid input.
     """
     given = _parser().parse_args(args)
-    if (given.slo is None) != (given.out is None):
-        return _refuse("--slo FILE and --out DIR belong together: give both")
-    own = given.slo is not None
+    own = given.slo is not None or given.prices is not None
+    if own != (given.out is not None):
+        return _refuse("--slo FILE and --out DIR belong together: give both. So do --prices FILE and --out DIR")
     scale = given.scale or (1.0 if own else rules.LAB_SCALE)
     base = given.out if own else given.root
     try:
-        slos = slos_of(given.slo) if own else _checkout_slos(given.root)
-        wanted = outputs_of(slos, given.slo, given.out, scale) if own else outputs(slos, given.root, scale)
+        slos = () if given.slo is None else slos_of(given.slo)
+        if not own:
+            slos = _checkout_slos(given.root)
+        wanted = _own(given, slos, scale) if own else outputs(slos, given.root, scale)
         if not given.check:
             _require_writable(wanted, base)
         if own and not (given.force or given.check):
@@ -91,6 +95,15 @@ def outputs(slos: Sequence[Slo], root: Path, scale: float = rules.LAB_SCALE) -> 
         **{root / "dashboards" / f"{uid}.json": text for uid, text in made.items()},
         **schemas(root),
     }
+
+
+def _own(given: argparse.Namespace, slos: Sequence[Slo], scale: float) -> dict[Path, str]:
+    """Return the text of each file generated from a user's files."""
+    written = {} if given.slo is None else outputs_of(slos, given.slo, given.out, scale)
+    if given.prices is not None:
+        found = prices.parse_prices(text_of(given.prices), str(given.prices))
+        written[given.out / "prices.rules.yml"] = prices.price_rules(found, _name_in_comments(given.prices))
+    return written
 
 
 def outputs_of(slos: Sequence[Slo], slo_file: Path, out: Path, scale: float) -> dict[Path, str]:
@@ -136,6 +149,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--slo", type=_path, metavar="FILE", help="your SLOs, in OpenSLO v1 (see docs/slo.md)")
+    parser.add_argument(
+        "--prices", type=_path, metavar="FILE", help="your providers' prices, in TOML (see docs/providers.md)"
+    )
     parser.add_argument("--out", type=_path, metavar="DIR", help="the folder to write to, created if missing")
     parser.add_argument(
         "--scale",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.generate.boards.engine import ENGINE
 from pytest_llmchaos.generate.boards.latency import LATENCY
+from pytest_llmchaos.generate.boards.providers import PROVIDERS
 from pytest_llmchaos.generate.boards.repair import REPAIR
 from pytest_llmchaos.generate.boards.requests import REQUESTS
 from pytest_llmchaos.generate.boards.saturation import SATURATION
@@ -19,4 +20,4 @@ if TYPE_CHECKING:
 
 
 def boards(slos: Sequence[Slo], scale: float) -> tuple[Board, ...]:
-    return (overview(slos, scale), REQUESTS, LATENCY, REPAIR, SATURATION, ENGINE)
+    return (overview(slos, scale), REQUESTS, LATENCY, REPAIR, SATURATION, ENGINE, PROVIDERS)

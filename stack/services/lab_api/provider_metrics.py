@@ -34,12 +34,14 @@ class ProviderMetrics(Collector):
             "or without one by events with text. No event counts a prompt.",
             labels=(*_LABELS, TOKEN_TYPE, "counted"),
         )
+        info = GaugeMetricFamily("llmlab_provider_info", "1 for the provider of each replica.", labels=_LABELS)
         for labels, tally in self._replicas:
+            info.add_metric(labels, 1)
             for outcome, count in tally.ended.items():
                 requests.add_metric((*labels, outcome.value), count)
             for (kind, counted), count in tally.tokens.items():
                 tokens.add_metric((*labels, kind, counted), count)
-        yield from (requests, tokens)
+        yield from (info, requests, tokens)
         yield _histogram(
             "llmlab_provider_time_to_first_token_seconds",
             "From a place in the replica to the first token. A stream that failed before is infinite.",
