@@ -47,7 +47,7 @@ SERVER_PER_TOKEN = "gen_ai_server_time_per_output_token_seconds"
 PROVIDERS = Board(
     uid="llmchaos-providers",
     title="LLM lab: providers side by side",
-    description="The providers behind one gateway by one definition, and beside it what callers and servers measured.",
+    description="The providers behind one gateway by one definition, next to what callers and servers measured.",
     rows=(
         (
             "By the gateway, one definition for all",
