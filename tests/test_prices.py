@@ -50,7 +50,7 @@ def test_the_rules_compute_what_answers_cost(folder: Path) -> None:
     """By hand: vLLM has 2 replicas at 0.001 a second, and 4 good answers a second.
 
     Azure has 100 tokens of prompts and 50 of answers a second: 0.0002 + 0.0005. Clients
-    find half of its 2 answers a second good. So 1,000 cost 0.5, 0.35, and 0.7 by clients.
+    find half of its 2 answers a second good. 1,000 cost 0.5, 0.35, and 0.7 by clients.
     """
     (folder / "rules.yml").write_text(price_rules(parse_prices(PRICES, "prices.toml"), "prices.toml"))
     vllm, azure = ({"gen_ai_provider_name": name} for name in ("vllm", "azure.ai.openai"))

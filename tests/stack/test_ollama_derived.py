@@ -104,7 +104,7 @@ class Tap:
 
 
 def _events(chunk: dict[str, Any]) -> bytes:
-    """What Ollama's OpenAI API makes of its own chunk."""
+    """Events of Ollama's OpenAI API for a chunk of its own."""
     delta = {"role": "assistant", "content": chunk["message"]["content"]}
     said = [{"choices": [{"index": 0, "delta": delta, "finish_reason": chunk.get("done_reason")}]}]
     if chunk["done"]:
@@ -132,7 +132,7 @@ def test_derived_times_are_ollamas_own_durations(ollama: str) -> None:
 
     async def story(it: World) -> None:
         it.models[0].behaviour = tap
-        for _ in range(REQUESTS):  # one at a time: Ollama's durations do not say how long a request waited there
+        for _ in range(REQUESTS):  # one at a time: Ollama's durations leave out the wait in its queue
             assert (await it.chat(ask(max_tokens=TOKENS))).complete
         last = tap.last
         assert len(last) == REQUESTS
