@@ -44,8 +44,8 @@ ALERTS = [rule["alert"] for group in GROUPS for rule in group["rules"] if "alert
 ARMS = alert_arms.arms(SLOS)
 OF_THE_LAB = 'count({__name__=~"llmlab_.*|gen_ai_.*|llmchaos_client_.*"})'
 SERVICES = ("api", "model-1", "model-2", "prometheus", "pushgateway", "remediator", "docker-proxy")
-# Series that another engine has, used by a panel that works with all of them, and one of
-# users with a file of prices.
+# Series of other engines, used by panels that work with all of them, and one of users
+# with a file of prices.
 OF_OTHER_ENGINES = ("llmchaos:requests_failed_total", "llmchaos:cost_per_1000_good_answers")
 
 
