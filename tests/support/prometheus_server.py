@@ -8,6 +8,8 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from offline.ingredients import packaged_program
+from offline.shell import SetupError
 from support.waiting import until
 
 from pytest_llmchaos.errors import NotReady
@@ -27,6 +29,18 @@ def program(name: str) -> str:
         return str(find_or_fetch(name))
     except NotReady as error:
         pytest.skip(str(error))
+
+
+def newer_promtool() -> str:
+    """The path of Prometheus 3's promtool. Skips the test without one.
+
+    It is that of Debian's newer suite, which the set-up of the images fetches too.
+    """
+    try:
+        found = packaged_program("prometheus", "promtool")
+    except (SetupError, OSError) as error:
+        pytest.skip(f"promtool of Prometheus 3 cannot be fetched from Debian's newer suite: {error}")
+    return str(next(one for one in found if one.name == "promtool"))
 
 
 def free_port() -> int:
