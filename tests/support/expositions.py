@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,12 +55,16 @@ class Exposition:
             if name == selector.name and all(_holds(one, dict(labels)) for one in selector.matchers.matchers)
         }
 
-    def without(self, name: str) -> Exposition:
-        """The same page without one metric's series."""
-        samples = {key: value for key, value in self.samples.items() if key[0] != name}
-        return Exposition(
-            stem=self.stem, server=self.server, version=self.version, samples=samples, kinds=self.kinds
-        )
+    def without(self, gone: Iterable[tuple[str, Labels]]) -> Exposition:
+        """The same page without some series, or a word of the metrics that lack all."""
+        gone = set(gone)
+        samples = {key: value for key, value in self.samples.items() if key not in gone}
+        lost = {name for name, _ in gone} - {name for name, _ in samples}
+        return replace(self, samples=samples, kinds={one: kind for one, kind in self.kinds.items() if one not in lost})
+
+    def with_series(self, name: str, labels: dict[str, str]) -> Exposition:
+        """The same page with one more series."""
+        return replace(self, samples={**self.samples, (name, tuple(sorted(labels.items()))): 1.0})
 
 
 def _holds(matcher: promql_parser.Matcher, labels: dict[str, str]) -> bool:

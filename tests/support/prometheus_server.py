@@ -31,16 +31,16 @@ def program(name: str) -> str:
         pytest.skip(str(error))
 
 
-def newer_promtool() -> str:
-    """The path of Prometheus 3's promtool. Skips the test without one.
+def newer_program(name: str) -> str:
+    """The path of a program of Prometheus 3. Skips the test without one.
 
     It is that of Debian's newer suite, which the set-up of the images fetches too.
     """
     try:
-        found = packaged_program("prometheus", "promtool")
+        found = packaged_program("prometheus", name)
     except (SetupError, OSError) as error:
-        pytest.skip(f"promtool of Prometheus 3 cannot be fetched from Debian's newer suite: {error}")
-    return str(next(one for one in found if one.name == "promtool"))
+        pytest.skip(f"{name} of Prometheus 3 cannot be had from Debian's newer suite: {error}")
+    return str(next(one for one in found if one.name == name))
 
 
 def free_port() -> int:
