@@ -1,4 +1,4 @@
-"""Each server's names of the canonical metrics, against a page of each version."""
+"""Names of each server, against a page of each version."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pytest_llmchaos.servers.rules import recording_rules
 
 PAGES = expositions()
 # Names that look like a canonical metric. A page whose server lacks the metric may have
-# such a name if another metric reads it, or if the file says why it is not the metric.
+# such a name if another metric reads it, or if the file names it in a trap.
 LOOKS = {
     "running": r"running|inflight|in_flight|active_req|current_size|processing$",
     "waiting": r"waiting$|queue_size|queue_reqs|queued|pending_request|deferred$",
@@ -134,7 +134,7 @@ def amiss(page: Exposition, key: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("stem", "key"), CELLS)
-def test_a_page_has_what_the_file_says_of_its_version_and_nothing_of_another(stem: str, key: str) -> None:
+def test_a_page_has_the_names_of_its_version_and_none_of_another(stem: str, key: str) -> None:
     assert amiss(PAGES[stem], key) == []
 
 
@@ -145,7 +145,7 @@ def test_each_entry_of_a_server_is_in_force_for_one_of_its_pages(name: str) -> N
 
     without = [one for one in server.entries if not any(is_in(page.version, one) for page in pages)]
 
-    if not pages:  # then it says how it is absent, or that another program has the numbers
+    if not pages:  # then it is absent, or on the page of a gateway
         without = [one for one in server.entries if one.status != "absent" and "gateway" not in one.needs]
     assert [(one.canonical.key, one.expr) for one in without] == []
 
@@ -266,7 +266,7 @@ def test_recorded_values_are_in_base_units(tmp_path, major: str, name: str) -> N
 
 
 def run(major: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """What promtool of a major version says. Skips the test without one."""
+    """Output of a major version's promtool. Skips the test without one."""
     tool = PROMTOOLS[major]("promtool")
     said = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout
     if f"version {major}." not in said:

@@ -34,7 +34,7 @@ class Exposition:
         server: its server.
         version: its version.
         samples: value of each series.
-        kinds: type of each metric, as its TYPE line says.
+        kinds: type of each metric, of its TYPE line.
     """
 
     stem: str
