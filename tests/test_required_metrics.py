@@ -10,11 +10,14 @@ import threading
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from support.server_pages import page_with
 
 from pytest_llmchaos.errors import NotReady, PrometheusUnreachable
 from pytest_llmchaos.prometheus import required_metrics
 from pytest_llmchaos.prometheus.queries import Prometheus
 from pytest_llmchaos.prometheus.required_metrics import coarse_bounds, require_metrics, require_rules, require_scrapes
+from pytest_llmchaos.servers.catalogue import servers
+from pytest_llmchaos.servers.preflight import ScrapedServer
 from pytest_llmchaos.slo.arithmetic import Slo
 
 SLO = Slo(name="one", objective=0.9, window_days=30, description="", good='app_total{code="200"}', total="app_total")
@@ -326,3 +329,72 @@ def test_a_bound_that_the_file_does_not_declare_is_refused_with_its_neighbours()
 )
 def test_a_bound_that_is_an_edge_or_cannot_be_compared_is_not_named(about):
     assert bounds_of(BOUNDED, **about) == ()
+
+
+VLLM = servers()["vllm"]
+FORMER, NOW = "vllm:gpu_cache_usage_perc", "vllm:kv_cache_usage_perc"
+
+
+def slo_over(total, bad=""):
+    return Slo(
+        name="one", objective=0.9, window_days=30, description="", bad=bad or 'app_total{code="500"}', total=total
+    )
+
+
+def scraped(*names):
+    return [ScrapedServer(service="model", page=page_with(*names), server=VLLM)]
+
+
+def test_a_metric_that_its_server_replaced_ends_the_wait_at_once_with_the_new_name(monkeypatch):
+    monkeypatch.setattr(required_metrics, "METRICS_DEADLINE_S", 1e9)
+
+    with prometheus(target(), series=["app_total"]) as url, pytest.raises(NotReady) as refused:
+        require_metrics(Prometheus(url), [slo_over(FORMER)], servers=scraped(NOW))
+
+    assert f"lacks the metric {FORMER} of the SLO file, although it scrapes" in str(refused.value)
+    assert f": {FORMER} was renamed to {NOW} in " in str(refused.value)
+
+
+def test_a_metric_that_begins_with_an_event_is_not_required():
+    with prometheus(target(), series=["app_total"]) as url:
+        (late,) = (one for one in servers()["sglang"].of("aborted") if one.late and not one.until)
+        name = late.expr.partition("{")[0]
+        found = [ScrapedServer(service="m", page=page_with("sglang:num_running_reqs"), server=servers()["sglang"])]
+        require_metrics(Prometheus(url), [slo_over("app_total", bad=name)], servers=found)
+        with pytest.raises(NotReady, match=f"lacks the metric {name}"):
+            require_metrics(Prometheus(url), [slo_over("app_total", bad=name)])
+
+
+def test_a_canonical_name_is_required_of_the_service_that_its_selector_names():
+    name = "llmchaos:requests_done_total"
+    slo = slo_over(f'{name}{{service="model",code="200"}}')
+    of_model = f'{name}{{service="model"}}'
+
+    with prometheus(target(), series=[of_model, "app_total"]) as url:
+        require_metrics(Prometheus(url), [slo])
+    with prometheus(target(), series=[name, "app_total"]) as url, pytest.raises(NotReady) as refused:
+        require_metrics(Prometheus(url), [slo])
+    assert f"lacks the metric {of_model} of the SLO file" in str(refused.value)
+    assert "is recorded for a known model server alone, and no scraped service is one" in str(refused.value)
+
+
+def test_a_metric_of_a_query_is_required_too_and_its_key_is_named():
+    keys = {"llmchaos:requests_running": "llmchaos_busy_query"}
+
+    with prometheus(target(), series=["app_total"]) as url, pytest.raises(NotReady) as refused:
+        require_metrics(Prometheus(url), [slo_over("web_total")], also=keys)
+
+    assert "lacks the metric llmchaos:requests_running of llmchaos_busy_query, web_total of the SLO file" in str(
+        refused.value
+    )
+
+
+@pytest.mark.parametrize(("recorded", "settled"), [(False, True), (True, False)])
+def test_rules_get_time_to_record_what_was_scraped(monkeypatch, recorded, settled):
+    monkeypatch.setattr(required_metrics, "SETTLED_S", -1e9)
+    monkeypatch.setattr(required_metrics, "RECORDED_S", 2e9)
+    monkeypatch.setattr(required_metrics, "METRICS_DEADLINE_S", 1e9 if settled else 0.1)
+    slo = slo_over("llmchaos:requests_done_total" if recorded else "web_total")
+
+    with prometheus(target(), series=["app_total"]) as url, pytest.raises(NotReady):
+        require_metrics(Prometheus(url), [slo])

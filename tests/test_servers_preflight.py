@@ -1,17 +1,26 @@
-"""Canonical names in the run's own Prometheus, and the check of a start."""
+"""Canonical names and checks of a start."""
 
 import json
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
+from urllib.parse import unquote
 
 import pytest
 import yaml
 from support.own_stack_keys import make_folder, subject_of
 from support.prometheus_server import program
+from support.server_pages import full_page, page_with
 
+from pytest_llmchaos.errors import NotReady, PrometheusUnreachable
+from pytest_llmchaos.prometheus import scraped_pages
+from pytest_llmchaos.prometheus.api import RefusedError
 from pytest_llmchaos.runtime import judge_files
 from pytest_llmchaos.servers.catalogue import servers
+from pytest_llmchaos.servers.preflight import ScrapedServer
 from pytest_llmchaos.servers.rules import recording_rules
+from pytest_llmchaos.session import model_servers
+from pytest_llmchaos.slo.arithmetic import Slo
 
 
 @pytest.fixture
@@ -120,3 +129,277 @@ def test_an_unnamed_service_is_recorded_once_it_is_recognised_as_that_server(fol
     assert '{job="web", server="vllm"} 2.5E-01' in told
     assert told.count('server="vllm"') == 3
     assert "worker" not in told
+
+
+class Answers:
+    """Data of a Prometheus by path, without its server. `has` are names with series."""
+
+    url = "http://prom"
+
+    def __init__(self, monkeypatch, *, has=(), rules=(), counts=()):
+        self.has, self.rules, self.counts = {*has}, rules, counts
+        monkeypatch.setattr(model_servers, "data_of", lambda server, path: server.data(path))
+
+    def data(self, path):
+        query = unquote(path.partition("query=")[2])
+        if path == "/api/v1/rules":
+            return {"groups": [{"rules": list(self.rules)}]}
+        if query.startswith("count by"):
+            return {"result": [{"metric": metric} for metric in self.counts]}
+        return {"result": [1] if query[len("count(") : -1] in self.has else []}
+
+
+KV = "vllm:gpu_cache_usage_perc"
+NOW = "vllm:kv_cache_usage_perc"
+ON_MODEL = ScrapedServer(service="model", page=page_with(NOW), server=servers()["vllm"], version="0.25.0")
+
+
+def alert(query, name="KvFull", kind="alerting"):
+    return {"name": name, "type": kind, "query": query}
+
+
+def test_an_alert_that_reads_a_replaced_name_is_refused_with_the_new_one(monkeypatch):
+    rules = [
+        alert(f"{KV} > 0.9"),
+        alert(f"max({KV})", "kv:max", "recording"),
+        alert(f"{NOW} > 0.9", "Good"),
+        alert("up{", "Odd"),
+    ]
+    theirs = Answers(monkeypatch, has=[NOW], rules=rules)
+
+    with pytest.raises(NotReady) as refused:
+        model_servers.require_live_rules(theirs, [ON_MODEL], pytest.fail)
+
+    since = next(one.since for one in servers()["vllm"].of("kv_use") if NOW in one.expr)
+    renamed = f"{KV} was renamed to {NOW} in {since} (vLLM 0.25.0 on model); correct its expression"
+    assert str(refused.value).splitlines() == [
+        f"alert KvFull of your Prometheus at http://prom can never fire: {renamed}",
+        f"rule kv:max of your Prometheus at http://prom can never have a value: {renamed}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "has", "more"),
+    [
+        (f"{KV} > 0.9 or {NOW} > 0.9", [NOW], ()),
+        (f"{KV} > 0.9", [NOW, KV], ()),
+        (f"{KV} > 0.9", [NOW], [alert(NOW, KV, "recording")]),
+        ("vllm:num_requests_running > 9", [NOW], ()),
+    ],
+    ids=["for two versions", "another server has it", "a rule records it", "not replaced"],
+)
+def test_an_alert_that_can_fire_is_not_refused(monkeypatch, query, has, more):
+    theirs = Answers(monkeypatch, has=has, rules=[alert(query), *more])
+
+    model_servers.require_live_rules(theirs, [ON_MODEL], pytest.fail)
+
+
+def test_an_alert_of_a_prometheus_that_does_not_scrape_the_server_is_a_note(monkeypatch):
+    monkeypatch.setattr(model_servers, "THEIRS_S", 0.0)
+    said = []
+
+    model_servers.require_live_rules(Answers(monkeypatch, rules=[alert(KV)]), [ON_MODEL], said.append)
+
+    assert said == [
+        f"alert KvFull reads {KV}, which your Prometheus lacks, as it does {NOW}: it may not scrape the server"
+    ]
+
+
+def test_the_first_scrape_of_the_users_own_prometheus_is_awaited(monkeypatch):
+    theirs = Answers(monkeypatch, rules=[alert(KV)])
+    monkeypatch.setattr(model_servers.time, "sleep", lambda _: theirs.has.add(NOW))
+
+    with pytest.raises(NotReady, match=r"alert KvFull .* can never fire"):
+        model_servers.require_live_rules(theirs, [ON_MODEL], pytest.fail)
+
+
+E2E = "gen_ai_server_request_duration_seconds"
+
+
+def e2e(matchers=""):
+    return Slo(
+        name="fast",
+        objective=0.9,
+        window_days=30,
+        description="",
+        good=f'{E2E}_bucket{{le="1"{matchers}}}',
+        total=f"{E2E}_count",
+    )
+
+
+NATIVE, ENGINE, GATEWAY = {"job": "web"}, {"job": "model", "origin": "native"}, {"job": "router", "origin": "native"}
+ROUTER = ScrapedServer(service="router", page=page_with(), server=servers()["vllm-router"])
+
+
+@pytest.mark.parametrize(
+    ("counts", "services"),
+    [([NATIVE, ENGINE], "web has"), ([ENGINE, GATEWAY], "router has")],
+    ids=["native", "recorded"],
+)
+def test_an_objective_that_counts_a_request_at_a_gateway_and_an_engine_is_refused(monkeypatch, counts, services):
+    prometheus = Answers(monkeypatch, counts=counts)
+
+    with pytest.raises(NotReady) as refused:
+        model_servers.require_distinct(prometheus, [e2e()], [ON_MODEL, ROUTER])
+
+    bucket, count = str(refused.value).splitlines()
+    first = services.split()[0]
+    assert count == (
+        f"SLO fast reads {E2E}_count, which {services} and which is recorded for model, too, so that a request counts twice: "
+        f'add a matcher to {E2E}_count, such as service="{first}"'
+    )
+    assert f"SLO fast reads {E2E}_bucket, which {services} and" in bucket
+
+
+@pytest.mark.parametrize(
+    "counts", [[NATIVE], [ENGINE], [ENGINE, {**ENGINE, "job": "model-2"}], [NATIVE, {"job": "web-2"}], []]
+)
+def test_an_objective_over_one_kind_of_service_is_clear(monkeypatch, counts):
+    model_servers.require_distinct(Answers(monkeypatch, counts=counts), [e2e()], [ON_MODEL])
+
+
+def test_objectives_over_other_names_need_no_query(monkeypatch):
+    slo = Slo(name="one", objective=0.9, window_days=30, description="", good='x_total{a="b"}', total="x_total")
+
+    model_servers.require_distinct(Answers(monkeypatch, counts=[NATIVE, ENGINE]), [slo], [ON_MODEL])
+
+
+def test_queries_of_the_keys_require_canonical_and_replaced_names_alone():
+    queries = {
+        "llmchaos_busy_query": f"sum by (service) (llmchaos:requests_running) + web_open + {KV}",
+        "llmchaos_rotation_query": "sum(llmchaos:requests_running or web_up)",
+        "other": "sum(",
+        "unset": None,
+    }
+
+    assert model_servers.names_in_queries(queries, [ON_MODEL]) == {
+        "llmchaos:requests_running": "llmchaos_busy_query",
+        KV: "llmchaos_busy_query",
+    }
+
+
+def test_a_prometheus_that_does_not_answer_is_named(monkeypatch):
+    def refuse(*_):
+        raise RefusedError(503, "answered 503")
+
+    monkeypatch.setattr(model_servers, "data_of", refuse)
+    prometheus = SimpleNamespace(url="http://prom")
+
+    with pytest.raises(NotReady, match="Prometheus at http://prom could not answer /api/v1/rules: answered 503"):
+        model_servers.require_live_rules(prometheus, [ON_MODEL], pytest.fail)
+
+
+@pytest.fixture
+def judge(monkeypatch):
+    """Returns `find` on a stack with these pages, with its pushes and lines."""
+
+    def of(pages, subject, status=200):
+        pushed, said = [], []
+        targets = [SimpleNamespace(job=one, last_scrape_unix_s=1e12) for one in pages]
+
+        def push(method, url, *, timeout_s, content):
+            pushed.append((method, url, content))
+            return SimpleNamespace(is_success=status == 200, status_code=status)
+
+        monkeypatch.setattr(model_servers, "page_of", lambda _, service: pages[service])
+        monkeypatch.setattr(model_servers, "request", push)
+        prometheus = SimpleNamespace(targets=lambda: targets)
+        found = model_servers.find(prometheus, subject, "http://push", said.append)
+        return {one.service: one for one in found}, pushed, said
+
+    return of
+
+
+VLLM, SGLANG, ROUTERS = (full_page(servers()[name]) for name in ("vllm", "sglang", "vllm-router"))
+
+
+def test_an_engine_is_recorded_once_it_is_recognised_and_a_gateway_only_if_it_is_named(judge, folder):
+    pages = {"model": VLLM, "web": ROUTERS, "desk": page_with("desk_open"), "other": SGLANG}
+    subject = subject_of(folder, metrics=(*pages,), servers=("other: sglang",))
+
+    found, pushed, said = judge(pages, subject)
+
+    assert {name: (one.server.name, one.recorded) for name, one in found.items()} == {
+        "other": ("sglang", True),
+        "model": ("vllm", True),
+        "web": ("vllm-router", False),
+    }
+    assert pushed == [("PUT", "http://push/metrics/job/model/server/vllm", "llmchaos_server_recognised 1\n")]
+    assert [line.partition(" by its metrics (certain)")[2] for line in said] == [
+        ", which have canonical names, too",
+        ", a gateway: they have no canonical names unless llmchaos_servers names it",
+    ]
+
+
+def test_a_replica_that_exports_nothing_yet_is_as_the_one_that_answered(judge, folder):
+    subject = subject_of(folder, metrics=("a", "b", "c"), replicas=("a", "b"))
+
+    found, pushed, _ = judge({"a": SGLANG, "b": page_with(), "c": page_with()}, subject)
+
+    assert {name: one.server.name for name, one in found.items()} == {"a": "sglang", "b": "sglang"}
+    assert [url for _, url, _ in pushed] == [f"http://push/metrics/job/{one}/server/sglang" for one in "ab"]
+
+
+def test_a_service_that_is_named_as_another_server_is_refused(judge, folder):
+    subject = subject_of(folder, metrics=("model", "web"), servers=("model: sglang", "web: vllm"))
+
+    with pytest.raises(NotReady) as refused:
+        judge({"model": VLLM, "web": ROUTERS}, subject)
+
+    first, second = str(refused.value).splitlines()
+    assert first.startswith("llmchaos_servers names model as sglang, whose metrics begin with sglang: ")
+    assert "it is of vLLM; correct the entry" in first
+    assert second.startswith("llmchaos_servers names web as vllm, ")
+
+
+def test_a_pushgateway_that_refuses_is_named(judge, folder):
+    with pytest.raises(NotReady, match="the pushgateway at http://push answered 500: see its log"):
+        judge({"model": VLLM}, subject_of(folder, metrics=("model",)), status=500)
+
+
+def test_pages_are_read_after_a_scrape_from_now_on(monkeypatch, judge, folder):
+    monkeypatch.setattr(model_servers, "SCRAPED_S", 60)
+    looks = iter([[], [0.0], [1e12]])
+    prometheus = SimpleNamespace(
+        targets=lambda: [SimpleNamespace(job="model", last_scrape_unix_s=one) for one in next(looks)]
+    )
+    monkeypatch.setattr(model_servers.time, "sleep", lambda _: None)
+
+    model_servers._await_scrapes(prometheus, {"model"})
+
+    assert [*looks] == []
+
+
+def test_a_page_has_the_scraped_series_and_the_declared_names(monkeypatch):
+    result = [
+        {"metric": {"__name__": name, "job": "model", **labels}, "value": [0, "2"]}
+        for name, labels in (
+            ("up", {}), ("scrape_duration_seconds", {}), ("vllm:num_requests_running", {"model_name": "m"}),
+            ("llmchaos:requests_running", {"origin": "native"}),
+        )
+    ]  # fmt: skip
+    asked = []
+
+    def data(_, path):
+        asked.append(unquote(path))
+        return [{"metric": "vllm:num_requests_waiting", "type": "gauge"}] if "metadata" in path else {"result": result}
+
+    monkeypatch.setattr(scraped_pages, "data_of", data)
+
+    page = scraped_pages.page_of(SimpleNamespace(url="http://prom"), "model")
+
+    assert [(one.name, one.value, one.labels["model_name"]) for one in page.series] == [
+        ("vllm:num_requests_running", 2.0, "m")
+    ]
+    assert page.names == {"vllm:num_requests_running", "vllm:num_requests_waiting"}
+    assert all('{job="model",service="model"}' in one for one in asked)
+
+
+def test_a_page_that_prometheus_does_not_give_is_an_error(monkeypatch):
+    def refuse(*_):
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(scraped_pages, "data_of", refuse)
+
+    with pytest.raises(PrometheusUnreachable, match="http://prom could not answer about the metrics of model: refused"):
+        scraped_pages.page_of(SimpleNamespace(url="http://prom"), "model")

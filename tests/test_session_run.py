@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from support.fake_runtime import FakeRuntime
 from support.journals import intend
+from support.server_pages import page_with
 
 from pytest_llmchaos import cli, experiment, faults, loads
 from pytest_llmchaos.chaos_session.terminal import fitted
@@ -21,6 +22,8 @@ from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.loadgen.status import LoadStatus
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.plan.schedule import plan_trial
+from pytest_llmchaos.servers.catalogue import servers
+from pytest_llmchaos.servers.preflight import ScrapedServer
 from pytest_llmchaos.session import run as sessions
 from pytest_llmchaos.session.campaign import Campaign
 from pytest_llmchaos.session.progress import Progress
@@ -159,6 +162,60 @@ def test_what_is_wrong_with_a_stack_that_is_up_is_one_message(run, monkeypatch):
         run.lab()
 
     assert str(refused.value).splitlines() == ["require_answer", "require_scrapes", "require_rules"]
+
+
+def test_model_servers_of_a_stack_are_known_before_its_metrics_are_required(run, monkeypatch):
+    order, known = [], (ScrapedServer(service="model", page=page_with(), server=servers()["vllm"]),)
+    scrapes = (Endpoint(service="model"),)
+    run.subject = dataclasses.replace(
+        run.subject, own=True, scrapes=scrapes, alerts=Endpoint(service="prom"), busy_query="llmchaos:requests_running"
+    )
+    monkeypatch.setattr(sessions.own_checks.preflight, "examine", lambda subject: subject)
+    monkeypatch.setattr(sessions, "require_answer", lambda *_: order.append("answer"))
+    monkeypatch.setattr(sessions, "require_rules", lambda _: order.append("rules"))
+
+    def find(prometheus, subject, url, say):
+        order.append(url)
+        return known
+
+    def require(_, __, *, jobs, servers, also):
+        assert (jobs, servers) == (["model"], known)
+        assert also["llmchaos:requests_running"] == "llmchaos_busy_query"
+        order.append("metrics")
+
+    monkeypatch.setattr(sessions.model_servers, "find", find)
+    monkeypatch.setattr(sessions.model_servers, "require_distinct", lambda *_: order.append("distinct"))
+    monkeypatch.setattr(sessions.model_servers, "require_live_rules", lambda *_: order.append("live rules"))
+    monkeypatch.setattr(sessions, "require_metrics", require)
+
+    run.lab()
+
+    assert order == ["answer", "http://pushgateway", "metrics", "distinct", "rules", "live rules"]
+
+
+def test_missing_metrics_and_dead_alerts_are_one_message(run, monkeypatch):
+    def refuse(what):
+        def check(*_, **__):
+            raise NotReady(what)
+
+        return check
+
+    run.subject = dataclasses.replace(
+        run.subject, own=True, scrapes=(Endpoint(service="web"),), alerts=Endpoint(service="prom")
+    )
+    monkeypatch.setattr(sessions.own_checks.preflight, "examine", lambda subject: subject)
+    monkeypatch.setattr(sessions, "require_answer", lambda *_: None)
+    monkeypatch.setattr(sessions, "require_rules", lambda *_: None)
+    monkeypatch.setattr(sessions.model_servers, "find", lambda *_: (SimpleNamespace(),))
+    monkeypatch.setattr(sessions.model_servers, "names_in_queries", lambda *_: {})
+    monkeypatch.setattr(sessions.model_servers, "require_distinct", lambda *_: pytest.fail("some metrics are missing"))
+    monkeypatch.setattr(sessions, "require_metrics", refuse("metrics"))
+    monkeypatch.setattr(sessions.model_servers, "require_live_rules", refuse("alerts"))
+
+    with pytest.raises(NotReady) as refused:
+        run.lab()
+
+    assert str(refused.value).splitlines() == ["metrics", "alerts"]
 
 
 @pytest.mark.usefixtures("sigterm_ignored")

@@ -5,64 +5,98 @@ from __future__ import annotations
 import difflib
 import re
 import time
-import urllib.parse
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from pytest_llmchaos.errors import NotReady, PrometheusUnreachable
-from pytest_llmchaos.host.http_client import request
-from pytest_llmchaos.prometheus.answers import cause_of
+from pytest_llmchaos.prometheus.api import RefusedError, data_of
 from pytest_llmchaos.servers.bounds import within
+from pytest_llmchaos.servers.canonical import BY_SERIES
+from pytest_llmchaos.servers.preflight import is_late, reason_of, rename_of
 from pytest_llmchaos.slo.latency import latency_bound
+from pytest_llmchaos.slo.selectors import matchers_of
 
 if TYPE_CHECKING:
     from pytest_llmchaos.prometheus.queries import Prometheus, Target
+    from pytest_llmchaos.servers.preflight import ScrapedServer
     from pytest_llmchaos.slo.arithmetic import Slo
 
 
 METRICS_DEADLINE_S = 20.0  # the first scrape comes 5 to 6 s after Prometheus' start
 FIRST_SCRAPE_S = 8.0
 SETTLED_S = 4.0  # of good scrapes after the first answer
+RECORDED_S = 4.0  # until a rule has recorded what was scraped
 _MOST_SHOWN = 3
 _CHECK_TARGET = "check port and path of the target, and that it runs"
 # Answers that waiting does not change.
 _FINAL = range(300, 500)
 
 
-def require_metrics(server: Prometheus, slos: Sequence[Slo], *, jobs: Sequence[str] | None = None) -> None:
+def require_metrics(
+    server: Prometheus,
+    slos: Sequence[Slo],
+    *,
+    jobs: Sequence[str] | None = None,
+    servers: Sequence[ScrapedServer] = (),
+    also: Mapping[str, str] | None = None,
+) -> None:
     """Wait until Prometheus has every metric of the service levels.
 
     Many services export a counter only after their first request, which must be
-    answered before this call.
+    answered before this call. One that a model server exports with its first event is
+    not required: the load decides.
 
     Args:
         server: Prometheus.
         slos: The service levels.
         jobs: Jobs that `llmchaos_metrics` names, or None for all.
+        servers: Model servers of the stack, for the causes.
+        also: Other required metrics, each with the ini key that names it.
 
     Raises:
         NotReady: Metrics are missing after METRICS_DEADLINE_S or several good scrapes,
             or Prometheus refuses the request. The message has the cause.
     """
-    names = {selector.partition("{")[0] for slo in slos for selector in slo.counters}
-    clients = {name for name in names if name.startswith("llmchaos_")}  # pushed during a load
-    wanted, begun_unix_s = sorted(names - clients), time.time()
+    where = dict(also or {}) | {_probe(selector): "the SLO file" for slo in slos for selector in slo.counters}
+    wanted, begun_unix_s = sorted(one for one in where if not one.startswith("llmchaos_")), time.time()
     late = {slo.bad.partition("{")[0] for slo in slos if slo.bad}
+    settled_unix_s = begun_unix_s + SETTLED_S + (RECORDED_S if any(_name(one) in BY_SERIES for one in wanted) else 0)
+
+    def why_missing(missing: Sequence[str], targets: Sequence[Target] | None) -> str:
+        whose = {key: [one for one in missing if where[one] == key] for key in dict.fromkeys(where.values())}
+        names = ", ".join(f"{', '.join(ones)} of {key}" for key, ones in whose.items() if ones)
+        return _why_missing(server, names, missing, targets, servers) + _late(late, missing)
 
     def look() -> str:
-        if not (missing := _missing(server, wanted)):
+        if not (missing := _missing(server, wanted, servers)):
             return ""
         targets = _targets(server, jobs)
-        problem = _why_missing(server, missing, targets) + _late(late, missing)
-        settled_unix_s = begun_unix_s + SETTLED_S
+        problem = why_missing(missing, targets)
+        if all(rename_of(_name(one), servers) for one in missing):
+            raise NotReady(problem)  # waiting does not bring a former name back
         if not targets or not all(one.up and one.last_scrape_unix_s > settled_unix_s for one in targets):
             return problem
         # These scrapes may have come after the first look.
-        if missing := _missing(server, missing):
-            raise NotReady(_why_missing(server, missing, targets) + _late(late, missing))
+        if missing := _missing(server, missing, servers):
+            raise NotReady(why_missing(missing, targets))
         return ""
 
     _wait(server, look)
+
+
+def _probe(selector: str) -> str:
+    """Return the name of a selector's metric.
+
+    A canonical name keeps the matchers of its service, because others may have it.
+    """
+    name, matchers = matchers_of(selector)
+    kept = [f"{label}{how}{text}" for label, how, text in matchers if label in ("job", "service", "server")]
+    return f"{name}{{{','.join(kept)}}}" if kept and name in BY_SERIES else name
+
+
+def _name(probe: str) -> str:
+    return probe.partition("{")[0]
 
 
 def coarse_bounds(server: Prometheus, slos: Sequence[Slo]) -> tuple[str, ...]:
@@ -101,9 +135,9 @@ def coarse_bounds(server: Prometheus, slos: Sequence[Slo]) -> tuple[str, ...]:
 def _instant(server: Prometheus, query: str) -> list[dict[str, str]]:
     """Return the labels of each series of a query now, none if the server refuses."""
     try:
-        data = _data(server, f"/api/v1/query?query={urllib.parse.quote(query)}")
+        data = data_of(server, f"/api/v1/query?query={quote(query)}")
         return [one["metric"] for one in data["result"]]
-    except (OSError, _RefusedError, KeyError, TypeError):
+    except (OSError, RefusedError, KeyError, TypeError):
         return []  # the trial's judgement raises the reason
 
 
@@ -140,7 +174,7 @@ def require_rules(server: Prometheus) -> None:
     """
 
     def look() -> str:
-        _data(server, "/api/v1/rules")
+        data_of(server, "/api/v1/rules")
         return ""
 
     _wait(server, look)
@@ -152,7 +186,7 @@ def _wait(server: Prometheus, look: Callable[[], str]) -> None:
     while True:
         try:
             problem = look()
-        except _RefusedError as refused:
+        except RefusedError as refused:
             problem = f"Prometheus at {server.url} {refused}"
             if refused.status in _FINAL:
                 raise NotReady(problem) from None
@@ -165,8 +199,8 @@ def _wait(server: Prometheus, look: Callable[[], str]) -> None:
         time.sleep(0.2)
 
 
-def _missing(server: Prometheus, names: Sequence[str]) -> list[str]:
-    return [name for name in names if not _is_known(server, name)]
+def _missing(server: Prometheus, probes: Sequence[str], servers: Sequence[ScrapedServer]) -> list[str]:
+    return [one for one in probes if not _is_known(server, one) and not is_late(_name(one), servers)]
 
 
 def _targets(server: Prometheus, jobs: Sequence[str] | None) -> tuple[Target, ...] | None:
@@ -177,41 +211,31 @@ def _targets(server: Prometheus, jobs: Sequence[str] | None) -> tuple[Target, ..
         return None
 
 
-class _RefusedError(Exception):
-    """An answer without data."""
-
-    def __init__(self, status: int, cause: str) -> None:
-        super().__init__(cause)
-        self.status = status
-
-
-def _is_known(server: Prometheus, name: str) -> bool:
+def _is_known(server: Prometheus, probe: str) -> bool:
     """True if the metric was scraped, or HELP and TYPE declare it without a sample."""
-    declared = [name, re.sub(r"_(total|bucket|count|sum)$", "", name)]
-    if _data(server, f"/api/v1/series?match[]={name}"):
+    if data_of(server, f"/api/v1/series?match[]={quote(probe)}"):
         return True
+    if probe != _name(probe):
+        return False
+    declared = [probe, re.sub(r"_(total|bucket|count|sum)$", "", probe)]
     try:
-        return any(_data(server, f"/api/v1/metadata?metric={one}") for one in declared)
-    except _RefusedError:  # not every server of this API has metadata
+        return any(data_of(server, f"/api/v1/metadata?metric={one}") for one in declared)
+    except RefusedError:  # not every server of this API has metadata
         return False
 
 
-def _data(server: Prometheus, path: str) -> Any:
-    answer = request("GET", server.url + path, timeout_s=server.timeout_s, headers=server.headers)
-    if not answer.is_success:
-        cause = cause_of(answer.status_code, answer.text, answer.headers.get("location", ""))
-        raise _RefusedError(answer.status_code, cause)
-    try:
-        return answer.json()["data"]
-    except (ValueError, KeyError, TypeError):
-        raise _RefusedError(answer.status_code, f"is not Prometheus: it answered {answer.text:.80} to {path}") from None
-
-
-def _why_missing(server: Prometheus, missing: Sequence[str], targets: Sequence[Target] | None) -> str:
-    """Name the cause, as far as Prometheus' targets show it."""
-    lacks = f"Prometheus at {server.url} lacks the metric {', '.join(missing)} of the SLO file"
+def _why_missing(
+    server: Prometheus,
+    names: str,
+    missing: Sequence[str],
+    targets: Sequence[Target] | None,
+    servers: Sequence[ScrapedServer],
+) -> str:
+    """Name the cause, as far as model servers or Prometheus' targets show it."""
+    lacks = f"Prometheus at {server.url} lacks the metric {names}"
+    reasons = "; ".join(dict.fromkeys(text for one in missing if (text := reason_of(_name(one), servers))))
     if targets is None:
-        return f"{lacks}: check its name there, and that the service is scraped{_hint(server, missing)}"
+        return f"{lacks}: {reasons or f'check its name there, and that the service is scraped{_hint(server, missing)}'}"
     if not targets:
         return f"{lacks}, because it scrapes nothing: add the service to llmchaos_metrics"
     if failed := _failed(targets):
@@ -220,8 +244,8 @@ def _why_missing(server: Prometheus, missing: Sequence[str], targets: Sequence[T
     if waiting:
         return f"{lacks}, because it did not scrape {_few(waiting)} within {METRICS_DEADLINE_S:g} s: see its log"
     return (
-        f"{lacks}, although it scrapes {len(targets)} targets without an error: check its name "
-        f"there{_hint(server, missing)}"
+        f"{lacks}, although it scrapes {len(targets)} targets without an error: "
+        f"{reasons or f'check its name there{_hint(server, missing)}'}"
     )
 
 
@@ -240,8 +264,8 @@ def _few(found: Sequence[str]) -> str:
 def _hint(server: Prometheus, missing: Sequence[str]) -> str:
     """Names that are close to the missing ones."""
     try:
-        names = [str(name) for name in _data(server, "/api/v1/label/__name__/values")]
-    except (OSError, _RefusedError, TypeError):
+        names = [str(name) for name in data_of(server, "/api/v1/label/__name__/values")]
+    except (OSError, RefusedError, TypeError):
         return ""
     close = dict.fromkeys(one for name in missing for one in difflib.get_close_matches(name, names, n=2, cutoff=0.8))
     return f" (it has {', '.join(close)})" if close else ""

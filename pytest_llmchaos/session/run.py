@@ -28,7 +28,7 @@ from pytest_llmchaos.loadgen.first_request import require_answer
 from pytest_llmchaos.prometheus.required_metrics import coarse_bounds, require_metrics, require_rules, require_scrapes
 from pytest_llmchaos.runtime.docker import notes
 from pytest_llmchaos.runtime.docker.judge_project import project_name
-from pytest_llmchaos.session import own_checks
+from pytest_llmchaos.session import model_servers, own_checks
 from pytest_llmchaos.session.environment import environment
 from pytest_llmchaos.session.settings import Settings, make_runtime
 from pytest_llmchaos.subject.lab import Subject, setup_command
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.model import Runtime
     from pytest_llmchaos.plan.experiment import TrialPlan
     from pytest_llmchaos.plan.schedule import ScheduleEntry
+    from pytest_llmchaos.prometheus.queries import Prometheus
+    from pytest_llmchaos.servers.preflight import ScrapedServer
     from pytest_llmchaos.session.progress import Progress
 
 INTERNAL_ERROR = 3  # pytest's exit status for it
@@ -292,13 +294,33 @@ class Run:
         jobs = [one.service for one in self.subject.scrapes]
         if problems.errors and jobs:
             problems.of(require_scrapes, lab.prometheus, jobs)
-        elif not problems.errors:
-            problems.of(require_metrics, lab.prometheus, lab.slos, jobs=jobs)
-            for note in problems.of(coarse_bounds, lab.prometheus, lab.slos) or ():
-                self.progress.note(note)
+        found = None if problems.errors else self._require_metrics(lab, jobs, problems)
         if lab.prometheus.also is not None:
-            problems.of(require_rules, lab.prometheus.also)
+            problems.of(self._require_rules, lab.prometheus.also, found or ())
         problems.require_none()
+
+    def _require_metrics(
+        self, lab: Lab, jobs: Sequence[str], problems: own_checks.Problems
+    ) -> tuple[ScrapedServer, ...] | None:
+        """Check the metrics of objectives and queries. Returns the model servers."""
+        subject, found = self.subject, None
+        if jobs and subject.pushgateway:
+            push_url = lab.runtime.url(subject.pushgateway)
+            found = problems.of(model_servers.find, lab.prometheus, subject, push_url, self.progress.note)
+        queries = {"llmchaos_busy_query": subject.busy_query, "llmchaos_rotation_query": subject.rotation_query}
+        also = model_servers.names_in_queries(queries, found or ())
+        problems.of(require_metrics, lab.prometheus, lab.slos, jobs=jobs, servers=found or (), also=also)
+        for note in problems.of(coarse_bounds, lab.prometheus, lab.slos) or ():
+            self.progress.note(note)
+        if found and not problems.errors:
+            problems.of(model_servers.require_distinct, lab.prometheus, lab.slos, found)
+        return found
+
+    def _require_rules(self, theirs: Prometheus, found: Sequence[ScrapedServer]) -> None:
+        """Check the rules of the user's own Prometheus. Raises NotReady."""
+        require_rules(theirs)
+        if found:
+            model_servers.require_live_rules(theirs, found, self.progress.note)
 
     def _stop_stack(self) -> list[str]:
         """Remove our own stack.

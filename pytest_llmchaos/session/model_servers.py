@@ -1,0 +1,232 @@
+"""Model servers of a user's stack: recognition, and checks of a start."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.host.http_client import request
+from pytest_llmchaos.prometheus.api import RefusedError, data_of
+from pytest_llmchaos.prometheus.scraped_pages import page_of
+from pytest_llmchaos.runtime.judge_files import RECOGNISED, unnamed
+from pytest_llmchaos.servers.canonical import BY_SERIES
+from pytest_llmchaos.servers.catalogue import servers
+from pytest_llmchaos.servers.contract import lacking, parse
+from pytest_llmchaos.servers.preflight import ScrapedServer, contradiction, rename_of
+from pytest_llmchaos.servers.recognition import recognise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pytest_llmchaos.prometheus.queries import Prometheus
+    from pytest_llmchaos.servers.mapping import Server
+    from pytest_llmchaos.servers.preflight import Rename
+    from pytest_llmchaos.servers.recognition import Recognised
+    from pytest_llmchaos.slo.arithmetic import Slo
+    from pytest_llmchaos.subject.lab import Subject
+
+SCRAPED_S = 12.0  # until each service was scraped after the first answer
+THEIRS_S = 20.0  # until the user's own Prometheus has scraped a server
+_PUSH_S = 5.0
+
+
+def find(
+    prometheus: Prometheus, subject: Subject, push_url: str, say: Callable[[str], None]
+) -> tuple[ScrapedServer, ...]:
+    """Return the scraped services with a known model server, and let rules record them.
+
+    Waits for a scrape of each service from now on: many servers export nothing before
+    their first request, which must be answered before this call.
+
+    Args:
+        prometheus: the run's own Prometheus.
+        subject: the user's stack.
+        push_url: address of the run's pushgateway.
+        say: takes a line about each recognised service.
+
+    Raises:
+        NotReady: The page of a service is not of the server that the user names, or
+            the pushgateway does not answer.
+        PrometheusUnreachable: Prometheus does not answer.
+    """
+    _await_scrapes(prometheus, {one.service for one in subject.scrapes})
+    known = servers()
+    candidates = [one for one in known.values() if one.kind != "provider"]
+    found: dict[str, ScrapedServer] = {}
+    wrong: list[str] = []
+    for service, name in subject.servers:
+        page = page_of(prometheus, service)
+        seen = recognise(page, candidates)
+        problem = contradiction(service, known[name], page, seen)
+        wrong += [problem] if problem else []
+        version = seen.version if seen.server is known[name] else ""
+        found[service] = ScrapedServer(service=service, page=page, server=known[name], version=version)
+    if wrong:
+        raise NotReady("\n".join(wrong))
+    for service in unnamed(subject):
+        page = page_of(prometheus, service)
+        seen = recognise(page, candidates)
+        if seen.server is not None and seen.certainty != "unclear":
+            is_engine = seen.server.kind == "engine"
+            found[service] = ScrapedServer(
+                service=service, page=page, server=seen.server, version=seen.version, recorded=is_engine
+            )
+            say(_line(service, seen))
+    for service in set(unnamed(subject)) & set(subject.replicas) - set(found):
+        # Another replica answered the first request, and this one exports nothing yet.
+        if like := next((found[one] for one in subject.replicas if one in found), None):
+            found[service] = ScrapedServer(
+                service=service, page=page_of(prometheus, service), server=like.server, recorded=like.recorded
+            )
+    for service in unnamed(subject):
+        if service in found and found[service].recorded:
+            _push(push_url, service, found[service].server)
+    return tuple(found.values())
+
+
+def _line(service: str, seen: Recognised) -> str:
+    title = " ".join([seen.server.title if seen.server else "", seen.versions]).strip()
+    if seen.server is None or seen.server.kind == "engine":
+        return f"{service} is {title} by its metrics ({seen.certainty}), which have canonical names, too"
+    return (
+        f"{service} is {title} by its metrics ({seen.certainty}), a gateway: they have no canonical names "
+        "unless llmchaos_servers names it"
+    )
+
+
+def _await_scrapes(prometheus: Prometheus, services: set[str]) -> None:
+    """Wait until each target was scraped from now on, SCRAPED_S at most."""
+    begun_unix_s, deadline = time.time(), time.monotonic() + SCRAPED_S
+    while time.monotonic() < deadline:
+        targets = [one for one in prometheus.targets() if one.job in services]
+        if targets and all(one.last_scrape_unix_s > begun_unix_s for one in targets):
+            return
+        time.sleep(0.2)
+
+
+def _push(url: str, service: str, server: Server) -> None:
+    """Let the rules of a server record a service."""
+    answer = request(
+        "PUT", f"{url}/metrics/job/{service}/server/{server.name}", timeout_s=_PUSH_S, content=f"{RECOGNISED} 1\n"
+    )
+    if not answer.is_success:
+        raise NotReady(f"the pushgateway at {url} answered {answer.status_code}: see its log")
+
+
+def names_in_queries(queries: Mapping[str, str | None], found: Sequence[ScrapedServer]) -> dict[str, str]:
+    """Return the metrics of queries that a start can check, each with its ini key.
+
+    Those are canonical names, and names that a server of the stack has replaced.
+
+    Args:
+        queries: PromQL by ini key. None is not set.
+        found: the model servers of the stack.
+    """
+    wanted: dict[str, str] = {}
+    for key, query in queries.items():
+        try:
+            tree = parse(query or "vector(0)")
+        except BadScenario:
+            continue  # Prometheus refuses it with its own words
+        for one in lacking(tree, lambda one: one.name not in BY_SERIES and rename_of(one.name, found) is None):
+            wanted.setdefault(one.name, key)
+    return wanted
+
+
+def require_distinct(prometheus: Prometheus, slos: Sequence[Slo], found: Sequence[ScrapedServer]) -> None:
+    """Require that no objective counts a request at a gateway and at an engine.
+
+    A gateway may export the names of the OpenTelemetry standard itself, under which the
+    metrics of an engine are recorded.
+
+    Raises:
+        NotReady: A selector has series of both.
+    """
+    kinds = {one.service: one.server.kind for one in found}
+    problems = []
+    for slo in slos:
+        for selector in slo.counters:
+            name = selector.partition("{")[0]
+            if name not in BY_SERIES:
+                continue
+            path = f"/api/v1/query?query={quote(f'count by (job, origin) ({selector})')}"
+            rows = [one["metric"] for one in _asked(prometheus, path)["result"]]
+            recorded = sorted({one["job"] for one in rows if one.get("origin")})
+            native = sorted({one["job"] for one in rows if not one.get("origin")} - set(recorded))
+            gateways = [one for one in recorded if kinds.get(one) == "gateway"]
+            engines = [one for one in recorded if one not in gateways]
+            others = [*native, *gateways]
+            if others and engines:
+                problems.append(
+                    f"SLO {slo.name} reads {name}, which {' and '.join(others)} has and which is recorded for "
+                    f"{' and '.join(engines)}, too, so that a request counts twice: add a matcher to {selector}, such as "
+                    f'service="{others[0]}"'
+                )
+    if problems:
+        raise NotReady("\n".join(dict.fromkeys(problems)))
+
+
+def require_live_rules(theirs: Prometheus, found: Sequence[ScrapedServer], say: Callable[[str], None]) -> None:
+    """Require that no rule of the user's own Prometheus reads a replaced name.
+
+    Such an alert can never fire, and its silence proves nothing.
+
+    Args:
+        theirs: the user's own Prometheus.
+        found: the model servers of the stack.
+        say: takes a line about a rule that may be dead for another reason.
+
+    Raises:
+        NotReady: A rule reads a name that a server has replaced. One line for each.
+    """
+    groups = _asked(theirs, "/api/v1/rules")["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    made = {str(rule["name"]) for rule in rules if rule["type"] == "recording"}
+    stale = [
+        (rule, one) for rule in rules for one in _renames(str(rule.get("query", "")), found) if one.old not in made
+    ]
+    left = list(stale)
+    deadline = time.monotonic() + THEIRS_S
+    while left := [(rule, one) for rule, one in left if not _has(theirs, one.old) and not _has(theirs, one.new)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    dead = [(rule, one) for rule, one in stale if (rule, one) not in left and not _has(theirs, one.old)]
+    for rule, one in left:
+        say(
+            f"{_name(rule)} reads {one.old}, which your Prometheus lacks, as it does {one.new}: it may not scrape the server"
+        )
+    if dead:
+        raise NotReady(
+            "\n".join(
+                f"{_name(rule)} of your Prometheus at {theirs.url} can never "
+                f"{'fire' if rule['type'] == 'alerting' else 'have a value'}: {one}; correct its expression"
+                for rule, one in dead
+            )
+        )
+
+
+def _name(rule: Mapping[str, Any]) -> str:
+    return f"{'alert' if rule['type'] == 'alerting' else 'rule'} {rule['name']}"
+
+
+def _renames(query: str, found: Sequence[ScrapedServer]) -> list[Rename]:
+    try:
+        tree = parse(query)
+    except BadScenario:
+        return []
+    lacks = lacking(tree, lambda one: rename_of(one.name, found) is None)
+    return [renamed for name in dict.fromkeys(one.name for one in lacks) if (renamed := rename_of(name, found))]
+
+
+def _has(server: Prometheus, name: str) -> bool:
+    return bool(_asked(server, f"/api/v1/query?query={quote(f'count({name})')}")["result"])
+
+
+def _asked(server: Prometheus, path: str) -> Any:
+    try:
+        return data_of(server, path)
+    except (RefusedError, OSError) as error:
+        raise NotReady(f"Prometheus at {server.url} could not answer {path:.80}: {error}") from error

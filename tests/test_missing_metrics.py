@@ -1,0 +1,155 @@
+"""Reasons for missing metrics."""
+
+import pytest
+from support.server_pages import full_page, made_up, native, page_with
+
+from pytest_llmchaos.servers.preflight import (
+    Rename,
+    ScrapedServer,
+    contradiction,
+    is_late,
+    reason_of,
+    rename_of,
+)
+from pytest_llmchaos.servers.recognition import recognise
+
+PARROT = made_up(
+    running=native("parrot:running{}"),
+    waiting=native("parrot:waiting{}", needs="--metrics"),
+    ttft=[native("parrot:first_seconds{}", since="1.2"), native("parrot:ttft_seconds{}", until="1.2")],
+    failed=native("parrot:failed_total{}", late=True),
+    done=native("parrot:done_total{}"),
+)
+OWL = made_up("owl", running=native("owl:running{}"))
+NEW = [
+    "parrot:running", "parrot:first_seconds_bucket", "parrot:first_seconds_sum", "parrot:first_seconds_count",
+    "parrot:done_total",
+]  # fmt: skip
+
+
+def on(*names, service="model", server=PARROT, **about):
+    return ScrapedServer(service=service, page=page_with(*names), server=server, **about)
+
+
+def test_a_name_that_a_server_replaced_has_its_new_one_with_the_same_ending():
+    parrot = on(*NEW, version="1.5")
+
+    found = rename_of("parrot:ttft_seconds_bucket", [on("owl:running", server=OWL, service="other"), parrot])
+
+    assert found == Rename(
+        old="parrot:ttft_seconds_bucket", new="parrot:first_seconds_bucket", since="1.2", where=parrot
+    )
+    assert str(found) == (
+        "parrot:ttft_seconds_bucket was renamed to parrot:first_seconds_bucket in 1.2 (Parrot 1.5 on model)"
+    )
+
+
+def test_a_server_that_is_too_old_has_the_former_name():
+    old = on("parrot:running", "parrot:ttft_seconds_bucket", "parrot:ttft_seconds_sum", "parrot:ttft_seconds_count")
+
+    assert str(rename_of("parrot:first_seconds_count", [old])) == (
+        "parrot:first_seconds_count was renamed to parrot:ttft_seconds_count (Parrot on model)"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["parrot:first_seconds_count", "parrot:other", "owl:running", "parrot:running", "parrot:failed_total"]
+)
+def test_other_names_were_not_replaced(name):
+    assert rename_of(name, [on(*NEW)]) is None
+
+
+def test_a_name_that_one_page_has_was_not_replaced():
+    old = on("parrot:ttft_seconds_bucket", service="old")
+
+    assert rename_of("parrot:ttft_seconds_bucket", [on(*NEW), old]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "page", "reason"),
+    [
+        ("parrot:ttft_seconds_sum", NEW, "parrot:ttft_seconds_sum was renamed to parrot:first_seconds_sum in 1.2 (Parrot "),
+        ("llmchaos:requests_aborted_total", NEW, "llmchaos:requests_aborted_total is not available from Parrot on model: not cou"),
+        ("llmchaos:requests_waiting", NEW, "llmchaos:requests_waiting is exported by Parrot on model with --metrics: start it w"),
+        ("parrot:waiting", NEW, "parrot:waiting is exported by Parrot on model with --metrics: start it with that"),
+        ("llmchaos:requests_failed_total", NEW, "llmchaos:requests_failed_total is exported by Parrot on model from its first"),
+        (
+            "llmchaos:requests_done_total",
+            [*NEW[:-1], "parrot:donee_total"],
+            "llmchaos:requests_done_total is missing from Parrot on model, whose page should have parrot:done_total: The page has p",
+        ),
+        ("parrot:done_total", ["parrot:running"], "parrot:done_total is missing from Parrot on model, whose page should ha"),
+        ("llmchaos:requests_running", NEW, ""),
+        ("web_requests_total", NEW, ""),
+    ],
+)  # fmt: skip
+def test_a_missing_metric_has_its_reason(name, page, reason):
+    found = reason_of(name, [on(*page)])
+
+    assert found.startswith(reason)
+    assert bool(found) == bool(reason)
+
+
+def test_a_canonical_name_needs_a_known_server_whose_metrics_are_recorded():
+    name = "llmchaos:requests_running"
+
+    for scraped in ([], [on(*NEW, recorded=False)]):
+        assert reason_of(name, scraped).startswith(
+            "llmchaos:requests_running is recorded for a known model server alone, and no scraped service is one"
+        )
+    both = [on(*NEW, recorded=False), on("owl:running", server=OWL)]
+    assert (
+        reason_of("llmchaos:requests_waiting", both)
+        == "llmchaos:requests_waiting is not available from Owl on model: not counted"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "late"),
+    [
+        ("llmchaos:requests_failed_total", True),
+        ("parrot:failed_total", True),
+        ("llmchaos:requests_done_total", False),
+        ("llmchaos:requests_aborted_total", False),
+        ("web_failed_total", False),
+    ],
+)
+def test_a_metric_that_begins_with_an_event_is_late_and_not_missing(name, late):
+    assert is_late(name, [on(*NEW[:-1])]) is late
+
+
+def test_a_page_contradicts_a_named_server_without_any_of_its_names():
+    known = [PARROT, OWL]
+    owls = full_page(OWL)
+
+    found = contradiction("web", PARROT, owls, recognise(owls, known))
+
+    assert found == (
+        "llmchaos_servers names web as parrot, whose metrics begin with parrot:, and the metrics page is another: "
+        "it is of Owl; correct the entry"
+    )
+    other = page_with("web_a", "web_b", "web_c")
+    assert contradiction("web", PARROT, other, recognise(other, known)).endswith(
+        "it has web_a, web_b; correct the entry, or start the server with its options (--metrics)"
+    )
+    assert contradiction("web", OWL, other, recognise(other, known)).endswith("it has web_a, web_b; correct the entry")
+    empty, mixed = page_with(), page_with("owl:running", "parrot:running")
+    assert contradiction("web", PARROT, empty, recognise(empty, known)) == ""
+    assert contradiction("web", PARROT, mixed, recognise(mixed, known)) == ""
+
+
+def test_a_gateway_that_passes_on_an_engines_names_is_not_that_engine():
+    gate = made_up(
+        "gate",
+        head='kind = "gateway"',
+        running=native("gate:running{}"),
+        waiting=native("gate:waiting{}"),
+        done=native("gate:done_total{}"),
+    )
+    page = page_with("gate:running", "gate:waiting", "gate:done_total", "parrot:running")
+    seen = recognise(page, [PARROT, gate])
+
+    assert (seen.server, seen.certainty) == (gate, "certain")
+    assert contradiction("web", PARROT, page, seen).endswith(
+        "the metrics page is another: it is of Gate; correct the entry"
+    )
