@@ -266,42 +266,6 @@ class TestScrapes:
         assert looks == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
         assert pauses == [0.1] * 6
 
-
-class TestCoverage:
-    """The span from 4 s before the end of the steady phase to 0.5 s ago."""
-
-    def asked(self, monkeypatch: pytest.MonkeyPatch, *phases: tuple[str, float], jobs: Any = ("api",)) -> list[Any]:
-        monkeypatch.setattr(agreement, "time", SimpleNamespace(time=lambda: 1040.0))
-        found: list[Any] = []
-        prometheus = SimpleNamespace(require_coverage=lambda *asked, **more: found.append((*asked, more["allow_down"])))
-        lab: Any = SimpleNamespace(subject=SimpleNamespace(scrape_jobs=jobs, brings_judge=False), prometheus=prometheus)
-        record: Any = SimpleNamespace(
-            phases=[PhaseBounds(name="".join([*name]), from_s=0.0, to_s=to_s) for name, to_s in phases],
-            unix_s=lambda at_s: 1000.0 + at_s,
-        )
-        require_coverage(lab, record, SimpleNamespace(victims=("model-1",)))  # type: ignore[arg-type]
-        return found
-
-    def test_coverage_is_required_of_the_scraped_jobs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        phases = (("a", 1.0), ("steady", 8.0), ("z", 30.0))
-
-        assert self.asked(monkeypatch, *phases) == [(("api",), 1004.0, 1039.5, ("model-1",))]
-        assert self.asked(monkeypatch, ("steady", 3.0)) == [(("api",), 1000.0, 1039.5, ("model-1",))]
-        assert self.asked(monkeypatch, ("a", 9.0), ("z", 9.0)) == [(("api",), 1000.0, 1039.5, ("model-1",))]
-
-    def test_coverage_is_not_required_without_scrape_jobs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert self.asked(monkeypatch, jobs=()) == []
-
-
-def test_evidence_needs_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    for name in ("require_one_clock", "require_agreement", "require_coverage"):
-        monkeypatch.setattr(agreement, name, lambda *_, name=name: asked.append(name))
-
-    require_evidence(None, None, window(), 1012.0, None)  # type: ignore[arg-type]
-
-    assert asked == ["require_one_clock", "require_agreement", "require_coverage"]
-
     @pytest.mark.parametrize(
         ("metric", "own", "waits"),
         [
@@ -343,3 +307,39 @@ def test_evidence_needs_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
         with pytest.raises(StaleData, match=f"has not evaluated the rules of {metric} within -1 s of the load's end"):
             agreement.await_scrapes(lab, 1000.0)
+
+
+class TestCoverage:
+    """The span from 4 s before the end of the steady phase to 0.5 s ago."""
+
+    def asked(self, monkeypatch: pytest.MonkeyPatch, *phases: tuple[str, float], jobs: Any = ("api",)) -> list[Any]:
+        monkeypatch.setattr(agreement, "time", SimpleNamespace(time=lambda: 1040.0))
+        found: list[Any] = []
+        prometheus = SimpleNamespace(require_coverage=lambda *asked, **more: found.append((*asked, more["allow_down"])))
+        lab: Any = SimpleNamespace(subject=SimpleNamespace(scrape_jobs=jobs, brings_judge=False), prometheus=prometheus)
+        record: Any = SimpleNamespace(
+            phases=[PhaseBounds(name="".join([*name]), from_s=0.0, to_s=to_s) for name, to_s in phases],
+            unix_s=lambda at_s: 1000.0 + at_s,
+        )
+        require_coverage(lab, record, SimpleNamespace(victims=("model-1",)))  # type: ignore[arg-type]
+        return found
+
+    def test_coverage_is_required_of_the_scraped_jobs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        phases = (("a", 1.0), ("steady", 8.0), ("z", 30.0))
+
+        assert self.asked(monkeypatch, *phases) == [(("api",), 1004.0, 1039.5, ("model-1",))]
+        assert self.asked(monkeypatch, ("steady", 3.0)) == [(("api",), 1000.0, 1039.5, ("model-1",))]
+        assert self.asked(monkeypatch, ("a", 9.0), ("z", 9.0)) == [(("api",), 1000.0, 1039.5, ("model-1",))]
+
+    def test_coverage_is_not_required_without_scrape_jobs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.asked(monkeypatch, jobs=()) == []
+
+
+def test_evidence_needs_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    for name in ("require_one_clock", "require_agreement", "require_coverage"):
+        monkeypatch.setattr(agreement, name, lambda *_, name=name: asked.append(name))
+
+    require_evidence(None, None, window(), 1012.0, None)  # type: ignore[arg-type]
+
+    assert asked == ["require_one_clock", "require_agreement", "require_coverage"]
