@@ -15,10 +15,12 @@ TTFT_BUCKETS_S = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2, 2.5, 5, 7.5, 10),
     *(20, 40, 80, 160),
 )
+# The same with edges between, so that providers that differ by a third differ here.
+PROVIDER_TTFT_BUCKETS_S = tuple(sorted((*TTFT_BUCKETS_S, 0.03, 0.05, 0.125, 0.15, 0.2, 0.3, 0.4, 0.625, 1.5, 3, 4)))
 # OpenTelemetry's first bound is 0.01 s, which most servers are below.
 PER_TOKEN_BUCKETS_S = (
-    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1),
-    *(2.5, 5, 10, 20, 40, 80),
+    *(0.001, 0.0025, 0.004, 0.005, 0.0065, 0.008, 0.01, 0.0125, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05),
+    *(0.065, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 10, 20, 40, 80),
 )
 
 # Ends of an attempt that a replica was involved in.
@@ -101,7 +103,7 @@ class Tally:
     """Counters of one replica, the same definition for each."""
 
     ended: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(ENDS, 0))
-    first_token: Seconds = field(default_factory=lambda: Seconds(TTFT_BUCKETS_S))
+    first_token: Seconds = field(default_factory=lambda: Seconds(PROVIDER_TTFT_BUCKETS_S))
     per_token: Seconds = field(default_factory=lambda: Seconds(PER_TOKEN_BUCKETS_S))
     duration: Seconds = field(default_factory=lambda: Seconds(DURATION_BUCKETS_S))
     without_token: int = 0  # streams that failed before their first token
