@@ -104,7 +104,7 @@ def test_a_lost_series_is_an_error(llmchaos, vllm):
     assert re.search(r"llmchaos:requests_waiting +missing +vllm:num_requests_waiting", out)
 
 
-def test_an_address_without_a_path_is_asked_for_metrics_and_its_version(llmchaos, vllm):
+def test_an_address_without_a_path_gets_requests_for_metrics_and_version(llmchaos, vllm):
     with serving({"/metrics": vllm.read_text(), "/version": '{"version": "0.25.1"}'}) as (url, asked):
         status, out, err = llmchaos(url)
 

@@ -323,7 +323,7 @@ def test_names_of_different_versions_are_judged_by_the_newest():
 
 # --- every server that is known
 
-# Names that tell a server from one with the same metrics.
+# Names that distinguish a server from one with the same metrics.
 MARKS = {"sim": ["llmchaos_simulated"]}
 
 
@@ -368,7 +368,7 @@ def test_a_series_that_is_lost_or_renamed_is_reported(one, name, mutate):
 # --- recognition
 
 
-def test_an_unknown_page_says_what_was_expected():
+def test_an_unknown_page_reports_what_was_expected():
     found = recognise(page_with("b", "a", "d", "c"), [BRACKETS, made_up("rook")])
 
     assert (found.server, found.version, found.versions, found.certainty) == (None, "", "", "unclear")
@@ -383,7 +383,7 @@ def test_an_unknown_page_says_what_was_expected():
     )
 
 
-def test_a_name_with_the_prefix_that_the_file_does_not_know_is_not_enough():
+def test_a_name_with_the_prefix_that_the_file_lacks_is_not_enough():
     assert recognise(page_with("parrot:other"), [BRACKETS]).server is None
 
 

@@ -10,8 +10,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.cli import main
+from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.slo.arithmetic import InvalidSlo, Slo
 from pytest_llmchaos.slo.openslo import load_slos, name_like
 from pytest_llmchaos.slo.queries import counter_of, good_of

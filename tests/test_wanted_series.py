@@ -138,7 +138,7 @@ def test_a_missing_metric_of_another_version_is_not_called_renamed():
     assert found.fault.advice == "The page lacks this name of another version, and the metric (missing)."
 
 
-def test_a_name_that_no_file_knows_has_a_similar_one():
+def test_a_name_that_no_file_has_gets_a_similar_one():
     assert lack("parrot:runing").fault.advice == "The page lacks it. It has parrot:running, which is similar."
     assert lack("parrot:zzz").fault.advice == "The page lacks it."
 
@@ -167,7 +167,7 @@ def test_a_name_of_another_server_that_the_page_passes_on_is_found():
     assert judged("rook:busy", targets=[target(page=page)]).found == {"rook:busy"}
 
 
-def test_of_two_servers_with_a_prefix_the_one_that_knows_the_name_is_meant():
+def test_the_server_that_has_the_name_is_meant_if_two_share_its_prefix():
     wide = made_up("crow", 'prefixes = ["rook:", "crow:"]', failed=native("rook:caw{}"))
     wants = wants_of([("here", "rook:caw")], "f")
 

@@ -41,8 +41,8 @@ class Reader:
     def page(self, source: str, servers: Iterable[Server]) -> tuple[str, Page]:
         """Return the address or file, and its page.
 
-        An address without a path is asked for `/metrics`, and for the other paths of
-        known servers.
+        Of an address without a path, `/metrics` is read, then the other paths of known
+        servers.
 
         Args:
             source: an address, a file, or `-` for the standard input.

@@ -39,7 +39,7 @@ class Within:
     Attributes:
         bound_s: The bound in seconds.
         lower_s: The edge at or below it, the lowest one of several histograms.
-        upper_s: The edge at or above it, the highest one. Infinite if there is none.
+        upper_s: The edge at or above it, the highest one. Infinite without one.
         least: Events within the lower edges. They are within the bound.
         most: Events within the upper edges. Others are not within the bound.
     """
@@ -57,7 +57,7 @@ class Within:
 
     @property
     def place(self) -> str:
-        """Where the bound lies, such as `between the edges 0.4 and 0.8 s`."""
+        """Place of the bound, such as `between the edges 0.4 and 0.8 s`."""
         return described(self.lower_s, self.upper_s)
 
 

@@ -1,4 +1,4 @@
-"""Which canonical metrics a server's page has."""
+"""Canonical metrics on a server's page."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ class Cell:
 
     Attributes:
         metric: the canonical metric.
-        state: found; renamed (the page has the name of another version); late (declared
-            without a sample, or may appear after the first request or the first event
-            of its kind); needs option (the server exports it with an option only);
-            absent (the server's design); missing.
-        entry: what the server's file says for the version.
+        state: found, missing, or one of these. renamed: the page has the name of another
+            version. late: declared without a sample, or may appear after the first
+            request or the first event of its kind. needs option: the server exports it
+            with an option only. absent: the server's design.
+        entry: the entry of the server's file for the version.
         wanted: the native series of the entry.
         seen: for renamed, the series of the other version that are there.
         note: the reason of the state, or the trap of the metric. May be empty.

@@ -1,4 +1,4 @@
-"""Which server a metrics page is of."""
+"""The server of a metrics page."""
 
 from __future__ import annotations
 

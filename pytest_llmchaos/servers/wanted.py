@@ -59,7 +59,7 @@ class Fault:
     Attributes:
         where: the page that lacks it, empty if no page is expected to have it.
         new: native series to read instead, empty if none is known.
-        canonical: canonical series to read instead, empty if there is none.
+        canonical: canonical series to read instead, empty without one.
         advice: one sentence.
     """
 
@@ -152,7 +152,7 @@ def _lack(*faults: Fault) -> _Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class _Verdicts:
-    """Whether names are there."""
+    """Verdicts on names: there or not."""
 
     recorded: frozenset[str]
     targets: tuple[Target, ...]

@@ -1,4 +1,4 @@
-"""What real engines export, compared with the files of their servers."""
+"""Metrics of real engines, compared with their servers' files."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(240)
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_simulated_engine_exports_all_that_its_file_says():
+def test_the_simulated_engine_exports_all_of_its_file():
     with simulated() as live:
         before = states("sim", live)
         live.answer()
@@ -23,7 +23,7 @@ def test_the_simulated_engine_exports_all_that_its_file_says():
         assert falsely_absent(server("sim"), live.page()) == {}
 
 
-def test_llama_cpp_exports_all_that_its_file_says():
+def test_llama_cpp_exports_all_of_its_file():
     with llamacpp() as live:
         live.answer()
 

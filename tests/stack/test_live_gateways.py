@@ -1,4 +1,4 @@
-"""What foreign gateways export, compared with the files of their servers.
+"""Metrics of foreign gateways, compared with their servers' files.
 
 Each is in front of the simulated engine, and a program of `make scoreboard` or an
 image. It needs no stack.
