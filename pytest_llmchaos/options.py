@@ -221,7 +221,7 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         "string",
         (
             "PromQL for the number of requests in progress on each replica, by label service. Default: none. "
-            "Example: sum by (service) (vllm:num_requests_running)."
+            "Example: sum by (service) (llmchaos:requests_running)."
         ),
     ),
     (
@@ -319,7 +319,7 @@ _EXAMPLES = {
     "request": "request.json",
     "replicas": "worker-1 worker-2",
     "replica_header": "x-replica",
-    "busy_query": "sum by (service) (vllm:num_requests_running)",
+    "busy_query": "sum by (service) (llmchaos:requests_running)",
     "rotation_query": "min by (service) (upstream_healthy)",
     "ready_path": "/readyz",
     "tokens_per_s": "500",

@@ -115,17 +115,51 @@ class TestFlood:
 
     def test_the_gateways_own_count_proves_a_flood(self, flood_of: Any) -> None:
         asked: list[tuple[Any, ...]] = []
-        flood = flood_of(
-            lambda *query: (asked.append(query), 31.0)[1], peak_tokens_per_s=100.0, requests_query="sum(arrived)"
-        )
+
+        def seen(query: str, at_unix_s: float) -> float:
+            asked.append((query, at_unix_s))
+            if query != "sum(arrived)":
+                raise NoData("this engine has no metrics")
+            return 31.0
+
+        flood = flood_of(seen, peak_tokens_per_s=100.0, requests_query="sum(arrived)")
         flood.clock.advance(5)
 
         proof = flood.it.seen("api", Generator.t0_unix_s)
 
-        assert asked == [("sum(arrived)", Generator.t0_unix_s + 5)]
+        assert asked[0] == ("sum(arrived)", Generator.t0_unix_s + 5)
         assert proof.step == "injected"
         assert proof.at_unix_s == Generator.t0_unix_s
         assert proof.witness == "Prometheus: api sees 31 requests/s or waiting, 31/s are sent"
+
+    @pytest.mark.parametrize(
+        ("metrics", "said"),
+        [
+            (
+                {"llmchaos:output_tokens_total": 98.4, "llmchaos:requests_waiting": 7.0},
+                "98 output tokens/s, 7 requests wait",
+            ),
+            ({"llmchaos:output_tokens_total": 98.4}, "98 output tokens/s"),
+            ({"llmchaos:requests_waiting": 0.0}, "0 requests wait"),
+        ],
+        ids=["both", "no queue", "no tokens"],
+    )
+    def test_the_engines_report_what_they_serve_and_whether_requests_wait(
+        self, flood_of: Any, metrics: dict[str, float], said: str
+    ) -> None:
+        def seen(query: str, at_unix_s: float) -> float:
+            if query == "sum(arrived)":
+                return 99.0
+            found = [value for name, value in metrics.items() if name in query]
+            if not found:
+                raise NoData("this engine lacks it")
+            assert at_unix_s == Generator.t0_unix_s + 5
+            return found[0]
+
+        flood = flood_of(seen, requests_query="sum(arrived)", peak_tokens_per_s=100.0)
+        flood.clock.advance(5)
+
+        assert flood.it.seen("api", Generator.t0_unix_s).witness.endswith(f"are sent; the engines: {said}")
 
     @pytest.mark.parametrize(("after_s", "is_seen"), [(2.5, False), (3.0, True), (3.5, True)])
     def test_a_flood_is_proven_from_its_third_second_on(self, flood_of: Any, after_s: float, is_seen: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, InvalidExperiment
@@ -11,6 +12,7 @@ from pytest_llmchaos.host import identity
 from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess
 from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Proof
+from pytest_llmchaos.servers.canonical import BY_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +24,11 @@ if TYPE_CHECKING:
 LONGEST_S = 600.0
 # The proof is the gateway's own request count in Prometheus, not the sender's count.
 SEEN_SHARE = 0.5
+# What the engines serve by their own counters, over the first seconds of the flood.
+_OF_ENGINES = (
+    (f"sum(rate({BY_KEY['tokens_out'].name}[3s]))", "{:.0f} output tokens/s"),
+    (f"sum({BY_KEY['waiting'].name})", "{:.0f} requests wait"),
+)
 
 
 class ProcessFlood:
@@ -70,7 +77,19 @@ class ProcessFlood:
         if seen < SEEN_SHARE * self._rate_rps:
             return None
         witness = f"Prometheus: {service} sees {seen:.0f} requests/s or waiting, {self._rate_rps:.0f}/s are sent"
-        return Proof(step="injected", witness=witness, at_unix_s=self._process.t0_unix_s)
+        return Proof(step="injected", witness=witness + self._engines_report(now), at_unix_s=self._process.t0_unix_s)
+
+    def _engines_report(self, now_unix_s: float) -> str:
+        """Return what the engines generate and whether requests wait there.
+
+        Empty without these metrics. The flood is proven without them: an engine behind
+        a gateway with a queue of its own may have none waiting.
+        """
+        reports = []
+        for query, text in _OF_ENGINES:
+            with suppress(Inconclusive):
+                reports.append(text.format(self._prometheus().value(query, now_unix_s)))
+        return f"; the engines: {', '.join(reports)}" if reports else ""
 
     def gone(self) -> Proof | None:
         """Proof that the flood has ended, or None."""
