@@ -11,6 +11,7 @@ import yaml
 from support.rule_cases import assert_rules_say
 from support.rule_histories import ENGINES, Story, between, counted, engine, lab, steady
 
+from pytest_llmchaos.generate.prices import COST_PER_1000
 from pytest_llmchaos.servers.canonical import CANONICAL
 
 STACK = Path(__file__).parent.parent / "stack"
@@ -99,8 +100,8 @@ def test_no_rule_panel_or_signal_of_the_lab_names_an_engines_own_metrics() -> No
         if path.name != "servers.yml"
     }  # fmt: skip
     own = re.compile(r"\b(?:vllm:|sglang[:_]|trtllm_|nv_[a-z]+_|tgi_|llamacpp:|dynamo_)\w+")
-    known = {one.name for one in CANONICAL}
-    used = {name for text in texts.values() for name in re.findall(r"llmchaos:[a-z_]+[a-z]", text)}
+    known = {one.name for one in CANONICAL} | {COST_PER_1000}
+    used = {name for text in texts.values() for name in re.findall(r"llmchaos:\w+[a-z0-9]", text)}
 
     assert {name: found for name, text in texts.items() if (found := own.findall(text))} == {}
     assert {re.sub(r"_bucket$", "", name) for name in used} - known == {"llmchaos:requests"}  # of running|waiting
