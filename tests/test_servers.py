@@ -192,6 +192,33 @@ def test_milliseconds_become_seconds_in_sums_and_bounds():
     promql_parser.parse(bucket)
 
 
+def replaced(node, bound):
+    """The label `le` after the calls of label_replace, as Prometheus makes it."""
+    if not isinstance(node, promql_parser.Call):
+        return bound
+    inner, _, replacement, _, pattern = node.args
+    bound = replaced(inner, bound)
+    found = re.fullmatch(pattern.val, bound)
+    return re.sub(r"\$(\d)", lambda group: found[int(group[1])] or "", replacement.val) if found else bound
+
+
+@pytest.mark.parametrize(
+    ("factor", "bound", "seconds"),
+    [
+        *((0.001, str(bound), bound / 1000) for bound in (0, 1, 5, 25, 100, 999, 1000, 2500, 12345, 600000)),
+        *(
+            (0.001, bound, float(bound) / 1000)
+            for bound in ("5.0", "100.0", "2.5", "0.5", "0.05", "12.25", "1500.5", "+Inf")
+        ),
+        *((1e-6, str(bound), bound / 1e6) for bound in (1, 50, 123456, 999999, 1000000, 2500000)),
+    ],
+)
+def test_a_bound_is_the_same_time_in_seconds(factor, bound, seconds):
+    bucket = records(parrot(ttft=native("first{}", factor=factor)))[f"{BY_KEY['ttft'].name}_bucket"]["expr"]
+
+    assert float(replaced(promql_parser.parse(bucket), bound)) == seconds
+
+
 def test_a_server_with_a_mean_alone_has_no_buckets():
     entry = {**native("", status="derived"), "sum": "spent_us{}", "count": "ended_total{}", "factor": 1e-6}
     del entry["expr"]

@@ -73,10 +73,10 @@ class Cell:
 
     Attributes:
         metric: the canonical metric.
-        state: found, missing, or one of these. renamed: the page has the name of another
-            version. late: declared without a sample, or may appear after the first
-            request or the first event of its kind. needs option: the server exports it
-            with an option only. absent: the server's design.
+        state: found, missing, or one of these. renamed: the page has the name of
+            another version. late: declared without a sample, or may appear after the
+            first request or the first event of its kind. needs option: the server
+            exports it with an option only. absent: the server's design.
         entry: the entry of the server's file for the version.
         wanted: the native series of the entry.
         seen: for renamed, the series of the other version that are there.

@@ -107,15 +107,17 @@ def _times(text: str, factor: float) -> str:
 
 
 def _scaled_bounds(text: str, factor: float) -> str:
-    """Divide whole bounds by 1,000 or 1,000,000 as text, for they are labels."""
+    """Divide bounds by 1,000 or 1,000,000 as text, for they are labels."""
     digits = _DIGITS.get(factor)
     if digits is None:
         raise BadScenario(f"bounds of buckets can be scaled by {', '.join(map(str, _DIGITS))}, got {factor:g}")
-    text = f'label_replace({text}, "le", "$1.$2", "le", "([0-9]+)([0-9]{{{digits}}})(?:[.]0)?")'
+    # The letter marks bounds that are done, so that no further pattern matches them.
+    decimals = "(?:[.]0|[.]([0-9]*))?"
+    text = f'label_replace({text}, "le", "s$1.$2$3", "le", "([0-9]+)([0-9]{{{digits}}}){decimals}")'
     for count in range(1, digits + 1):
         zeros = "0" * (digits - count)
-        text = f'label_replace({text}, "le", "0.{zeros}$1", "le", "([0-9]{{{count}}})(?:[.]0)?")'
-    return text
+        text = f'label_replace({text}, "le", "s0.{zeros}$1$2", "le", "([0-9]{{{count}}}){decimals}")'
+    return f'label_replace({text}, "le", "$1", "le", "s(.+)")'
 
 
 def _with(text: str, matchers: str) -> str:
