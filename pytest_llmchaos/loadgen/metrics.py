@@ -7,7 +7,7 @@ observed as infinite, because a histogram of answers alone improves during an ou
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -123,12 +123,8 @@ class Counts:
         offered.add_metric(values, self.offered)
         yield offered
         requests = CounterMetricFamily(CLIENT_REQUESTS, "Requests that ended.", labels=[*names, "outcome"])
-        for outcome, count in self.outcomes.items():
-            # SLOs exclude requests that clients gave up, so these have one outcome.
-            if outcome != "left":
-                requests.add_metric(
-                    [*values, outcome], count + (self.outcomes["left"] if outcome == "cancelled" else 0)
-                )
+        for outcome, count in _merged(self.outcomes):
+            requests.add_metric([*values, outcome], count)
         yield requests
         good = CounterMetricFamily(CLIENT_GOOD, "Ok requests inside every latency bound.", labels=names)
         good.add_metric(values, self.good)
@@ -161,9 +157,15 @@ class Counts:
             labels=[*names, "replica"],
         )
         for replica, seen in self._replicas.items():
-            for outcome, count in seen.outcomes.items():
-                if count:
-                    requests.add_metric([*values, replica, outcome], count)
+            for outcome, count in _merged(seen.outcomes):
+                requests.add_metric([*values, replica, outcome], count)
             good.add_metric([*values, replica], seen.good)
             ttft.add_metric([*values, replica], seen.ttft.buckets(), seen.ttft.sum_s)
         yield from (requests, good, ttft)
+
+
+def _merged(outcomes: Mapping[Outcome, int]) -> Iterator[tuple[Outcome, int]]:
+    """Counts with one outcome for clients that gave up, which SLOs exclude."""
+    for outcome, count in outcomes.items():
+        if outcome != "left":
+            yield outcome, count + (outcomes["left"] if outcome == "cancelled" else 0)
