@@ -317,6 +317,7 @@ def test_clients_count_each_replica_that_answers_name():
     requests, ttft = "llmchaos_client_replica_requests_total", "llmchaos_client_replica_time_to_first_token_seconds"
     assert seen[requests, "model-1", "ok"] == 2
     assert seen[requests, "cancelled", "model-1"] == 1
+    assert seen[requests, "model-1", "refused"] == 0
     assert seen[requests, "refused", "unknown"] == 1
     assert seen["llmchaos_client_replica_good_total", "model-1"] == 1
     assert seen[f"{ttft}_bucket", "0.25", "model-1"] == 1
