@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
-from support.lab_engine_world import poisson, world
+from support.lab_engine_world import poisson, request, world
 
 from lab_engine.engine import Engine
 from lab_engine.exposition import EngineCollector, page
@@ -34,8 +34,8 @@ PREFIXES = {
 class Exposed:
     """An engine without a clock, and its page."""
 
-    def __init__(self, server):
-        self.engine = Engine(Settings.from_env({"LAB_METRICS": server}), time.monotonic)
+    def __init__(self, server, **variables):
+        self.engine = Engine(Settings.from_env({"LAB_METRICS": server, **variables}), time.monotonic)
         self._registry = CollectorRegistry()
         self._registry.register(EngineCollector(self.engine))
 
@@ -132,6 +132,30 @@ def test_counters_never_decrease(exposed):
     run(exposed.engine.scheduler, poisson(60, 80, 3, prompt=(4, 400), answer=(2, 40)), on_token=check)
 
     assert kept
+
+
+@pytest.mark.parametrize(
+    ("server", "heartbeat"),
+    [
+        ("vllm", "vllm:iteration_tokens_total_count"),
+        ("sglang", "sglang:realtime_tokens_total"),
+        ("triton", "nv_trt_llm_general_metrics"),
+        ("tgi", "tgi_batch_inference_count_total"),
+        ("llamacpp", "llamacpp:n_decode_total"),
+    ],
+)
+def test_a_heartbeat_moves_with_each_step_of_a_long_prompt(server, heartbeat):
+    exposed = Exposed(server, LAB_BATCH_TOKENS="100")
+    scheduler = exposed.engine.scheduler
+    scheduler.add(request("long", prompt=300, answer=2))
+    seen = []
+
+    for second in range(1, 5):
+        scheduler.finish(scheduler.begin(float(second)))
+        seen.append(sum(one.value for one in exposed.samples() if one.name == heartbeat))
+
+    assert seen == sorted(set(seen))
+    assert seen[0] > 0
 
 
 def test_a_frontend_has_logarithmic_bounds_with_two_digits():

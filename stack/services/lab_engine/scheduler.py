@@ -96,6 +96,8 @@ class Scheduler:
             sequence.computed += advance
             if sequence.published < len(sequence.prefix):
                 self._publish(sequence)
+            if advance > 1 or not sequence.generated:
+                stats.prefill_tokens += advance
             if sequence.computed < sequence.prompt_tokens + sequence.generated:
                 continue  # the rest of its prompt follows
             sequence.generated += 1

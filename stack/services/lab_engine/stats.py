@@ -47,6 +47,7 @@ class Stats:
     def __init__(self, bounds: Mapping[str, tuple[float, ...]]) -> None:
         self.prompt_tokens = 0
         self.computed_prompt_tokens = 0  # without those that were in the cache
+        self.prefill_tokens = 0  # computed by each step, again after a preemption
         self.generated_tokens = 0
         self.prefix_queries = 0
         self.prefix_hits = 0

@@ -60,7 +60,8 @@ NAMES = Names(
             text="Total number of tokens processed. mode: prefill_compute, prefill_cache, decode.",
             kind="counter",
             series=(
-                Series(value=lambda now: now.stats.computed_prompt_tokens, labels={"mode": "prefill_compute"}),
+                # A long prompt moves it with each step.
+                Series(value=lambda now: now.stats.prefill_tokens, labels={"mode": "prefill_compute"}),
                 Series(
                     value=lambda now: now.stats.prompt_tokens - now.stats.computed_prompt_tokens,
                     labels={"mode": "prefill_cache"},
