@@ -176,6 +176,14 @@ def test_the_server_that_has_the_name_is_meant_if_two_share_its_prefix():
     assert "a name of Crow" in found.fault.advice
 
 
+def test_a_server_with_the_names_of_another_one_has_its_renames_too():
+    double = made_up("double", 'prefixes = ["parrot:"]', kv_use=native("parrot:kv{}"))
+
+    (found,) = judge(wants_of([("here", "parrot:gpu")], "f"), [target(double)], [double, PARROT]).lacks
+
+    assert found.fault.new == ("parrot:kv",)
+
+
 def test_each_page_of_a_server_must_have_its_names():
     new, old = target(where="http://new"), target(page=page_with("parrot:running", "parrot:gpu"), where="http://old")
 

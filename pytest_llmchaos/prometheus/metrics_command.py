@@ -26,7 +26,6 @@ from pytest_llmchaos.servers.wanted_files import (
     wants_of_rules,
     wants_of_scaled_objects,
 )
-from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject.headers import headers_of, resolve
 
 if TYPE_CHECKING:
@@ -156,6 +155,8 @@ def _wants(given: argparse.Namespace) -> Wants:
     ):
         for file in files:
             wants += read(_text_of(file), file)
+    if given.slo:
+        from pytest_llmchaos.slo.openslo import slos_of  # noqa: PLC0415 - 30 ms that the other files need not pay
     for file in given.slo:
         slos = slos_of(Path(file))
         wants += wants_of([(f"SLO {one.name}", counter) for one in slos for counter in one.counters], file)

@@ -172,7 +172,7 @@ class _Verdicts:
         owners = [one for one in self.targets if one.owns(name)]
         if not owners:
             return self._of_other(name)
-        found = [_on_page(name, one.page) or _explained(name, one) for one in owners]
+        found = [_on_page(name, one.page) or _explained(name, one, self._makers(name)) for one in owners]
         faults = [fault for one in found for fault in one.faults]
         return _lack(*faults) if faults else found[0]
 
@@ -212,23 +212,32 @@ class _Verdicts:
     def _of_other(self, name: str) -> _Verdict:
         """Return the verdict on a name that no server of the pages has."""
         found = next((there for one in self.targets if (there := _on_page(name, one.page))), None)
-        makers = [one for one in self.known if name.startswith(one.prefixes)]
+        makers = self._makers(name)
         if found or not makers:
             return found or _SKIPPED
-        maker = min(makers, key=lambda one: (not any(_entries(one, name)), len(one.prefixes)))
+        maker = makers[0]
         what = f"This is a name of {maker.title}, which has no page here"
         entry, part = next(iter(_entries(maker, name)), (None, ""))
         faults = [_equivalent(what, entry.canonical, part, one) for one in self.targets if entry and one.server]
         return _lack(*faults or [Fault(advice=f"{what}.")])
+
+    def _makers(self, name: str) -> list[Server]:
+        """Return the servers with such names, first one whose file has the name."""
+        found = [one for one in self.known if name.startswith(one.prefixes)]
+        return sorted(found, key=lambda one: (not _entries(one, name), len(one.prefixes)))
 
 
 def _on_page(name: str, page: Page) -> _Verdict | None:
     return _FOUND if name in page.by_name else _LATE if name in page.names else None
 
 
-def _explained(name: str, target: Target) -> _Verdict:
-    """Return why a page lacks a name of its server."""
-    entry, part = next(iter(_entries(target.server, name)), (None, ""))
+def _explained(name: str, target: Target, makers: Sequence[Server]) -> _Verdict:
+    """Return why a page lacks a name of its server.
+
+    A server with the names of another one lacks some that the other's file has.
+    """
+    servers = [target.server] * (target.server is not None) + [*makers]
+    entry, part = next((one for server in servers for one in _entries(server, name)), (None, ""))
     if entry is None:
         close = difflib.get_close_matches(name, target.page.names, n=1, cutoff=0.8)
         more = f" It has {close[0]}, which is similar." if close else ""
