@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "stack" / "services")]  # this checkout, and the lab's exporters
 
-from reference_pages import catalogue, claims, formats, gateway, metrics, outcomes, settings  # noqa: E402
+from reference_pages import catalogue, claims, formats, gateway, metrics, outcomes, servers, settings  # noqa: E402
 from reference_pages.docstrings import Source  # noqa: E402
 from reference_pages.markdown import bullets, fence, page  # noqa: E402
 
@@ -34,6 +34,7 @@ INDEX = (
     ("commands.md", "the `llmchaos` command"),
     ("gateway.md", "settings of the lab's gateway"),
     ("metrics.md", "metrics and alerts of the instrument and of the lab"),
+    ("servers.md", "what each model server exports, under which names"),
     ("formats.md", "`run.json` and `journal.jsonl`"),
 )
 
@@ -53,6 +54,7 @@ def pages() -> dict[str, str]:
         "commands.md": settings.commands_page(),
         "gateway.md": gateway.gateway_page(),
         "metrics.md": metrics.metrics_page(),
+        "servers.md": servers.servers_page(),
         "formats.md": formats.formats_page(),
     }
     return {"index.md": _index(made), **made}

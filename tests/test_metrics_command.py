@@ -13,10 +13,13 @@ from support.api_server import Reply, api
 from support.server_pages import full_page
 
 from pytest_llmchaos.cli import main
+from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.servers.canonical import CANONICAL
 from pytest_llmchaos.servers.catalogue import server, servers
+from pytest_llmchaos.servers.mapping import parse_server
 
 EXPOSITIONS = sorted((Path(__file__).parent / "expositions").glob("*.txt"))
+EXPOSITIONS_BY_NAME = {path.stem: path for path in EXPOSITIONS}
 PLAIN = "text/plain; version=0.0.4"
 
 
@@ -104,7 +107,7 @@ def test_a_lost_series_is_an_error(llmchaos, vllm):
     assert re.search(r"llmchaos:requests_waiting +missing +vllm:num_requests_waiting", out)
 
 
-def test_an_address_without_a_path_gets_requests_for_metrics_and_version(llmchaos, vllm):
+def test_the_metrics_and_the_version_of_an_address_without_a_path_are_read(llmchaos, vllm):
     with serving({"/metrics": vllm.read_text(), "/version": '{"version": "0.25.1"}'}) as (url, asked):
         status, out, err = llmchaos(url)
 
@@ -369,3 +372,58 @@ def test_the_help_has_examples(llmchaos):
 
     assert status == 0
     assert "llmchaos metrics http://localhost:8000 --rules alerts.yml" in out
+
+
+# --- docs/metrics-contract.md
+
+GUIDE = (Path(__file__).parents[1] / "docs" / "metrics-contract.md").read_text()
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+
+
+def test_the_guide_has_every_canonical_name_with_its_unit():
+    rows = re.findall(r"^\| [^|]+ \| `([\w:]+)` \| (\w+) \|$", GUIDE, re.MULTILINE)
+
+    assert rows == [(one.name, one.unit) for one in CANONICAL]
+
+
+def test_the_guide_has_the_real_output(llmchaos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("alerts.yml").write_text(blocks("yaml")[0])
+
+    status, out, _ = llmchaos(EXPOSITIONS_BY_NAME["sim-1"], "--rules", "alerts.yml")
+
+    assert status == 1
+    for line in blocks("text")[0].splitlines():
+        assert line in out.splitlines()
+
+
+def test_the_guide_has_every_key_of_the_json(llmchaos, vllm, rules):
+    found = json.loads(llmchaos(vllm, "--rules", rules, "--json")[1])
+    keys = {
+        *found,
+        *found["pages"][0],
+        *found["pages"][0]["metrics"][0],
+        *found["wanted"],
+        *found["wanted"]["lacks"][0],
+    }
+    named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", GUIDE[GUIDE.index("## JSON") :]))))
+
+    assert keys - named == set()
+
+
+def test_the_guides_server_is_a_valid_file():
+    example = next(one for one in blocks("toml") if "title" in one)
+    rest = [
+        f'[metrics.{one.key}]\nstatus = "absent"\ntrap = "x"\nsource = "x"'
+        for one in CANONICAL
+        if f"metrics.{one.key}]" not in example
+    ]
+
+    found = parse_server("\n".join([example, *rest]), "parrot")
+
+    assert [entry.expr for entry in found.of("waiting")] == ["parrot_queued{}", "parrot_queue_size{}"]
+    with pytest.raises(BadScenario, match="must map each canonical metric"):
+        parse_server(example, "parrot")

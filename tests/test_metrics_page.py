@@ -368,7 +368,7 @@ def test_a_series_that_is_lost_or_renamed_is_reported(one, name, mutate):
 # --- recognition
 
 
-def test_an_unknown_page_reports_what_was_expected():
+def test_an_unknown_page_has_the_expected_names():
     found = recognise(page_with("b", "a", "d", "c"), [BRACKETS, made_up("rook")])
 
     assert (found.server, found.version, found.versions, found.certainty) == (None, "", "", "unclear")

@@ -167,7 +167,7 @@ def test_a_name_of_another_server_that_the_page_passes_on_is_found():
     assert judged("rook:busy", targets=[target(page=page)]).found == {"rook:busy"}
 
 
-def test_the_server_that_has_the_name_is_meant_if_two_share_its_prefix():
+def test_a_prefix_of_two_servers_means_the_one_whose_file_has_the_name():
     wide = made_up("crow", 'prefixes = ["rook:", "crow:"]', failed=native("rook:caw{}"))
     wants = wants_of([("here", "rook:caw")], "f")
 

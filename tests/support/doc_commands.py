@@ -46,8 +46,8 @@ def _is_safe(words: list[str]) -> bool:
     match words:
         case ["cd" | "cp" | "mkdir" | "echo" | "export" | "grep", *_]:
             return True
-        case ["llmchaos", "init", *rest]:
-            return "--compose" not in rest
+        case ["llmchaos", "init" | "metrics", *rest]:
+            return not any(word in {"--compose", "-"} or word.startswith("http") for word in rest)
         case ["llmchaos", "generate" | "budget" | "report", *_] | ["llmchaos", *_, "--help"]:
             return True
         case ["python" | ".venv/bin/python", "-c", *_]:
