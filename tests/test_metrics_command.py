@@ -16,6 +16,8 @@ from pytest_llmchaos.cli import main
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.servers.canonical import CANONICAL
 from pytest_llmchaos.servers.catalogue import server, servers
+from pytest_llmchaos.servers.contract import BROKEN, check, selectors_of
+from pytest_llmchaos.servers.exposition import parse_page
 from pytest_llmchaos.servers.mapping import parse_server
 
 EXPOSITIONS = sorted((Path(__file__).parent / "expositions").glob("*.txt"))
@@ -85,17 +87,43 @@ def test_a_file_is_recognised_and_shown(llmchaos, vllm):
     assert max(map(len, out.splitlines())) < 300
 
 
-@pytest.mark.parametrize("path", EXPOSITIONS, ids=lambda path: path.stem)
-def test_every_exposition_is_recognised_and_whole(llmchaos, path):
-    name = next(one for one in sorted(servers(), key=len, reverse=True) if path.stem.startswith(one))
-    version = path.stem.removeprefix(f"{name}-").partition("-")[0]
+def name_of(path):
+    return next(one for one in sorted(servers(), key=len, reverse=True) if path.stem.startswith(one))
 
-    status, out, err = llmchaos(path, "--at", version, "--json")
+
+@pytest.mark.parametrize("told", [True, False], ids=["version", "names"])
+@pytest.mark.parametrize("path", EXPOSITIONS, ids=lambda path: path.stem)
+def test_every_exposition_is_recognised_and_whole(llmchaos, path, told):
+    version = path.stem.removeprefix(f"{name_of(path)}-")
+
+    status, out, err = llmchaos(path, "--json", *(["--at", version] if told else []))
 
     (page,) = json.loads(out)["pages"]
-    assert (page["server"], err) == (name, "")
+    assert (page["server"], page["certainty"], err) == (name_of(path), "certain", "")
     assert [one["name"] for one in page["metrics"] if one["state"] in ("missing", "renamed")] == []
     assert status == 0
+
+
+def families(path):
+    """The first word of each family's names, for each exposition."""
+    return sorted({one.split("{")[0].split()[0] for one in path.read_text().splitlines() if one and one[0] != "#"})
+
+
+@pytest.mark.parametrize("path", EXPOSITIONS, ids=lambda path: path.stem)
+def test_a_series_that_an_exposition_loses_is_reported_if_a_metric_reads_it(path):
+    """Every series in turn, under its version, with its HELP and TYPE lines."""
+    one, version = servers()[name_of(path)], path.stem.removeprefix(f"{name_of(path)}-")
+    lines = path.read_text().splitlines()
+    before = {cell.metric.key: cell for cell in check(one, parse_page("\n".join(lines)), version)}
+    for name in families(path):
+        family = re.sub("_(total|bucket|sum|count)$", "", name)
+        kept = [line for line in lines if not re.match(rf"(# (HELP|TYPE) ({family}|{name}) |{name}[{{ ])", line)]
+        after = {cell.metric.key: cell.state for cell in check(one, parse_page("\n".join(kept)), version)}
+        for key, cell in before.items():
+            reads = cell.state == "found" and name in {selector.name for selector in selectors_of(cell.entry)}
+            either = " or " in cell.entry.expr  # the other side is enough
+            assert (after[key] != cell.state) == reads or (reads and either), (name, key)
+            assert not reads or either or after[key] in BROKEN or cell.entry.late or cell.entry.needs, (name, key)
 
 
 def test_a_lost_series_is_an_error(llmchaos, vllm):

@@ -12,7 +12,7 @@ from support.server_pages import full_page, made_up, native, page_with, series_o
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.servers.canonical import BY_KEY
 from pytest_llmchaos.servers.catalogue import servers
-from pytest_llmchaos.servers.contract import BROKEN, bracket, check, lacking, parse, selectors_in, selectors_of
+from pytest_llmchaos.servers.contract import BROKEN, bracket, check, fitting, lacking, parse, selectors_in, selectors_of
 from pytest_llmchaos.servers.exposition import Page, Series, parse_page
 from pytest_llmchaos.servers.recognition import recognise
 
@@ -321,6 +321,28 @@ def test_names_of_different_versions_are_judged_by_the_newest():
     assert found.reasons[-1] == "These are names of different versions."
 
 
+AGES = made_up(
+    **{key: native(f"parrot:{key}{{}}", since="1") for key in ("running", "waiting", "kv_use")},
+    done=native("parrot:done{}", since="2"),
+    failed=native("parrot:failed{}", since="2"),
+    aborted=native("parrot:aborted{}", since="3"),
+)
+
+
+def test_a_page_without_a_version_is_read_for_an_older_one_that_explains_two_lost_metrics():
+    first = page_with("parrot:running", "parrot:waiting", "parrot:kv_use")
+    second = page_with(*first.by_name, "parrot:done", "parrot:failed")
+
+    assert [fitting(AGES, one) for one in (first, second, full_page(AGES))] == ["1", "", ""]
+    assert broken(AGES, first) == {}
+    assert broken(AGES, second) == {"aborted": "missing"}
+    assert broken(AGES, first, "3") == {"done": "missing", "failed": "missing", "aborted": "missing"}
+    found = recognise(first, [AGES])
+    assert (found.certainty, found.version) == ("certain", "")
+    assert found.reasons[-1] == "It lacks several metrics that came after 1, so it is read as 1."
+    assert fitting(AGES, page_with("parrot:aborted")) == ""  # no version explains it
+
+
 # --- every server that is known
 
 # Names that distinguish a server from one with the same metrics.
@@ -385,6 +407,15 @@ def test_an_unknown_page_has_the_expected_names():
 
 def test_a_name_with_the_prefix_that_the_file_lacks_is_not_enough():
     assert recognise(page_with("parrot:other"), [BRACKETS]).server is None
+
+
+def test_names_without_a_prefix_are_enough_if_no_other_is_there():
+    keys = ("running", "waiting", "kv_use")
+    one = made_up(**{key: [native(f"parrot:{key}{{}}", since="2"), native(f"{key}{{}}", until="2")] for key in keys})
+
+    found = recognise(page_with("other", *keys), [one, made_up("rook", running=native("rook:running{}"))])
+
+    assert (found.server, found.certainty, found.versions) == (one, "certain", "before 2")
 
 
 def test_few_metrics_are_unclear():

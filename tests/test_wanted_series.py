@@ -176,6 +176,12 @@ def test_a_prefix_of_two_servers_means_the_one_whose_file_has_the_name():
     assert "a name of Crow" in found.fault.advice
 
 
+def test_an_old_name_without_a_prefix_is_known():
+    one = made_up(kv_use=[native("parrot:kv{}", since="2"), native("kv_use{}", until="2")])
+
+    assert lack("kv_use", targets=[target(one)]).fault.new == ("parrot:kv",)
+
+
 def test_a_server_with_the_names_of_another_one_has_its_renames_too():
     double = made_up("double", 'prefixes = ["parrot:"]', kv_use=native("parrot:kv{}"))
 

@@ -34,6 +34,7 @@ _GAPS = frozenset({"inter_token", "per_token"})
 _ENDS = ("done", "e2e", "tokens_out")
 # A version before all others. A plain 0 is a build without a release.
 _OLDEST = "0.0.1"
+_MANY = 2
 _OPERATORS = {"MatchOp.Equal": "=", "MatchOp.NotEqual": "!=", "MatchOp.Re": "=~", "MatchOp.NotRe": "!~"}
 
 
@@ -115,6 +116,11 @@ class Bracket:
         """A version to read the server's file for, empty for the newest."""
         return (self.since or _OLDEST) if self.until and self.is_possible else ""
 
+    def allows(self, version: str) -> bool:
+        """True for a version inside the limits."""
+        at = version_key(version)
+        return (not self.since or version_key(self.since) <= at) and (not self.until or at < version_key(self.until))
+
     def __str__(self) -> str:
         """For people."""
         if not self.is_possible:
@@ -128,11 +134,34 @@ def check(server: Server, page: Page, version: str = "", *, warm: bool = False) 
     Args:
         server: the server of the page.
         page: its metrics.
-        version: its version. If empty, the one that the page's names allow, or the
-            newest.
+        version: its version. If empty, the one that fits the page's names.
         warm: True if it has answered requests, so that a late metric must be there.
     """
-    version = version or bracket(server, page).version
+    return _cells(server, page, version or fitting(server, page), warm=warm)
+
+
+def fitting(server: Server, page: Page) -> str:
+    """Return the version that a page without one is read for, empty for the newest.
+
+    It is the newest that the names allow. It is an older one only if that explains the
+    loss of two metrics or more: a single one may as well be lost.
+    """
+    limits = bracket(server, page)
+    newest = limits.version
+
+    def broken(version: str) -> int:
+        return sum(one.state in BROKEN for one in _cells(server, page, version))
+
+    most = broken(newest)
+    if most < _MANY or not limits.is_possible:
+        return newest
+    starts = {one.since for one in server.entries if one.since} | {_OLDEST}
+    older = sorted(filter(limits.allows, starts), key=version_key, reverse=True)
+    best = min(older, key=broken, default=newest)
+    return best if most - broken(best) >= _MANY else newest
+
+
+def _cells(server: Server, page: Page, version: str, *, warm: bool = False) -> tuple[Cell, ...]:
     options = {one.needs for one in server.entries if one.needs and _is_there(one, page)}
     ended = any(_has_counted(one, page) for key in _ENDS for one in server.of(key))
     late = _EVENTS if warm else _EVENTS | _GAPS if ended else frozenset(one.key for one in CANONICAL)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from pytest_llmchaos.servers.contract import BROKEN, Bracket, bracket, check, is_declared, selectors_of
+from pytest_llmchaos.servers.contract import BROKEN, Bracket, bracket, check, fitting, is_declared, selectors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -80,12 +80,14 @@ def recognise(page: Page, servers: Iterable[Server], version: str = "") -> Recog
         version: its version, if another page gave it.
     """
     known = tuple(servers)
-    # Names that one of the servers may have made.
+    # Names that one of the servers may have made. Names without a prefix are read only
+    # if no other is there: they may be anything.
     own = [name for name in page.names if any(name.startswith(one.prefixes) for one in known)]
-    tried = (
-        _candidate(one, page, version, len(own)) for one in known if any(name.startswith(one.prefixes) for name in own)
-    )
-    made = [one for one in tried if one.found]
+    some = [one for one in known if any(name.startswith(one.prefixes) for name in own)]
+    if not some:
+        some = [one for one in known if _names_of(one) & page.names]
+        own = sorted(frozenset[str]().union(*(_names_of(one) & page.names for one in some)))
+    made = [one for one in (_candidate(one, page, version, len(own)) for one in some) if one.found]
     found = sorted((one for one in made if not _is_shadow(one, made, page)), key=lambda one: -one.score)
     if not found:
         return Recognised(
@@ -184,6 +186,9 @@ def _reasons(
             more = ", ".join(_more(best.server, one.server))
             yield f"Of the two servers with these names, {title} alone has names that begin with {more}."
     yield from (f"{one}." for one in limits.reasons)
+    fit = fitting(best.server, page)
+    if fit != limits.version:
+        yield f"It lacks several metrics that came after {fit}, so it is read as {fit}."
     if not limits.is_possible:
         yield "These are names of different versions."
 

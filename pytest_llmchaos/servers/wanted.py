@@ -44,8 +44,8 @@ class Target:
     cells: tuple[Cell, ...] = ()
 
     def owns(self, name: str) -> bool:
-        """True if the name begins as those of the server."""
-        return self.server is not None and name.startswith(self.server.prefixes)
+        """True if the name begins as those of the server, or its file has it."""
+        return self.server is not None and (name.startswith(self.server.prefixes) or bool(_entries(self.server, name)))
 
     def cell(self, key: str) -> Cell:
         """Return the cell of a canonical metric."""
