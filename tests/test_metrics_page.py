@@ -12,7 +12,7 @@ from support.server_pages import full_page, made_up, native, page_with, series_o
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.servers.canonical import BY_KEY
 from pytest_llmchaos.servers.catalogue import servers
-from pytest_llmchaos.servers.contract import BROKEN, bracket, check, fitting, lacking, parse, selectors_in, selectors_of
+from pytest_llmchaos.servers.contract import BROKEN, bracket, check, lacking, parse, selectors_in, selectors_of
 from pytest_llmchaos.servers.exposition import Page, Series, parse_page
 from pytest_llmchaos.servers.recognition import recognise
 
@@ -299,7 +299,7 @@ def test_the_versions_that_the_names_allow():
         "before 0.12",
         "at least 0.10",
     ]
-    assert [bracket(BRACKETS, one).version for one in (both, old, new)] == ["0.10", "0.0.1", ""]
+    assert [bracket(BRACKETS, one).version for one in (both, old, new)] == ["0.10", "0.0.1", "0.10"]
     assert bracket(BRACKETS, both).reasons == ("parrot:kv is there since 0.10", "parrot:gpu is there until 0.12")
     assert str(bracket(BRACKETS, page_with("x"))) == ""
 
@@ -329,18 +329,19 @@ AGES = made_up(
 )
 
 
-def test_a_page_without_a_version_is_read_for_an_older_one_that_explains_two_lost_metrics():
-    first = page_with("parrot:running", "parrot:waiting", "parrot:kv_use")
-    second = page_with(*first.by_name, "parrot:done", "parrot:failed")
+def test_a_page_without_a_version_must_have_what_its_names_prove():
+    first = page_with("parrot:running", "parrot:waiting")
+    second = page_with("parrot:running", "parrot:waiting", "parrot:kv_use", "parrot:done")
 
-    assert [fitting(AGES, one) for one in (first, second, full_page(AGES))] == ["1", "", ""]
-    assert broken(AGES, first) == {}
-    assert broken(AGES, second) == {"aborted": "missing"}
-    assert broken(AGES, first, "3") == {"done": "missing", "failed": "missing", "aborted": "missing"}
-    found = recognise(first, [AGES])
-    assert (found.certainty, found.version) == ("certain", "")
-    assert found.reasons[-1] == "It lacks several metrics that came after 1, so it is read as 1."
-    assert fitting(AGES, page_with("parrot:aborted")) == ""  # no version explains it
+    assert broken(AGES, first) == {"kv_use": "missing"}
+    assert broken(AGES, second) == {"failed": "missing"}
+    assert broken(AGES, first, "3") == dict.fromkeys(("kv_use", "done", "failed", "aborted"), "missing")
+    notes = {cell.metric.key: cell.note for cell in check(AGES, first)}
+    assert notes["done"] == "The server has it since 2. No name on the page shows such a version."
+    assert notes["healthy"] == "not counted"
+    assert {cell.note for cell in check(AGES, first, "1") if cell.metric.key == "done"} == {
+        "The server has it since 2."
+    }
 
 
 # --- every server that is known
@@ -370,7 +371,7 @@ MUTANTS = [
 @functools.cache
 def whole(name):
     page = full_page(servers()[name])
-    return page, states(servers()[name], page)
+    return page, states(servers()[name], page, servers()[name].checked)
 
 
 @pytest.mark.parametrize("mutate", [without, renamed])
@@ -380,7 +381,7 @@ def test_a_series_that_is_lost_or_renamed_is_reported(one, name, mutate):
     entries = {key: one.at(key) for key in BY_KEY}
     hit = {key for key, entry in entries.items() if name in {selector.name for selector in selectors_of(entry)}}
 
-    after = states(one, mutate(page, name))
+    after = states(one, mutate(page, name), one.checked)
 
     assert {key for key in after if after[key] != before[key]} == hit
     expected = {key for key in hit if not entries[key].late and not entries[key].needs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
@@ -34,7 +34,6 @@ _GAPS = frozenset({"inter_token", "per_token"})
 _ENDS = ("done", "e2e", "tokens_out")
 # A version before all others. A plain 0 is a build without a release.
 _OLDEST = "0.0.1"
-_MANY = 2
 _OPERATORS = {"MatchOp.Equal": "=", "MatchOp.NotEqual": "!=", "MatchOp.Re": "=~", "MatchOp.NotRe": "!~"}
 
 
@@ -113,13 +112,8 @@ class Bracket:
 
     @property
     def version(self) -> str:
-        """A version to read the server's file for, empty for the newest."""
-        return (self.since or _OLDEST) if self.until and self.is_possible else ""
-
-    def allows(self, version: str) -> bool:
-        """True for a version inside the limits."""
-        at = version_key(version)
-        return (not self.since or version_key(self.since) <= at) and (not self.until or at < version_key(self.until))
+        """The oldest version with all names, empty (the newest) if none has them."""
+        return (self.since or _OLDEST) if self.is_possible else ""
 
     def __str__(self) -> str:
         """For people."""
@@ -134,38 +128,20 @@ def check(server: Server, page: Page, version: str = "", *, warm: bool = False) 
     Args:
         server: the server of the page.
         page: its metrics.
-        version: its version. If empty, the one that fits the page's names.
+        version: its version. If empty, the oldest that has all names of the page, so
+            that nothing is called missing without evidence.
         warm: True if it has answered requests, so that a late metric must be there.
     """
-    return _cells(server, page, version or fitting(server, page), warm=warm)
-
-
-def fitting(server: Server, page: Page) -> str:
-    """Return the version that a page without one is read for, empty for the newest.
-
-    It is the newest that the names allow. It is an older one only if that explains the
-    loss of two metrics or more: a single one may as well be lost.
-    """
-    limits = bracket(server, page)
-    newest = limits.version
-
-    def broken(version: str) -> int:
-        return sum(one.state in BROKEN for one in _cells(server, page, version))
-
-    most = broken(newest)
-    if most < _MANY or not limits.is_possible:
-        return newest
-    starts = {one.since for one in server.entries if one.since} | {_OLDEST}
-    older = sorted(filter(limits.allows, starts), key=version_key, reverse=True)
-    best = min(older, key=broken, default=newest)
-    return best if most - broken(best) >= _MANY else newest
-
-
-def _cells(server: Server, page: Page, version: str, *, warm: bool = False) -> tuple[Cell, ...]:
+    at = version or bracket(server, page).version
     options = {one.needs for one in server.entries if one.needs and _is_there(one, page)}
     ended = any(_has_counted(one, page) for key in _ENDS for one in server.of(key))
     late = _EVENTS if warm else _EVENTS | _GAPS if ended else frozenset(one.key for one in CANONICAL)
-    return tuple(_cell(server.at(one.key, version), server, page, version, options, late) for one in CANONICAL)
+    found = (_cell(server.at(one.key, at), server, page, at, options, late) for one in CANONICAL)
+    return tuple(_unproven(one) if one.state == "absent" and one.wanted and not version else one for one in found)
+
+
+def _unproven(cell: Cell) -> Cell:
+    return replace(cell, note=f"{cell.note} No name on the page shows such a version.")
 
 
 def _cell(  # noqa: PLR0917 - private, and called once
@@ -177,7 +153,7 @@ def _cell(  # noqa: PLR0917 - private, and called once
     if version and not is_in(version, entry):
         limits = [f"since {entry.since}"] * bool(entry.since) + [f"until {entry.until}"] * bool(entry.until)
         note = f"The server has it {' and '.join(limits)}."
-        return Cell(metric=metric, state="absent", entry=entry, note=note)
+        return Cell(metric=metric, state="absent", entry=entry, wanted=wanted, note=note)
     if _is_there(entry, page):
         return Cell(metric=metric, state="found", entry=entry, wanted=wanted, note=entry.trap)
     if is_declared(entry, page):

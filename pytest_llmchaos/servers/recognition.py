@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from pytest_llmchaos.servers.contract import BROKEN, Bracket, bracket, check, fitting, is_declared, selectors_of
+from pytest_llmchaos.servers.contract import BROKEN, Bracket, bracket, check, is_declared, selectors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -186,9 +186,6 @@ def _reasons(
             more = ", ".join(_more(best.server, one.server))
             yield f"Of the two servers with these names, {title} alone has names that begin with {more}."
     yield from (f"{one}." for one in limits.reasons)
-    fit = fitting(best.server, page)
-    if fit != limits.version:
-        yield f"It lacks several metrics that came after {fit}, so it is read as {fit}."
     if not limits.is_possible:
         yield "These are names of different versions."
 
