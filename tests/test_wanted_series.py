@@ -132,7 +132,10 @@ def test_what_an_option_adds_has_the_option():
 
 
 def test_a_missing_metric_of_another_version_is_not_called_renamed():
-    found = lack("parrot:gpu", targets=[target(page=page_with("parrot:running"))])
+    page = page_with("parrot:running")
+    pinned = dataclasses.replace(target(page=page), cells=check(PARROT, page, "1"))
+
+    found = lack("parrot:gpu", targets=[pinned])
 
     assert found.fault.new == ()
     assert found.fault.advice == "The page lacks this name of another version, and the metric (missing)."

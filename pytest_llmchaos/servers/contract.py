@@ -179,7 +179,7 @@ def _loss(entry: Entry, other: Entry | None, page: Page, options: set[str], late
 
 def bracket(server: Server, page: Page) -> Bracket:
     """Return the versions of a server that the page's names allow."""
-    there = [one for one in server.entries if (one.since or one.until) and _is_there(one, page)]
+    there = [one for one in server.entries if (one.since or one.until) and is_declared(one, page)]
     since = max((one for one in there if one.since), key=lambda one: version_key(one.since), default=None)
     until = min((one for one in there if one.until), key=lambda one: version_key(one.until), default=None)
     reasons = []
@@ -275,7 +275,9 @@ def _is_there(entry: Entry, page: Page) -> bool:
 
 def is_declared(entry: Entry, page: Page) -> bool:
     """True if the page has the names of an entry, some of them without a sample."""
-    return not any(lacking(tree, lambda one: one.is_on(page) or one.is_declared_on(page)) for tree in _trees(entry))
+    return entry.status != "absent" and not any(
+        lacking(tree, lambda one: one.is_on(page) or one.is_declared_on(page)) for tree in _trees(entry)
+    )
 
 
 def _has_counted(entry: Entry, page: Page) -> bool:
