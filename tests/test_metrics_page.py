@@ -464,6 +464,15 @@ def test_a_gateway_with_names_of_its_own_passes_on_those_of_engines():
     assert recognise(full_page(ROUTER), [ROUTER]).server is ROUTER
 
 
+def test_a_gateway_is_recognised_behind_more_names_of_an_engine():
+    engine, keys = made_up(**FULL), ("running", "waiting", "done")
+    gate = made_up("gate", 'kind = "gateway"', **{key: native(f"gate:{key}{{}}") for key in keys})
+
+    found = recognise(page_with(*full_page(engine).series, *full_page(gate).series), [engine, gate])
+
+    assert (found.server, found.certainty) == (gate, "certain")
+
+
 def test_a_gateway_alone_passes_on_nothing():
     alone = page_with("router:waiting", "router:done", "router:more")
 
