@@ -67,7 +67,7 @@ def test_vllm_has_all_that_the_lab_reads():
 
 @pytest.mark.parametrize("name", [one.name for one in servers().values() if one.kind == "engine"])
 def test_the_lab_reads_no_name_of_one_engine_alone(name):
-    """What an engine lacks is a canonical metric that it never has, by its file."""
+    """A name that an engine lacks is canonical, and absent by its file."""
     server = servers()[name]
     absent = {one.metric for one in check(server, full_page(server), warm=True) if one.state == "absent"}
     native = {one: place for one, place in lacks_of(name).items() if one not in BY_SERIES}

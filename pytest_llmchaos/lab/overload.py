@@ -82,8 +82,8 @@ class ProcessFlood:
     def _engines_report(self, now_unix_s: float) -> str:
         """Return what the engines generate and whether requests wait there.
 
-        Empty without these metrics. The flood is proven without them: an engine behind
-        a gateway with a queue of its own may have none waiting.
+        Empty without these metrics. The flood is proven without them, since no request
+        waits at an engine behind a gateway with a queue of its own.
         """
         reports = []
         for query, text in _OF_ENGINES:

@@ -63,7 +63,7 @@ class Rename:
 
 
 def rename_of(name: str, scraped: Sequence[ScrapedServer]) -> Rename | None:
-    """Return the new name of a series that no page has, None if there is none."""
+    """Return the new name of a series that no page has, None without one."""
     if any(name in one.page.names for one in scraped):
         return None
     return next((found for one in scraped for found in _renames(name, one)), None)
@@ -136,7 +136,7 @@ def contradiction(service: str, server: Server, page: Page, recognised: Recognis
     Args:
         service: the service with the page.
         server: the server that the user names.
-        page: the page. An empty one says nothing, as before the first request.
+        page: the page. An empty one is no evidence, as before the first request.
         recognised: the server that the page shows.
     """
     other = recognised.server

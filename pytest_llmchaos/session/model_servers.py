@@ -33,7 +33,7 @@ _PUSH_S = 5.0
 
 
 def find(
-    prometheus: Prometheus, subject: Subject, push_url: str, say: Callable[[str], None]
+    prometheus: Prometheus, subject: Subject, push_url: str, report: Callable[[str], None]
 ) -> tuple[ScrapedServer, ...]:
     """Return the scraped services with a known model server, and let rules record them.
 
@@ -44,7 +44,7 @@ def find(
         prometheus: the run's own Prometheus.
         subject: the user's stack.
         push_url: address of the run's pushgateway.
-        say: takes a line about each recognised service.
+        report: takes a line about each recognised service.
 
     Raises:
         NotReady: The page of a service is not of the server that the user names, or
@@ -73,7 +73,7 @@ def find(
             found[service] = ScrapedServer(
                 service=service, page=page, server=seen.server, version=seen.version, recorded=is_engine
             )
-            say(_line(service, seen))
+            report(_line(service, seen))
     for service in set(unnamed(subject)) & set(subject.replicas) - set(found):
         # Another replica answered the first request, and this one exports nothing yet.
         if like := next((found[one] for one in subject.replicas if one in found), None):
@@ -168,7 +168,7 @@ def require_distinct(prometheus: Prometheus, slos: Sequence[Slo], found: Sequenc
         raise NotReady("\n".join(dict.fromkeys(problems)))
 
 
-def require_live_rules(theirs: Prometheus, found: Sequence[ScrapedServer], say: Callable[[str], None]) -> None:
+def require_live_rules(theirs: Prometheus, found: Sequence[ScrapedServer], report: Callable[[str], None]) -> None:
     """Require that no rule of the user's own Prometheus reads a replaced name.
 
     Such an alert can never fire, and its silence proves nothing.
@@ -176,7 +176,7 @@ def require_live_rules(theirs: Prometheus, found: Sequence[ScrapedServer], say: 
     Args:
         theirs: the user's own Prometheus.
         found: the model servers of the stack.
-        say: takes a line about a rule that may be dead for another reason.
+        report: takes a line about a rule that may be dead for another reason.
 
     Raises:
         NotReady: A rule reads a name that a server has replaced. One line for each.
@@ -195,7 +195,7 @@ def require_live_rules(theirs: Prometheus, found: Sequence[ScrapedServer], say: 
         time.sleep(0.2)
     dead = [(rule, one) for rule, one in stale if (rule, one) not in left and not _has(theirs, one.old)]
     for rule, one in left:
-        say(
+        report(
             f"{_name(rule)} reads {one.old}, which your Prometheus lacks, as it does {one.new}: it may not scrape the server"
         )
     if dead:
