@@ -176,7 +176,7 @@ def test_a_model_server_of_a_service_that_is_not_scraped_is_refused_before_anyth
     result = chaos(*args, own=True, llmchaos_metrics='["web:8000"]', llmchaos_servers='["wbe: vllm"]')
 
     require_refused(
-        result, double, "llmchaos_servers names the service 'wbe', which has no endpoint in llmchaos_metrics; did"
+        result, double, "llmchaos_servers names the service 'wbe', which has no endpoint in llmchaos_metrics: add"
     )
 
 

@@ -127,15 +127,15 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
         ({"servers": ("web: vLLM",)}, "llmchaos_servers must be entries .* got 'web: vLLM'"),
         (
             {"servers": ("wbe: vllm",), "metrics": ("web:9000",)},
-            "llmchaos_servers names the service 'wbe', which has no endpoint in llmchaos_metrics; did you mean 'web'. add it",
+            "llmchaos_servers names the service 'wbe', which has no endpoint in llmchaos_metrics: add it there, such as wbe:PORT/metrics; did you mean 'web'.",
         ),
         (
             {"servers": ("web: vllm",)},
-            "'web', which has no endpoint in llmchaos_metrics; add it there, such as web:8000/metrics",
+            "'web', which has no endpoint in llmchaos_metrics: add it there, such as web:PORT/metrics",
         ),
         (
             {"servers": ("web: vllm", "web:vllm"), "metrics": ("web",)},
-            "llmchaos_servers names 'web' twice, as vllm and vllm: keep one of the entries",
+            "llmchaos_servers names 'web' twice, as vllm and vllm: remove one of the entries",
         ),
         ({"tokens_per_s": 0.0}, "llmchaos_tokens_per_s must be a number above 0 and below 1e9, got 0"),
         ({"tokens_per_s": float("nan")}, "llmchaos_tokens_per_s must be .* got nan"),

@@ -134,7 +134,7 @@ def test_prices_need_a_folder(folder: Path, given: list[str], capsys: pytest.Cap
         (PRICES.replace('currency = "EUR"', ""), 'currency must be three capital letters, such as "USD", got None'),
         ('currency = "EUR"', r"must have a table for each provider, such as \[providers.vllm\], got None"),
         ('currency = "EUR"\nproviders = 3', "must have a table for each provider"),
-        (PRICES + "[more]\n", "unknown key 'more'; the keys are currency, providers"),
+        (PRICES + "[more]\n", "unknown key 'more': use currency and providers"),
         (
             PRICES.replace("replica_hour", "per_hour"),
             "providers.vllm has the unknown key 'per_hour'; the keys are input",

@@ -98,9 +98,9 @@ def test_versions_are_compared_by_their_numbers(version, key):
         ("title = ", "the file of server parrot must be TOML"),
         (HEAD, "must map each canonical metric, also those it lacks .*: it lacks aborted, done"),
         ("metrics = 3\n" + HEAD, "it lacks aborted"),
-        (text() + "\n[metrics.speed]\nstatus = 'absent'", "unknown speed"),
+        (text() + "\n[metrics.speed]\nstatus = 'absent'", ": speed is none of them"),
         (text(head=HEAD.replace("title", "titel")), "unknown key 'titel'"),
-        (text(head=HEAD.replace('title = "Parrot"\n', "")), "title must be given, got 'nothing'"),
+        (text(head=HEAD.replace('title = "Parrot"\n', "")), "server parrot: title must be given, and it is missing"),
         (text(head=HEAD.replace("engine", "motor")), "kind must be one of engine, gateway, provider, got 'motor'"),
         (text(head=HEAD + "prefixes = 'a'\n"), "prefixes must be a list of strings"),
         (text(head=HEAD + "version = 2\n"), "parrot: version: value must be a table"),
@@ -109,6 +109,9 @@ def test_versions_are_compared_by_their_numbers(version, key):
         (text(running=native("a{}", factor=0.0)), "factor must be a number above 0"),
         (text(running=native("a{}", late="yes")), "late must be true or false"),
         (text(running=native("a{}", since="new")), "since must be a version such as 0.11.2, got 'new'"),
+        (text(running=native("a{}", since="2.0", until="1.5")), "until must be a version after 2.0, got '1.5'"),
+        (text(running=native("a")), r"expr must be a\{\}, with braces after each metric, got 'a'"),
+        (text(running=native('sum by (job) (a{x="b c"} offset 5m) and on(job) b:c')), r"must be b:c\{\}, with braces"),
         (text(running={**native("a{}"), "source": ""}), "source must be where the fact is from"),
         (text(running=ABSENT | {"expr": "a{}"}), "expr must be empty for an absent metric"),
         (text(running=ABSENT | {"trap": ""}), "trap must be the reason why it is absent"),
@@ -263,6 +266,10 @@ def foreign_text():
     return text(running=native("parrot:busy{}"))
 
 
+def wrong_text():
+    return text().replace("engine", "motor")
+
+
 def not_text():
     raise RuntimeError("no such file")
 
@@ -310,3 +317,10 @@ def test_what_a_gateway_exports_for_several_servers_keeps_the_server_as_service(
     assert found["llmchaos:requests_running"]["expr"] == labelled('parrot_derived_running{job="api"}')
     bucket = found["gen_ai_server_request_duration_seconds_bucket"]["expr"]
     assert bucket == labelled('parrot_derived_seconds_bucket{job="api"}')
+
+
+def test_a_wrong_file_of_another_package_names_its_place(foreign):
+    foreign(f"{__name__}:wrong_text")
+
+    with pytest.raises(BadScenario, match=r"kind must be one of .* \(from .*:wrong_text: repair or uninstall"):
+        catalogue.servers()

@@ -66,7 +66,7 @@ def parse_prices(text: str, name: str) -> Prices:
         raise BadScenario(f"{name} must be TOML: {error}") from None
     unknown = sorted(table.keys() - {"currency", "providers"})
     if unknown:
-        raise BadScenario(f"{name} has the unknown key {unknown[0]!r}; the keys are currency, providers")
+        raise BadScenario(f"{name} has the unknown key {unknown[0]!r}: use currency and providers")
     currency, given = table.get("currency"), table.get("providers")
     if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
         raise BadScenario(f'{name}: currency must be three capital letters, such as "USD", got {currency!r:.80}')

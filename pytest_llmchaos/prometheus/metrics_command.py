@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pytest_llmchaos.model import TLS_SYSTEM, TLS_UNVERIFIED
 from pytest_llmchaos.prometheus import metrics_text
 from pytest_llmchaos.prometheus.metrics_page import Reader
 from pytest_llmchaos.servers.catalogue import server, servers
-from pytest_llmchaos.servers.contract import BROKEN, bracket, check
+from pytest_llmchaos.servers.contract import BROKEN, bracket, check, parse
 from pytest_llmchaos.servers.recognition import Recognised, recognise
 from pytest_llmchaos.servers.rules import recording_rules
 from pytest_llmchaos.servers.wanted import Target, judge
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
     from pytest_llmchaos.servers.exposition import Page
 
+# Files without it are not overwritten.
+_MARK = "# Written by `llmchaos metrics --write-rules`."
 _DESCRIPTION = """\
 Show which of the 17 canonical metrics a model server exports, under which names,
 and what it can never show. With --rules, --dashboard, --scaledobject or --slo it
@@ -103,9 +106,11 @@ def _run(given: argparse.Namespace) -> int:
         return 0
     if not given.pages and not (given.server and given.write_rules):
         raise BadScenario(
-            "give the address or file of a metrics page, such as http://localhost:8000, "
+            "the page is missing: give the address or file of a metrics page, such as http://localhost:8000, "
             "or --server NAME with --write-rules FILE, or --list"
         )
+    if given.matchers:
+        _require_matchers(given.matchers)
     wants = _wants(given)
     key = "--header"
     headers = resolve(headers_of(given.header, key), os.environ, key)
@@ -176,13 +181,31 @@ def _write_rules(looked: Sequence[Looked], given: argparse.Namespace) -> None:
     if not named:
         raise BadScenario("--write-rules needs a known server: give it with --server NAME")
     unique = list({one.name: one for one in named}.values())
-    text = recording_rules(unique, given.matchers, "# Written by `llmchaos metrics --write-rules`.\n")
+    text = recording_rules(unique, given.matchers, f"{_MARK}\n")
+    if text.endswith("groups: []\n"):
+        raise BadScenario(f"{', '.join(one.title for one in unique)}: there are no metrics for rules, see --list")
     if given.write_rules == "-":
         sys.stdout.write(text)
         return
-    Path(given.write_rules).write_text(text, encoding="utf-8")
+    file = Path(given.write_rules)
+    if file.exists() and not _text_of(given.write_rules).startswith(_MARK):
+        raise BadScenario(f"{file} was not written by this command: move it away, or give another name")
+    file.write_text(text, encoding="utf-8")
     if not given.json:
         sys.stdout.write(f"wrote {given.write_rules}\n")
+
+
+def _require_matchers(text: str) -> None:
+    try:
+        parse(f"x{{{text}}}")
+    except BadScenario:
+        raise BadScenario(f"--matchers must be label matchers such as 'job=\"vllm\"', got {text!r}") from None
+
+
+def _version(text: str) -> str:
+    if text and not re.fullmatch(r"v?\d+([.]\d+)*\S*", text):
+        raise argparse.ArgumentTypeError(f"must be a version such as 0.11.2, got {text!r}")
+    return text
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -196,9 +219,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--server", metavar="NAME", help="the server of the pages (default: it is recognised)")
     parser.add_argument(
         "--at",
+        type=_version,
         metavar="VERSION",
         default="",
-        help="the server's version (default: what it reports, or its names allow)",
+        help="the version of the server of all pages (default: what it reports, or its names allow)",
     )
     parser.add_argument(
         "--warm", action="store_true", help="the server has answered requests, so late metrics must be there"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SCHEMA = "llmchaos-metrics/1"
 _MOST_NAMES = 5
 # Characters of a server's expression in a table. JSON has the whole.
-_WIDEST = 50
+_WIDEST = 66
 
 
 def as_text(looked: Sequence[Looked], judged: Judged | None) -> str:

@@ -46,7 +46,10 @@ def servers() -> dict[str, Server]:
                 f"server {point.name} of {point.value} cannot be read ({type(error).__name__}: {error}): "
                 "repair or uninstall that package"
             ) from None
-        found[point.name] = parse_server(str(text), point.name)
+        try:
+            found[point.name] = parse_server(str(text), point.name)
+        except BadScenario as error:
+            raise BadScenario(f"{error} (from {point.value}: repair or uninstall that package)") from None
     return dict(sorted(found.items()))
 
 

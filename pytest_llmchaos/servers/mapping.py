@@ -19,6 +19,13 @@ ServerKind = Literal["engine", "gateway", "provider"]
 Status = Literal["native", "derived", "absent"]
 Ticks = Literal["", "step", "batch", "request"]
 _VERSION = re.compile(r"\d+(\.\d+)*")
+# Content of braces, texts, and labels of aggregations and matches.
+_LABELS = re.compile(r"""(?<=\{)[^}]*|"[^"]*"|\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)""")
+# A name without braces that is neither a function nor a word of PromQL.
+_UNMARKED = re.compile(
+    r"(?<![\w:.])(?!(?:and|or|unless|bool|offset|atan2|inf|nan|by|without)\b)[a-zA-Z_:][\w:]*(?![\w:]*\s*[({])",
+    re.IGNORECASE,
+)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
@@ -140,9 +147,10 @@ def parse_server(text: str, name: str) -> Server:
     if not isinstance(given, dict) or set(given) != set(BY_KEY):
         lacks = sorted(set(BY_KEY) - set(given)) if isinstance(given, dict) else sorted(BY_KEY)
         extra = sorted(set(given) - set(BY_KEY)) if isinstance(given, dict) else []
+        wrong = [f"it lacks {', '.join(lacks)}"] * bool(lacks) + [f"{', '.join(extra)} is none of them"] * bool(extra)
         raise BadScenario(
-            f'server {name} must map each canonical metric, also those it lacks (status = "absent"): '
-            f"it lacks {', '.join(lacks) or 'none'}, and has the unknown {', '.join(extra) or 'none'}"
+            f'server {name} must map each canonical metric, also those it lacks (status = "absent" with a trap): '
+            f"{'; '.join(wrong)}"
         )
     version = VersionAt(**_checked(table.pop("version", {}), VersionAt, f"{name}: version"))
     plain = _checked(table, Server, name, ("name", "entries", "version"))
@@ -195,6 +203,10 @@ def _entry(given: Mapping[str, Any], metric: CanonicalMetric, where: str) -> Ent
         value = getattr(entry, field)
         if value and not _VERSION.fullmatch(value):
             raise _bad(where, field, "a version such as 0.11.2", value)
+    if entry.since and entry.until and version_key(entry.since) >= version_key(entry.until):
+        raise _bad(where, "until", f"a version after {entry.since}", entry.until)
+    if unmarked := _UNMARKED.search(_LABELS.sub("", f"{entry.expr} {entry.sum} {entry.count}")):
+        raise _bad(where, "expr", f"{unmarked[0]}{{}}, with braces after each metric", entry.expr)
     if (metric.key == "heartbeat" and entry.status != "absent") != bool(entry.ticks):
         raise _bad(where, "ticks", "one of step, batch, request for a heartbeat, and for nothing else", entry.ticks)
     if not entry.source:
@@ -215,7 +227,7 @@ def _checked(given: Any, kind: type, where: str, taken: tuple[str, ...] = ()) ->
             raise _bad(where, key, expected, value)
     for key, field in allowed.items():
         if key not in given and field.default is field.default_factory:  # both are MISSING
-            raise _bad(where, key, "given", "nothing")
+            raise BadScenario(f"server {where}: {key} must be given, and it is missing")
     return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
 
 

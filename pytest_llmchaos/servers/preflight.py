@@ -79,7 +79,11 @@ def _renames(name: str, one: ScrapedServer) -> Iterator[Rename]:
 
 def is_late(name: str, scraped: Sequence[ScrapedServer]) -> bool:
     """Return whether a server may export a missing series with its first event."""
-    return any(cell.state == "late" for one in scraped for cell in _cells(name, one))
+    return any(
+        cell.state == "late" or (not one.version and any(entry.late for entry in _entries(name, one.server)))
+        for one in scraped
+        for cell in _cells(name, one)
+    )
 
 
 def reason_of(name: str, scraped: Sequence[ScrapedServer]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
+from pytest_llmchaos.servers.bounds import described, neighbours
 from pytest_llmchaos.servers.canonical import CANONICAL, PARTS
 from pytest_llmchaos.servers.contract import Selector, lacking, parse, selectors_in
 from pytest_llmchaos.servers.rules import expression
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.servers.mapping import Entry, Server
     from pytest_llmchaos.servers.wanted_files import Wants
 
+# Beginnings of canonical names.
+_OURS = ("llmchaos:", "gen_ai_server_")
 # States of a cell whose series Prometheus has, or will have.
 _USABLE = ("found", "late", "renamed")
 _LITERAL = re.compile(r"[a-zA-Z0-9_:.]+")
@@ -122,6 +126,9 @@ def judge(wants: Wants, targets: Sequence[Target], known: Iterable[Server]) -> J
         for one in selectors_in(query.tree):
             for name in _patterns(one):
                 names[verdicts.of(name).kind].add(name)
+        for one in selectors_in(query.tree):
+            for fault in verdicts.between_edges(one):
+                lacks[Lack(file=query.file, place=query.place, series=str(one), fault=fault)] = None
         for one in lacking(query.tree, verdicts.has):
             for name in _patterns(one):
                 for fault in verdicts.of(name).faults:
@@ -176,6 +183,17 @@ class _Verdicts:
         faults = [fault for one in found for fault in one.faults]
         return _lack(*faults) if faults else found[0]
 
+    def between_edges(self, selector: Selector) -> Iterator[Fault]:
+        """Yield a fault for each page whose buckets lack the selector's bound."""
+        wanted = [value for label, how, value in selector.matchers if (label, how) == ("le", "=")]
+        for one in self.targets:
+            edges = {float(series.labels.get("le", "nan")) for series in one.page.by_name.get(selector.name, ())}
+            for bound in wanted if edges else ():
+                with suppress(ValueError):
+                    if float(bound) not in edges:
+                        place = described(*neighbours(edges, float(bound)))
+                        yield Fault(where=one.where, advice=f'No bucket has le="{bound}", which lies {place}.')
+
     def _of_pattern(self, pattern: str) -> _Verdict:
         beginning = re.split("[^a-zA-Z0-9_:]", pattern, maxsplit=1)[0]
         there = {*self.recorded, *_CANONICAL, *(name for one in self.targets for name in one.page.names)}
@@ -214,12 +232,24 @@ class _Verdicts:
         found = next((there for one in self.targets if (there := _on_page(name, one.page))), None)
         makers = self._makers(name)
         if found or not makers:
-            return found or _SKIPPED
+            return found or self._misspelt(name)
         maker = makers[0]
         what = f"This is a name of {maker.title}, which has no page here"
         entry, part = next(iter(_entries(maker, name)), (None, ""))
         faults = [_equivalent(what, entry.canonical, part, one) for one in self.targets if entry and one.server]
         return _lack(*faults or [Fault(advice=f"{what}.")])
+
+    def _misspelt(self, name: str) -> _Verdict:
+        """Return the verdict on a name of no server, which may be nearly one."""
+        if name.startswith(_OURS) and (close := difflib.get_close_matches(name, _CANONICAL, n=1, cutoff=0.8)):
+            advice = f"No canonical metric has this name. {close[0]} is similar."
+            return _lack(Fault(canonical=close[0], advice=advice))
+        # Other exporters have no colon in their names, so people write an underscore.
+        spelt = name.replace("_", ":", 1)
+        for maker in self._makers(spelt):
+            if _entries(maker, spelt):
+                return _lack(Fault(new=(spelt,), advice=f"{maker.title} writes it with a colon."))
+        return _SKIPPED
 
     def _makers(self, name: str) -> list[Server]:
         """Return the servers with such names, first one whose file has the name."""

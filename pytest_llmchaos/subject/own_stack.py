@@ -262,12 +262,12 @@ def _servers(entries: Sequence[str], scraped: Sequence[str]) -> tuple[tuple[str,
         service, name = match.groups()
         if service not in scraped:
             raise BadScenario(
-                f"llmchaos_servers names the service {service!r}, which has no endpoint in llmchaos_metrics; "
-                f"{_near(service, scraped)}add it there, such as {service}:8000/metrics"
+                f"llmchaos_servers names the service {service!r}, which has no endpoint in llmchaos_metrics: "
+                f"add it there, such as {service}:PORT/metrics{_near(service, scraped)}"
             )
         if service in found:
             raise BadScenario(
-                f"llmchaos_servers names {service!r} twice, as {found[service]} and {name}: keep one of the entries"
+                f"llmchaos_servers names {service!r} twice, as {found[service]} and {name}: remove one of the entries"
             )
         found[service] = name
     return tuple(found.items())
@@ -275,7 +275,7 @@ def _servers(entries: Sequence[str], scraped: Sequence[str]) -> tuple[tuple[str,
 
 def _near(name: str, names: Collection[str]) -> str:
     found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"did you mean {found[0]!r}? " if found else ""
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _check_start(keys: OwnKeys) -> None:
