@@ -127,7 +127,7 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
         ({"servers": ("web: vLLM",)}, "llmchaos_servers must be entries .* got 'web: vLLM'"),
         (
             {"servers": ("wbe: vllm",), "metrics": ("web:9000",)},
-            "llmchaos_servers names the service 'wbe', which has no endpoint in llmchaos_metrics: add it there, such as wbe:PORT/metrics; did you mean 'web'.",
+            "llmchaos_servers names the service 'wbe', .* add it there, such as wbe:PORT/metrics; did you mean 'web'.",
         ),
         (
             {"servers": ("web: vllm",)},

@@ -333,7 +333,7 @@ def buckets(page: Exposition, entry: Entry) -> dict[str, float]:
     for (_, labels), value in page.select(selectors([parts_of(entry)["bucket"]])[0]).items():
         bound = dict(labels)["le"]
         if entry.factor != 1 and bound != "+Inf":
-            bound = str(Decimal(bound) * Decimal(str(entry.factor)))
+            bound = str(float(Decimal(bound) * Decimal(str(entry.factor))))
         found[f'le="{bound}"'] = found.get(f'le="{bound}"', 0) + value
     return found
 
@@ -343,4 +343,4 @@ def test_bounds_in_milliseconds_become_seconds() -> None:
 
     found = buckets(page, page.server.at("ttft"))
 
-    assert found == {'le="0.100"': 20, 'le="0.500"': 30, 'le="2.000"': 38, 'le="5.000"': 38, 'le="+Inf"': 38}
+    assert found == {'le="0.1"': 20, 'le="0.5"': 30, 'le="2.0"': 38, 'le="5.0"': 38, 'le="+Inf"': 38}

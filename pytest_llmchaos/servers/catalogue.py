@@ -41,7 +41,7 @@ def servers() -> dict[str, Server]:
     for point in entry_points(group=GROUP):
         try:
             text = point.load()()
-        except Exception as error:  # noqa: BLE001 - foreign code may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code may raise anything
             raise BadScenario(
                 f"server {point.name} of {point.value} cannot be read ({type(error).__name__}: {error}): "
                 "repair or uninstall that package"

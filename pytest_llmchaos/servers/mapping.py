@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import promql_parser
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.servers.canonical import BY_KEY, CANONICAL
@@ -26,6 +29,13 @@ _UNMARKED = re.compile(
     r"(?<![\w:.])(?!(?:and|or|unless|bool|offset|atan2|inf|nan|by|without)\b)[a-zA-Z_:][\w:]*(?![\w:]*\s*[({])",
     re.IGNORECASE,
 )
+_BRACE_IN_TEXT = re.compile(r"""("[^"]*[{}][^"]*"|'[^']*[{}][^']*')""")
+# Bounds of buckets are labels, which no arithmetic of PromQL reaches. Digits behind the
+# point by factor.
+BUCKET_FACTORS = {1.0: 0, 1e-3: 3, 1e-6: 6}
+# A metric with its matchers.
+_SELECTOR = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{[^{}]*\})", re.ASCII)
+_LABEL = re.compile(r"[a-zA-Z_]\w*", re.ASCII)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
@@ -147,13 +157,19 @@ def parse_server(text: str, name: str) -> Server:
     if not isinstance(given, dict) or set(given) != set(BY_KEY):
         lacks = sorted(set(BY_KEY) - set(given)) if isinstance(given, dict) else sorted(BY_KEY)
         extra = sorted(set(given) - set(BY_KEY)) if isinstance(given, dict) else []
-        wrong = [f"it lacks {', '.join(lacks)}"] * bool(lacks) + [f"{', '.join(extra)} is none of them"] * bool(extra)
+        wrong = [f"it lacks {', '.join(lacks)}"] * bool(lacks) + [f"{', '.join(extra)} is not one of them"] * bool(
+            extra
+        )
         raise BadScenario(
             f'server {name} must map each canonical metric, also those it lacks (status = "absent" with a trap): '
             f"{'; '.join(wrong)}"
         )
     version = VersionAt(**_checked(table.pop("version", {}), VersionAt, f"{name}: version"))
     plain = _checked(table, Server, name, ("name", "entries", "version"))
+    if "" in plain.get("prefixes", ()):
+        raise _bad(name, "prefixes", "beginnings of names, without an empty one", plain["prefixes"])
+    if (label := plain.get("service_label", "")) and not _LABEL.fullmatch(label):
+        raise _bad(name, "service_label", "a label's name", label)
     entries = tuple(
         _entry(one, metric, f"{name}: metrics.{metric.key}")
         for metric in CANONICAL
@@ -205,13 +221,35 @@ def _entry(given: Mapping[str, Any], metric: CanonicalMetric, where: str) -> Ent
             raise _bad(where, field, "a version such as 0.11.2", value)
     if entry.since and entry.until and version_key(entry.since) >= version_key(entry.until):
         raise _bad(where, "until", f"a version after {entry.since}", entry.until)
-    if unmarked := _UNMARKED.search(_LABELS.sub("", f"{entry.expr} {entry.sum} {entry.count}")):
-        raise _bad(where, "expr", f"{unmarked[0]}{{}}, with braces after each metric", entry.expr)
+    _check_expressions(entry, where)
     if (metric.key == "heartbeat" and entry.status != "absent") != bool(entry.ticks):
         raise _bad(where, "ticks", "one of step, batch, request for a heartbeat, and for nothing else", entry.ticks)
     if not entry.source:
         raise _bad(where, "source", "where the fact is from", "")
     return entry
+
+
+def _check_expressions(entry: Entry, where: str) -> None:
+    """Check that rules can be made of an entry. Raises BadScenario."""
+    for key, text in (("expr", entry.expr), ("sum", entry.sum), ("count", entry.count)):
+        _require_promql(text, where, key)
+        if unmarked := _UNMARKED.search(_LABELS.sub("", text)):
+            raise _bad(where, key, f"{unmarked[0]}{{}}, with braces after each metric", text)
+    if entry.canonical.kind == "histogram" and entry.expr:
+        if not _SELECTOR.fullmatch(entry.expr):
+            raise _bad(where, "expr", "a selector such as name{} for a histogram", entry.expr)
+        if entry.factor not in BUCKET_FACTORS:
+            raise _bad(where, "factor", f"one of {', '.join(map(str, BUCKET_FACTORS))} for buckets", entry.factor)
+
+
+def _require_promql(text: str, where: str, key: str) -> None:
+    if _BRACE_IN_TEXT.search(text):
+        raise _bad(where, key, "without braces in its strings", text)
+    try:
+        if text:
+            promql_parser.parse(text)
+    except ValueError as error:
+        raise _bad(where, key, f"PromQL ({error})", text) from None
 
 
 def _checked(given: Any, kind: type, where: str, taken: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -245,7 +283,7 @@ _EXPECTED: dict[object, tuple[str, Any]] = {
     "bool": ("true or false", lambda value: isinstance(value, bool)),
     "float": (
         "a number above 0",
-        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value > 0,
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf,
     ),
     "tuple[str, ...]": ("a list of strings", lambda value: isinstance(value, list) and all(map(_is_text, value))),
     "ServerKind": _one_of(ServerKind),

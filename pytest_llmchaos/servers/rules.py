@@ -5,18 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.servers.canonical import CANONICAL, PARTS
+from pytest_llmchaos.servers.mapping import BUCKET_FACTORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_llmchaos.servers.mapping import Entry, Server
-
-_SELECTOR = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})", re.DOTALL)
-# Digits behind the point by factor: bounds of buckets are labels, which no arithmetic
-# of PromQL reaches.
-_DIGITS = {1e-3: 3, 1e-6: 6}
 
 
 def recording_rules(
@@ -96,10 +91,8 @@ def expression(entry: Entry, part: str = "") -> str:
 
 
 def _suffixed(entry: Entry, part: str) -> str:
-    found = _SELECTOR.fullmatch(entry.expr)
-    if found is None:
-        raise BadScenario(f"{entry.canonical.key}: a histogram must be a selector such as name{{}}, got {entry.expr!r}")
-    return f"{found[1]}_{part}{found[2]}"
+    name, brace, matchers = entry.expr.partition("{")
+    return f"{name}_{part}{brace}{matchers}"
 
 
 def _times(text: str, factor: float) -> str:
@@ -108,16 +101,15 @@ def _times(text: str, factor: float) -> str:
 
 def _scaled_bounds(text: str, factor: float) -> str:
     """Divide bounds by 1,000 or 1,000,000 as text, for they are labels."""
-    digits = _DIGITS.get(factor)
-    if digits is None:
-        raise BadScenario(f"bounds of buckets can be scaled by {', '.join(map(str, _DIGITS))}, got {factor:g}")
+    digits = BUCKET_FACTORS[factor]
     # The letter marks bounds that are done, so that no further pattern matches them.
     decimals = "(?:[.]0|[.]([0-9]*))?"
     text = f'label_replace({text}, "le", "s$1.$2$3", "le", "([0-9]+)([0-9]{{{digits}}}){decimals}")'
     for count in range(1, digits + 1):
         zeros = "0" * (digits - count)
         text = f'label_replace({text}, "le", "s0.{zeros}$1$2", "le", "([0-9]{{{count}}}){decimals}")'
-    return f'label_replace({text}, "le", "$1", "le", "s(.+)")'
+    # As Prometheus 3 and most clients write a bound: 0.5 and 2.0, not 0.500 and 2.000.
+    return f'label_replace({text}, "le", "$1", "le", "s([0-9]+[.](?:[0-9]*[1-9]|0))0*")'
 
 
 def _with(text: str, matchers: str) -> str:
