@@ -51,8 +51,8 @@ def _default(one: Field[object]) -> str:
         return ""
     if isinstance(value, bool):
         return "on" if value else "off"
-    if isinstance(value, dict):
-        return ""  # the only mapping with a default is empty by default
+    if value in ("", {}):
+        return "(empty)"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -61,4 +61,6 @@ def _expected(one: Field[object], variable: str) -> str:
     problems: list[str] = []
     for wrong in _WRONG:
         one.metadata["read"]({variable: wrong}, problems)
-    return problems[0].partition(": expected ")[2].rpartition(", got ")[0] if problems else _FREE_TEXT
+    if not problems:
+        return _FREE_TEXT
+    return problems[0].partition(": expected ")[2].rpartition(", got ")[0].partition(", instead of ")[0]
