@@ -1,6 +1,7 @@
 """`llmchaos metrics`: pages from addresses and files, its output and exit status."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pytest_llmchaos.servers.catalogue import server, servers
 from pytest_llmchaos.servers.contract import BROKEN, check, selectors_of
 from pytest_llmchaos.servers.exposition import parse_page
 from pytest_llmchaos.servers.mapping import parse_server
+from pytest_llmchaos.servers.rules import recording_rules
 
 EXPOSITIONS = sorted((Path(__file__).parent / "expositions").glob("*.txt"))
 EXPOSITIONS_BY_NAME = {path.stem: path for path in EXPOSITIONS}
@@ -444,14 +446,29 @@ def test_the_guide_has_every_key_of_the_json(llmchaos, vllm, rules):
 
 def test_the_guides_server_is_a_valid_file():
     example = next(one for one in blocks("toml") if "title" in one)
-    rest = [
-        f'[metrics.{one.key}]\nstatus = "absent"\ntrap = "x"\nsource = "x"'
-        for one in CANONICAL
-        if f"metrics.{one.key}]" not in example
-    ]
 
-    found = parse_server("\n".join([example, *rest]), "parrot")
+    found = parse_server(example, "parrot")
 
     assert [entry.expr for entry in found.of("waiting")] == ["parrot_queued{}", "parrot_queue_size{}"]
+    assert recording_rules([found]).count("record: ") == 10
     with pytest.raises(BadScenario, match="must map each canonical metric"):
-        parse_server(example, "parrot")
+        parse_server(example[: example.index("[metrics]\n")], "parrot")
+
+
+def test_the_guides_package_is_found(tmp_path):
+    example, project = (next(one for one in blocks("toml") if key in one) for key in ("title", "[project]"))
+    (tmp_path / "parrot.toml").write_text(example)
+    (tmp_path / "parrot_metrics.py").write_text(blocks("python")[0])
+    (info := tmp_path / "parrot_metrics-1.0.dist-info").mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: parrot-metrics\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(project[project.index("[project.entry") :].partition("\n\n")[0].replace(
+        '[project.entry-points."pytest_llmchaos.servers"]', "[pytest_llmchaos.servers]").replace('"', ""))  # fmt: skip
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest_llmchaos.cli", "metrics", "--list"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^parrot +Parrot +engine +2.1 +parrot_$", done.stdout, re.MULTILINE)
