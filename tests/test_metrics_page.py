@@ -135,6 +135,33 @@ def test_every_selector_of_an_expression_is_found():
     assert str(next(selectors_in(parse('{__name__=~"a|b",e!~"f"}')))) == '{__name__=~"a|b",e!~"f"}'
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a" * 10_001, "at most 10,000 characters, got 10,001"),
+        ("(" * 201 + "a" + ")" * 201, "at most 200 brackets inside one another, got 201"),
+        (" or ".join(["a"] * 202), "at most 200 operators such as `or`, got 201"),
+        ("-" * 201 + "a", "at most 200 operators such as `or`, got 201"),
+    ],
+)
+def test_a_query_that_would_crash_the_parser_is_refused(text, problem):
+    with pytest.raises(BadScenario, match=problem):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sum(" * 100 + "(" * 100 + " or ".join(["a"] * 201) + ")" * 200,
+        f'a{{b="{"(-" * 2_000}",c=~"{"x|" * 1_000}y"}}',
+    ],
+    ids=["deep", "texts"],
+)
+def test_a_query_within_the_limits_is_read(text):
+    assert {one.name for one in selectors_in(parse(text))} == {"a"}
+    assert {one.name for one in lacking(parse(text), lambda _: False)} == {"a"}
+
+
 def test_wrong_promql_is_one_error():
     with pytest.raises(BadScenario, match=r"'sum\(' must be PromQL: "):
         parse("sum(")
@@ -148,7 +175,9 @@ def test_wrong_promql_is_one_error():
         ("old or older", ["old", "older"]),
         ("new + old", ["old"]),
         ("old or vector(0)", ["old"]),
-        ("rate(new[5m]) unless old", ["old"]),
+        ("rate(new[5m]) unless old", []),
+        ("old unless new", ["old"]),
+        ("new unless on(job) (old or gone)", []),
         ("vector(0) or vector(1)", []),
     ],
 )

@@ -304,6 +304,11 @@ def test_a_number_is_an_expression():
     ("text", "message"),
     [
         ("a: [", "r.yml must be YAML (render templates of Helm first): "),
+        ("name: 2024-99-99", "r.yml must be YAML (render templates of Helm first): month must be in 1..12"),
+        (
+            f"groups: [{{rules: [{{alert: A, expr: '{'(' * 3_000}'}}]}}]",
+            "r.yml: alert A: the query must be PromQL (it must have at most 200 brackets",
+        ),
         ("a: 1", "r.yml must be rules of Prometheus (groups, or objects of kind PrometheusRule), and has no query"),
         ("groups: [{rules: [{alert: A, expr: 'sum('}]}]", "r.yml: alert A: the query must be PromQL ("),
         ("groups: [{rules: [{alert: A}]}]", "r.yml: alert A: the query must be PromQL ("),

@@ -32,6 +32,13 @@ _EVENTS = frozenset({"failed", "aborted", "preempted", "prefix_hits"})
 _GAPS = frozenset({"inter_token", "per_token"})
 # Metrics that exist once an answer ended.
 _ENDS = ("done", "e2e", "tokens_out")
+# Bounds of a query: beyond them the parser or a walk through its tree may crash.
+_LONGEST = 10_000
+_DEEPEST = 200
+_MOST_OPERATORS = 200
+QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|`[^`]*`')
+_BRACES = re.compile(r"\{[^{}]*\}")
+_OPERATOR = re.compile(r"\b(?:and|or|unless|atan2)\b|[-+*/%^]|[=!]=|[<>]=?", re.IGNORECASE)
 # A version before all others. A plain 0 is a build without a release.
 _OLDEST = "0.0.1"
 _OPERATORS = {"MatchOp.Equal": "=", "MatchOp.NotEqual": "!=", "MatchOp.Re": "=~", "MatchOp.NotRe": "!~"}
@@ -199,12 +206,32 @@ def parse(text: str) -> promql_parser.Expr:
     """Return the syntax tree of PromQL.
 
     Raises:
-        BadScenario: It is no PromQL.
+        BadScenario: It is no PromQL, or too long or too deep.
     """
     try:
-        return promql_parser.parse(text)
+        return tree_of(text)
     except ValueError as error:
         raise BadScenario(f"{text.strip()[:120]!r} must be PromQL: {error}") from None
+
+
+def tree_of(text: str) -> promql_parser.Expr:
+    """Return the syntax tree of PromQL.
+
+    Raises:
+        ValueError: It is no PromQL, or too long or too deep.
+    """
+    if len(text) > _LONGEST:
+        raise ValueError(f"it must have at most {_LONGEST:,} characters, got {len(text):,}")
+    plain = QUOTED.sub("", text)
+    depth = deepest = 0
+    for one in plain:
+        depth += (one in "([{") - (one in ")]}")
+        deepest = max(deepest, depth)
+    if deepest > _DEEPEST:
+        raise ValueError(f"it must have at most {_DEEPEST} brackets inside one another, got {deepest:,}")
+    if (count := len(_OPERATOR.findall(_BRACES.sub("", plain)))) > _MOST_OPERATORS:
+        raise ValueError(f"it must have at most {_MOST_OPERATORS} operators such as `or`, got {count:,}")
+    return promql_parser.parse(text)
 
 
 def selectors_in(tree: promql_parser.Expr) -> Iterator[Selector]:
@@ -218,18 +245,22 @@ def selectors_in(tree: promql_parser.Expr) -> Iterator[Selector]:
 def lacking(tree: promql_parser.Expr, is_there: Callable[[Selector], bool]) -> tuple[Selector, ...]:
     """Return the selectors that are not there.
 
-    One side of an `or` is enough, as in queries for two versions of a server.
+    One side of an `or` is enough, as in queries for two versions of a server. The right
+    side of an `unless` need not be there.
     """
     if isinstance(tree, promql_parser.VectorSelector):
         one = _selector(tree)
         return () if is_there(one) else (one,)
-    parts = [(part, lacking(part, is_there)) for part in _parts(tree)]
-    if isinstance(tree, promql_parser.BinaryExpr) and str(tree.op) == "or":
+    operator = str(tree.op) if isinstance(tree, promql_parser.BinaryExpr) else ""
+    needed = _parts(tree)[:1] if operator == "unless" else _parts(tree)
+    found: list[Selector] = []
+    for part in needed:
+        lacks = lacking(part, is_there)
         # A side without a metric, such as vector(0), is no alternative.
-        sides = [lacks for part, lacks in parts if any(selectors_in(part))]
-        if not all(sides):
+        if operator == "or" and not lacks and any(selectors_in(part)):
             return ()
-    return tuple(one for _, lacks in parts for one in lacks)
+        found += lacks
+    return tuple(found)
 
 
 def _parts(tree: promql_parser.Expr) -> Sequence[promql_parser.Expr]:

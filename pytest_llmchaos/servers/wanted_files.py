@@ -7,15 +7,16 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import promql_parser
 import yaml
 
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.servers.contract import QUOTED, tree_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|`[^`]*`')
+    import promql_parser
+
 _VARIABLE = re.compile(r"\$\{(\w+)(?:[.:][^}]*)?\}|\$(\w+)|\[\[(\w+)(?::\w+)?\]\]")
 # Grafana's macros for a span of time, and for its number of seconds or milliseconds.
 _SPAN = re.compile(r"__(rate_interval|interval|range|auto.*)")
@@ -166,7 +167,7 @@ def _want(file: str, place: str, expr: str, values: Mapping[str, str] | None = N
     for guess in _GUESSES if values is not None else ("",):
         try:
             text = expr if values is None else substituted(expr, values, guess)
-            return Want(file=file, place=place, tree=promql_parser.parse(text))
+            return Want(file=file, place=place, tree=tree_of(text))
         except ValueError as error:
             problem = str(error)
     raise BadScenario(f"{file}: {place}: the query must be PromQL ({problem}), got {expr.strip()[:120]!r}")
@@ -188,7 +189,7 @@ def substituted(expr: str, values: Mapping[str, str], other: str) -> str:
         return "5m" if _SPAN.fullmatch(name) else values.get(name) or other
 
     parts, end = [], 0
-    for quoted in _QUOTED.finditer(expr):
+    for quoted in QUOTED.finditer(expr):
         parts += [_VARIABLE.sub(value, expr[end : quoted.start()]), _VARIABLE.sub(".*", quoted[0])]
         end = quoted.end()
     return "".join([*parts, _VARIABLE.sub(value, expr[end:])])
@@ -204,7 +205,7 @@ def _documents(text: str, file: str) -> Iterator[object]:
     try:
         for document in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             yield from _list(_at(document, "items")) if _at(document, "kind") == "List" else [document]
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as the 99th of a month
         raise BadScenario(
             f"{file} must be YAML (render templates of Helm first): {' '.join(str(error).split())}"
         ) from None
