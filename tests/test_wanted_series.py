@@ -258,6 +258,19 @@ def test_names_in_matchers_and_patterns_are_read():
     assert judged('{__name__=~"llmchaos:requests_.*"}').found == {"llmchaos:requests_.*"}
 
 
+def test_canonical_names_that_the_files_do_not_record_need_rules():
+    two = ["llmchaos:requests_running", "llmchaos:kv_cache_usage_ratio"]
+
+    assert judged(*two, recorded=two).remarks == ()
+    assert judged(*two, recorded=two[:1]).remarks == (
+        "llmchaos:kv_cache_usage_ratio needs a recording rule (--write-rules)",
+    )
+    assert judged(*two).remarks == (f"{two[1]}, {two[0]} need recording rules (--write-rules)",)
+    ttft = [f"gen_ai_server_time_to_first_token_seconds_{part}" for part in ("bucket", "sum", "count")]
+    assert judged(*two, *ttft).remarks[0].endswith("_sum and 2 more need recording rules (--write-rules)")
+    assert judged("llmchaos:requests_failed_total").remarks == ()
+
+
 def test_a_fault_is_listed_once_a_place():
     assert len(judged("parrot:gpu + parrot:gpu", "parrot:gpu").lacks) == 1
 
@@ -457,6 +470,66 @@ def test_variables_keep_their_values_outside_of_quotes_and_match_anything_inside
     text = substituted("$m{a=~\"$x\",b='[[y]]'} > ${n:csv} + $__range_ms", {"m": "up"}, "1")
 
     assert text == "up{a=~\".*\",b='.*'} > 1 + 300"
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("rate(vllm:[[m]][5m])", 'rate({__name__=~"vllm:.+"}[5m])'),
+        ('vllm:${m}_bucket{a="$b"}', '{__name__=~"vllm:.+_bucket",a=".*"}'),
+        ("sum by (le, ${by}_x) (vllm:$m)", 'sum by (le, 1_x) ({__name__=~"vllm:.+"})'),
+        ('x{${l}_a="b"}[${n}m]', 'x{1_a="b"}[1m]'),
+        ("vllm:$up / 5$unit", "vllm:good / 51"),
+        ("${f}_over_time(x[5m])", "1_over_time(x[5m])"),
+    ],
+)
+def test_a_variable_in_a_metrics_name_makes_a_pattern(text, pattern):
+    assert substituted(text, {"up": "good"}, "1") == pattern
+
+
+def test_no_name_is_made_up_for_a_variable():
+    queries = ["rate(parrot:[[m]][5m])", "parrot:ttft_$m", "parrot:z$m"]
+    board = {"title": "A", "targets": [{"expr": one} for one in queries]}
+
+    found = judge(wants_of_dashboard(json.dumps(board), "b"), [target()], KNOWN)
+
+    assert found.found == {"parrot:.+", "parrot:ttft_.+"}
+    assert [(one.series, one.fault.advice) for one in found.lacks] == [
+        ("parrot:z.+", "No name of the pages matches this pattern.")
+    ]
+
+
+LOGS = 'sum(count_over_time({app="x"} |= "y" [5m]))'
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("Loki", "its data source is not Prometheus"),
+        ("${DS_ELASTICSEARCH}", "its data source is not Prometheus"),
+        ({"type": "loki"}, "its data source is not Prometheus"),
+        ("main", "the query must be PromQL ("),
+        ("Azure Prometheus", "the query must be PromQL ("),
+        (None, "the query must be PromQL ("),
+    ],
+)
+def test_a_query_of_another_data_source_is_listed_and_the_others_are_read(source, reason):
+    panels = [
+        {"title": "Logs", "datasource": source, "targets": [{"expr": LOGS}]},
+        {"title": "KV", "datasource": "Prometheus", "targets": [{"expr": "parrot:kv"}]},
+    ]
+
+    found = wants_of_dashboard(json.dumps({"panels": panels}), "b.json") + Wants()
+
+    assert names(found) == [("panel 'KV'", ["parrot:kv"])]
+    (line,) = found.unread
+    assert line.startswith(f"b.json: panel 'Logs': {reason}")
+    assert judge(found, [target()], KNOWN).unread == (line,)
+
+
+def test_a_dashboard_that_is_too_deep_is_one_error():
+    with pytest.raises(BadScenario, match=r"b.json must be a Grafana dashboard in JSON: "):
+        wants_of_dashboard("[" * 100_000, "b.json")
 
 
 def test_wants_add_up():

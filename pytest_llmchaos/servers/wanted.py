@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _OURS = ("llmchaos:", "gen_ai_server_")
 # States of a cell whose series Prometheus has, or will have.
 _USABLE = ("found", "late", "renamed")
+_MOST_NAMES = 3
 _LITERAL = re.compile(r"[a-zA-Z0-9_:.]+")
 _ALTERNATIVES = re.compile(r"[a-zA-Z0-9_:]+(\|[a-zA-Z0-9_:]+)+")
 
@@ -99,12 +100,28 @@ class Judged:
         found: names that are there, also those that a recording rule makes.
         late: names that may appear after the first request.
         skipped: names of other systems, which no page is expected to have.
+        unread: queries of dashboards that are not of Prometheus, one line each.
+        unrecorded: canonical names that are there once rules record them, and that
+            the files do not record.
     """
 
     lacks: tuple[Lack, ...]
     found: frozenset[str]
     late: frozenset[str]
     skipped: frozenset[str]
+    unread: tuple[str, ...] = ()
+    unrecorded: frozenset[str] = frozenset()
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Lines for people, none of which is an error."""
+        lines = [f"not judged: {one}" for one in self.unread]
+        if self.unrecorded:
+            few = ", ".join(sorted(self.unrecorded)[:_MOST_NAMES])
+            more = f" and {len(self.unrecorded) - _MOST_NAMES} more" * (len(self.unrecorded) > _MOST_NAMES)
+            verb = "needs a recording rule" if len(self.unrecorded) == 1 else "need recording rules"
+            lines.append(f"{few}{more} {verb} (--write-rules)")
+        return tuple(lines)
 
 
 def judge(wants: Wants, targets: Sequence[Target], known: Iterable[Server]) -> Judged:
@@ -138,6 +155,8 @@ def judge(wants: Wants, targets: Sequence[Target], known: Iterable[Server]) -> J
         found=frozenset(names["found"]),
         late=frozenset(names["late"]),
         skipped=frozenset(names["skipped"]),
+        unread=wants.unread,
+        unrecorded=frozenset(names["found"] & set(_CANONICAL) - wants.recorded),
     )
 
 

@@ -21,12 +21,24 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?:[.:][^}]*)?\}|\$(\w+)|\[\[(\w+)(?::\w+)?\]\
 # Grafana's macros for a span of time, and for its number of seconds or milliseconds.
 _SPAN = re.compile(r"__(rate_interval|interval|range|auto.*)")
 _NUMBER = re.compile(r"__(interval_ms|range_s|range_ms|rate_interval_ms|from|to)")
+_LITERAL = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL_VALUES = re.compile(r"label_values\(\s*(.+?)\s*,\s*[^,{}()]+\)", re.DOTALL)
 _QUERY_RESULT = re.compile(r"query_result\((.+)\)", re.DOTALL)
 _METRICS = re.compile(r"metrics\((.+)\)", re.DOTALL)
 # Values of a variable outside of quotes: a span, a number, a name of a label.
 _GUESSES = ("5m", "1", "x")
 _SCALED = ("ScaledObject", "ScaledJob")
+# Data sources of the old form have a name only.
+_PROMETHEUS = re.compile("prom|mimir|thanos|cortex|victoria|metrics", re.IGNORECASE)
+_OTHER = re.compile(
+    "loki|elastic|opensearch|influx|graphite|tempo|jaeger|zipkin|cloudwatch|stackdriver|azure|opentsdb|testdata|sql|"
+    "postgres|clickhouse|bigquery|pyroscope|sentry",
+    re.IGNORECASE,
+)
+# A name of which variables are a part, and the braces and brackets before it.
+_PART = rf"(?:{_VARIABLE.pattern})"
+_JOINED = re.compile(rf"(?:[a-zA-Z0-9_:]|{_PART})*{_PART}(?:[a-zA-Z0-9_:]|{_PART})*(?:\s*(?P<next>[{{(]))?")
+_INSIDE = re.compile(r"(?:[{\[][^}\]]*|\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^()]*)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +63,21 @@ class Wants:
     Attributes:
         queries: in their order.
         recorded: names that the files' recording rules make.
+        unread: queries of dashboards that are of other data sources, or no PromQL. One
+            line each.
     """
 
     queries: tuple[Want, ...] = ()
     recorded: frozenset[str] = frozenset()
+    unread: tuple[str, ...] = ()
 
     def __add__(self, other: Wants) -> Wants:
         """Both together."""
-        return Wants(queries=self.queries + other.queries, recorded=self.recorded | other.recorded)
+        return Wants(
+            queries=self.queries + other.queries,
+            recorded=self.recorded | other.recorded,
+            unread=self.unread + other.unread,
+        )
 
 
 def wants_of_rules(text: str, file: str) -> Wants:
@@ -103,22 +122,39 @@ def wants_of_scaled_objects(text: str, file: str) -> Wants:
 def wants_of_dashboard(text: str, file: str) -> Wants:
     """Return the queries of a Grafana dashboard: of panels, variables and annotations.
 
-    Grafana's macros and variables are replaced. Queries of other data sources are left
-    out.
+    Grafana's macros and variables are replaced. Queries of other data sources are not
+    read. Nor are those that are no PromQL: their data source may be another one.
 
     Raises:
-        BadScenario: The file is no dashboard, or a query is no PromQL.
+        BadScenario: The file is no dashboard, or none of its queries is PromQL.
     """
     try:
         board: object = json.loads(text)
+        queries = [*_queries_in(board, "dashboard")]
     except (ValueError, RecursionError) as error:
         raise BadScenario(f"{file} must be a Grafana dashboard in JSON: {error}") from None
     values = {
         _text(_at(one, "name")): _value(_at(one, "current", "value"))
         for one in _list(_at(board, "templating", "list") or _at(board, "dashboard", "templating", "list"))
     }
-    found = [_want(file, place, expr, values) for place, expr in _queries_in(board, "dashboard")]
-    return Wants(queries=_some(found, file, "a Grafana dashboard with queries of Prometheus"))
+    found: list[Want] = []
+    unread: list[str] = []
+    problem = None
+    for place, expr, is_foreign in queries:
+        if is_foreign:
+            unread.append(f"{file}: {place}: its data source is not Prometheus")
+            continue
+        try:
+            found.append(_want(file, place, expr, values))
+        except BadScenario as error:
+            problem = problem or error
+            unread.append(str(error))
+    if problem and not found:
+        raise problem
+    return Wants(
+        queries=_some(found, file, "a Grafana dashboard with queries of Prometheus"),
+        unread=tuple(dict.fromkeys(unread)),
+    )
 
 
 def wants_of(pairs: Iterable[tuple[str, str]], file: str) -> Wants:
@@ -126,13 +162,17 @@ def wants_of(pairs: Iterable[tuple[str, str]], file: str) -> Wants:
     return Wants(queries=tuple(_want(file, place, expr) for place, expr in pairs))
 
 
-def _queries_in(node: object, place: str) -> Iterator[tuple[str, str]]:
-    """Yield the queries below a node of a dashboard, whatever its schema is."""
+def _queries_in(node: object, place: str, *, is_foreign: bool = False) -> Iterator[tuple[str, str, bool]]:
+    """Yield the queries below a node of a dashboard, whatever its schema is.
+
+    Each has its place, its text, and whether its data source is not Prometheus.
+    """
     if isinstance(node, list):
         for one in node:
-            yield from _queries_in(one, place)
-    if not isinstance(node, dict) or _is_foreign(node.get("datasource")):
+            yield from _queries_in(one, place, is_foreign=is_foreign)
+    if not isinstance(node, dict):
         return
+    is_foreign = is_foreign or _is_foreign(node.get("datasource"))
     title = _text(node.get("title")) or _text(_at(node, "spec", "title"))
     if title:
         place = f"panel {title!r}"
@@ -141,15 +181,17 @@ def _queries_in(node: object, place: str) -> Iterator[tuple[str, str]]:
     elif isinstance(node.get("name"), str) and "expr" in node:
         place = f"annotation {node['name']!r}"
     if isinstance(node.get("expr"), str) and node["expr"].strip():
-        yield place, node["expr"]
+        yield place, node["expr"], is_foreign
     if isinstance(query := node.get("query"), str) and (expr := _of_variable(query)):
-        yield place, expr
+        yield place, expr, is_foreign
     for key, one in node.items():
         if key not in ("expr", "datasource"):
-            yield from _queries_in(one, place)
+            yield from _queries_in(one, place, is_foreign=is_foreign)
 
 
 def _is_foreign(source: object) -> bool:
+    if isinstance(source, str):
+        return bool(_OTHER.search(source)) and not _PROMETHEUS.search(source)
     kind = _text(_at(source, "type"))
     return bool(kind) and not re.search(r"prom|metrics|datasource|mixed|grafana$", kind)
 
@@ -179,20 +221,34 @@ def substituted(expr: str, values: Mapping[str, str], other: str) -> str:
     Args:
         expr: the query.
         values: value of each variable of the dashboard.
-        other: for variables outside of quotes without a value.
+        other: for variables outside of quotes without a value. If they are a part of a
+            metric's name, the name becomes a pattern.
     """
 
-    def value(found: re.Match[str]) -> str:
+    def value(found: re.Match[str], other: str = other) -> str:
         name = found[1] or found[2] or found[3]
         if _NUMBER.fullmatch(name):
             return "300"
         return "5m" if _SPAN.fullmatch(name) else values.get(name) or other
 
-    parts, end = [], 0
+    def joined(found: re.Match[str]) -> str:
+        text, after = found[0], found["next"] or ""
+        name = text.removesuffix(after).rstrip()
+        is_alone = _VARIABLE.fullmatch(name) or name[0].isdigit()
+        if is_alone or after == "(" or _INSIDE.search(plain + found.string[: found.start()]):
+            return _VARIABLE.sub(value, text)
+        pattern = _VARIABLE.sub(lambda one: value(one, ".+"), name)
+        if _LITERAL.fullmatch(pattern):
+            return f"{pattern}{after}"
+        return f'{{__name__=~"{pattern}"' + ("," if after else "}")
+
+    parts, end, plain = [], 0, ""
     for quoted in QUOTED.finditer(expr):
-        parts += [_VARIABLE.sub(value, expr[end : quoted.start()]), _VARIABLE.sub(".*", quoted[0])]
+        between = expr[end : quoted.start()]
+        parts += [_JOINED.sub(joined, between), _VARIABLE.sub(".*", quoted[0])]
+        plain += between
         end = quoted.end()
-    return "".join([*parts, _VARIABLE.sub(value, expr[end:])])
+    return "".join([*parts, _JOINED.sub(joined, expr[end:])])
 
 
 def _value(given: object) -> str:
