@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ from support.server_pages import full_page, made_up, native, page_with
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.servers.catalogue import servers
 from pytest_llmchaos.servers.contract import check, selectors_in
-from pytest_llmchaos.servers.exposition import Page
+from pytest_llmchaos.servers.exposition import Page, Series, parse_page
 from pytest_llmchaos.servers.wanted import Target, judge
 from pytest_llmchaos.servers.wanted_files import (
     Wants,
@@ -269,6 +270,182 @@ def test_canonical_names_that_the_files_do_not_record_need_rules():
     ttft = [f"gen_ai_server_time_to_first_token_seconds_{part}" for part in ("bucket", "sum", "count")]
     assert judged(*two, *ttft).remarks[0].endswith("_sum and 2 more need recording rules (--write-rules)")
     assert judged("llmchaos:requests_failed_total").remarks == ()
+
+
+# --- labels
+
+VLLM = Path(__file__).parent / "expositions" / "vllm-0.8.5.txt"
+CROW = made_up(
+    "crow",
+    done=native('crow:end_total{why=~"stop|length"}'),
+    failed=native('crow:end_total{why!="left",kind="bad"}', since="2"),
+    aborted=native('crow:end_total{why="left"}', until="2"),
+    waiting=native("crow:queue{}"),
+)
+ENDS = [
+    Series(name="crow:end_total", labels={"why": why, "kind": kind, "job": "exported"}, value=1.0)
+    for why, kind in (("stop", "good"), ("gone", "bad"), ("gone", ""))
+]
+
+
+def of_vllm(*exprs):
+    page = parse_page(VLLM.read_text())
+    vllm = servers()["vllm"]
+    here = Target(where="http://v", server=vllm, page=page, cells=check(vllm, page))
+    return judge(wants_of([("here", one) for one in exprs], "f"), [here], servers().values())
+
+
+def test_labels_that_no_series_of_a_page_has_are_not_there():
+    name = "vllm:request_success_total"
+
+    found = of_vllm(f'rate({name}{{finished_reason="error"}}[5m]) > 0').lacks
+
+    assert [(one.series, one.fault.where) for one in found] == [(f'{name}{{finished_reason="error"}}', "http://v")]
+    assert found[0].fault.advice == "No series has such labels: finished_reason is abort, length, stop here."
+    for good in ('finished_reason="stop"', 'finished_reasonn="x"', 'job="x",pod="y"', 'finished_reason=~"error|stop"'):
+        assert of_vllm(f"{name}{{{good}}}").lacks == ()
+    for bad in ('finished_reason!~"stop|length|abort|repetition"', 'finished_reason="stop",model_name="x"'):
+        assert len(of_vllm(f"{name}{{{bad}}}").lacks) == 1
+
+
+def of_crow(*exprs, page=None, one=CROW, version=""):
+    page = page_with(*ENDS, "crow:queue", "crow:more") if page is None else page
+    here = Target(where="http://c", server=one, page=page, cells=check(one, page, version))
+    return judge(wants_of([("here", expr) for expr in exprs], "f"), [here], [one, PARROT])
+
+
+@pytest.mark.parametrize(
+    "matchers",
+    ['why="length"', 'why=~"len.*|length"', 'why!~"stop|gone"', 'why="length",job="y"', 'why=~"length"'],
+)
+def test_labels_that_the_servers_file_has_are_late(matchers):
+    found = of_crow(f"crow:end_total{{{matchers}}}", version="2")
+
+    assert found.lacks == ()
+    assert found.late == {f"crow:end_total{{{matchers}}}"}
+    assert found.found == frozenset()
+
+
+def test_labels_of_another_version_are_not_late():
+    assert of_crow('crow:end_total{kind="worse"}', version="2").lacks[0].fault.advice == (
+        "No series has such labels: kind is bad, empty, good here."
+    )
+    page = page_with(*ENDS[:1])
+    assert of_crow('crow:end_total{why="left"}', page=page, version="1").late
+    assert of_crow('crow:end_total{why="other"}', page=page, version="2").late  # why!="left"
+    assert of_crow('crow:end_total{why="other"}', page=page, version="1").lacks
+    assert of_crow('crow:end_total{why="x"}', page=page_with(*ENDS[:1]), version="1").lacks[0].fault.advice == (
+        "No series has such labels: why is stop here."
+    )
+
+
+def test_two_labels_that_no_series_has_together_are_not_there():
+    found = of_crow('crow:end_total{why="stop",kind="bad"}').lacks
+
+    assert [one.fault.advice for one in found] == ["No series has all its labels."]
+
+
+def test_labels_of_a_late_metric_are_late():
+    late = made_up("crow", done=native("crow:end_total{}", late=True), waiting=native("crow:queue{}"))
+    page = page_with(*ENDS, Series(name="crow:more", labels={"a": "b"}, value=1.0))
+
+    assert of_crow('crow:end_total{why="x"}', page=page, one=late).late == {'crow:end_total{why="x"}'}
+    # Of a name that the file lacks, nobody knows.
+    assert of_crow('crow:more{a="c"}', page=page, one=late).late == {'crow:more{a="c"}'}
+    assert of_crow('crow:more{a="c"}', page=page).lacks[0].fault.advice == "No series has such labels: a is b here."
+
+
+def test_values_of_a_dashboards_variables_are_not_judged():
+    exprs = [f'crow:end_total{{why{how}"$why"}}' for how in ("=", "!=", "=~", "!~")]
+    board = {"title": "A", "targets": [{"expr": one} for one in exprs]}
+    here = Target(where="c", server=CROW, page=page_with(*ENDS), cells=check(CROW, page_with(*ENDS)))
+
+    found = judge(wants_of_dashboard(json.dumps(board), "b"), [here], [CROW])
+
+    assert (found.lacks, found.found) == ((), {"crow:end_total"})
+
+
+def test_one_page_with_the_labels_is_enough():
+    pages = [page_with(Series(name="crow:queue", labels={"model": one}, value=1.0)) for one in "ab"]
+    here = [Target(where="c", server=CROW, page=page, cells=check(CROW, page)) for page in pages]
+    wants = wants_of([("a", 'crow:queue{model="b"}'), ("c", 'crow:queue{model="c"}')], "f")
+
+    (found,) = judge(wants, here, [CROW]).lacks
+
+    assert (found.place, found.fault.advice) == ("c", "No series has such labels: model is a, b here.")
+
+
+def test_few_of_many_values_are_named():
+    page = page_with(*(Series(name="crow:queue", labels={"n": str(one)}, value=1.0) for one in range(11)))
+
+    (found,) = of_crow('crow:queue{n="x"}', page=page).lacks
+
+    assert found.fault.advice == "No series has such labels: n is 0, 1, 10, 2, 3, 4, 5, 6, 3 more here."
+
+
+def test_labels_of_other_systems_are_not_judged():
+    page = page_with(*ENDS, Series(name="http_total", labels={"status": "2xx"}, value=1.0))
+
+    assert of_crow('http_total{status="5xx"}', page=page).lacks == ()
+    assert of_crow('{__name__="crow:e.*"}', page=page).found == {"crow:e.*"}
+
+
+def test_labels_of_recorded_names_are_not_judged():
+    wants = dataclasses.replace(wants_of([("a", 'crow:queue{a="b"}')], "f"), recorded=frozenset({"crow:queue"}))
+    page = page_with(Series(name="crow:queue", labels={"a": "c"}, value=1.0))
+
+    assert judge(wants, [target(CROW, page)], [CROW]).lacks == ()
+
+
+def test_one_side_of_an_or_is_enough_for_labels_and_bounds():
+    series = [Series(name="crow:t_bucket", labels={"le": le}, value=1.0) for le in ("0.5", "+Inf")]
+    page = page_with(*ENDS, *series)
+
+    assert of_crow('crow:t_bucket{le="0.4"} or crow:t_bucket{le="0.50"}', page=page).lacks == ()
+    assert of_crow('crow:end_total{kind="x"} or crow:end_total{kind="bad"}', page=page).lacks == ()
+    assert len(of_crow('crow:t_bucket{le="0.4"} or crow:t_bucket{le="0.45"}', page=page).lacks) == 2
+
+
+@pytest.mark.parametrize(
+    ("matchers", "advice"),
+    [
+        ('server="parrot"', ""),
+        ('server=~"rook|parrot",origin="native",job="x"', ""),
+        ('server="$server"', ""),
+        ('server="rook"', "No server of the pages has such labels: server is parrot here."),
+        ('origin="derived"', "No server of the pages has such labels: origin is native here."),
+    ],
+)
+def test_a_canonical_name_is_that_of_the_servers_that_its_labels_name(matchers, advice):
+    expr = f"llmchaos:kv_cache_usage_ratio{{{matchers}}}"
+    wants = wants_of_dashboard(json.dumps({"title": "A", "targets": [{"expr": expr}]}), "b")
+
+    found = judge(wants, [target(), target(ROOK)], KNOWN).lacks
+
+    assert [one.fault.advice for one in found] == [advice] * bool(advice)
+
+
+def test_a_name_without_a_prefix_is_a_servers_if_its_page_is_there():
+    old = made_up(
+        "jay",
+        'prefixes = ["jay_", "e2e_seconds"]',
+        e2e=native('e2e_seconds{engine="none"}', until="2"),
+        running=native("jay_running{}"),
+    )
+    known = [*KNOWN, old]
+    exprs = ['e2e_seconds_count{app="gateway"}', 'e2e_seconds_count{engine="x"}', 'e2e_seconds_created{a="b"}']
+    wants = wants_of([("here", one) for one in exprs], "f")
+
+    assert judge(wants, [target()], known).skipped == {"e2e_seconds_count", "e2e_seconds_created"}
+    new = page_with("jay_running")
+    here = Target(where="j", server=old, page=new, cells=check(old, new, "2"))
+    found = judge(wants, [here], known)
+    assert [one.series for one in found.lacks] == ["e2e_seconds_count"]
+    assert found.skipped == {"e2e_seconds_count", "e2e_seconds_created"}
+    elsewhere = Target(
+        where="x", server=None, page=page_with(Series(name="e2e_seconds_count", labels={"app": "a"}, value=1))
+    )
+    assert judge(wants, [elsewhere], known).lacks == ()
 
 
 def test_a_fault_is_listed_once_a_place():

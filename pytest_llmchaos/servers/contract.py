@@ -17,7 +17,7 @@ from pytest_llmchaos.servers.mapping import is_in, version_key
 from pytest_llmchaos.servers.rules import expression
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_llmchaos.servers.canonical import CanonicalMetric
     from pytest_llmchaos.servers.exposition import Page, Series
@@ -65,7 +65,10 @@ class Selector:
         return self.name in page.names and self.name not in page.by_name
 
     def _matches(self, series: Series) -> bool:
-        labels = {**series.labels, "__name__": series.name}
+        return self.fits({**series.labels, "__name__": series.name})
+
+    def fits(self, labels: Mapping[str, str]) -> bool:
+        """True if labels are as its matchers want them."""
         return all(_holds(labels.get(label, ""), how, value) for label, how, value in self.matchers)
 
     def __str__(self) -> str:

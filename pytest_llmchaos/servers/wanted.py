@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_llmchaos.servers.bounds import described, neighbours
 from pytest_llmchaos.servers.canonical import CANONICAL, PARTS
-from pytest_llmchaos.servers.contract import Selector, lacking, parse, selectors_in
+from pytest_llmchaos.servers.contract import Selector, lacking, parse, selectors_in, selectors_of
 from pytest_llmchaos.servers.rules import expression
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from pytest_llmchaos.servers.canonical import CanonicalMetric
     from pytest_llmchaos.servers.contract import Cell
@@ -28,6 +28,12 @@ _OURS = ("llmchaos:", "gen_ai_server_")
 # States of a cell whose series Prometheus has, or will have.
 _USABLE = ("found", "late", "renamed")
 _MOST_NAMES = 3
+_MOST_VALUES = 8
+_EQUAL = ("=", "=~")
+# What a dashboard's variable is in a text.
+_ANYTHING = ".*"
+# Labels that a scrape adds, or of which the value is a number.
+_OF_SCRAPES = frozenset({"job", "instance", "namespace", "pod", "container", "service", "endpoint", "node", "le"})
 _LITERAL = re.compile(r"[a-zA-Z0-9_:.]+")
 _ALTERNATIVES = re.compile(r"[a-zA-Z0-9_:]+(\|[a-zA-Z0-9_:]+)+")
 
@@ -141,14 +147,11 @@ def judge(wants: Wants, targets: Sequence[Target], known: Iterable[Server]) -> J
     names: dict[_Kind, set[str]] = {"found": set(), "late": set(), "skipped": set(), "lacks": set()}
     for query in wants.queries:
         for one in selectors_in(query.tree):
-            for name in _patterns(one):
-                names[verdicts.of(name).kind].add(name)
-        for one in selectors_in(query.tree):
-            for fault in verdicts.between_edges(one):
-                lacks[Lack(file=query.file, place=query.place, series=str(one), fault=fault)] = None
+            for name, verdict in verdicts.of(one):
+                names[verdict.kind].add(name)
         for one in lacking(query.tree, verdicts.has):
-            for name in _patterns(one):
-                for fault in verdicts.of(name).faults:
+            for name, verdict in verdicts.of(one):
+                for fault in verdict.faults:
                     lacks[Lack(file=query.file, place=query.place, series=name, fault=fault)] = None
     return Judged(
         lacks=tuple(lacks),
@@ -185,24 +188,34 @@ class _Verdicts:
     known: tuple[Server, ...]
 
     def has(self, selector: Selector) -> bool:
-        return all(self.of(name).kind != "lacks" for name in _patterns(selector))
+        return all(verdict.kind != "lacks" for _, verdict in self.of(selector))
 
-    def of(self, name: str) -> _Verdict:
+    def of(self, selector: Selector) -> Iterator[tuple[str, _Verdict]]:
+        """Yield the verdict on each name of a selector.
+
+        If the name is there, and its labels are not, it is the one on the selector.
+        """
+        for name in _patterns(selector):
+            verdict = self._of_name(name, selector)
+            labels = self._of_labels(selector) if verdict.kind == "found" and name not in self.recorded else None
+            yield (str(selector), labels) if labels else (name, verdict)
+
+    def _of_name(self, name: str, selector: Selector) -> _Verdict:
         """Return the verdict on a name, or on a pattern of names."""
         if name in self.recorded:
             return _FOUND
         if not _LITERAL.fullmatch(name):
             return self._of_pattern(name)
         if name in _CANONICAL:
-            return self._of_canonical(*_CANONICAL[name])
-        owners = [one for one in self.targets if one.owns(name)]
+            return self._of_canonical(*_CANONICAL[name], selector)
+        owners = [one for one in self.targets if one.owns(name) and self._may_mean(one.server, selector)]
         if not owners:
             return self._of_other(name)
         found = [_on_page(name, one.page) or _explained(name, one, self._makers(name)) for one in owners]
         faults = [fault for one in found for fault in one.faults]
         return _lack(*faults) if faults else found[0]
 
-    def between_edges(self, selector: Selector) -> Iterator[Fault]:
+    def _between_edges(self, selector: Selector) -> Iterator[Fault]:
         """Yield a fault for each page whose buckets lack the selector's bound."""
         wanted = [value for label, how, value in selector.matchers if (label, how) == ("le", "=")]
         for one in self.targets:
@@ -212,6 +225,56 @@ class _Verdicts:
                     if float(bound) not in edges:
                         place = described(*neighbours(edges, float(bound)))
                         yield Fault(where=one.where, advice=f'No bucket has le="{bound}", which lies {place}.')
+
+    def _of_labels(self, selector: Selector) -> _Verdict | None:
+        """Return the verdict on the labels of series whose name is there, None if good.
+
+        Labels that no series has are those that a scrape adds.
+        """
+        if faults := [*self._between_edges(selector)]:
+            return _lack(*faults)
+        pages = [one for one in self.targets if selector.name in one.page.by_name]
+        is_owned = any(one.owns(selector.name) for one in pages) or self._has_prefix(selector.name)
+        if not (pages and is_owned):
+            return None
+        series = [one for page in pages for one in page.page.by_name[selector.name]]
+        asked = _closed(selector, {label for one in series for label in one.labels} - _OF_SCRAPES)
+        if any(asked.fits(one.labels) for one in series):
+            return None
+        values = {
+            label: dict.fromkeys(one.labels.get(label, "") for one in series)
+            for label in dict.fromkeys(label for label, _, _ in asked.matchers)
+        }
+        wrong = {
+            label: there
+            for label, there in values.items()
+            if not any(_closed(asked, {label}).fits({label: one}) for one in there)
+        }
+        if _may_come(asked, pages, wrong):
+            return _LATE
+        lines = [f"{label} is {_few(there)}" for label, there in wrong.items()]
+        advice = (
+            f"No series has such labels: {', and '.join(lines)} here." if lines else "No series has all its labels."
+        )
+        return _lack(Fault(where=pages[0].where, advice=advice))
+
+    def _has_prefix(self, name: str) -> bool:
+        """True if the name begins as those of one server, and not by chance."""
+        return any(name.startswith(_own_prefixes(one)) for one in self.known)
+
+    def _may_mean(self, server: Server | None, selector: Selector) -> bool:
+        """True if a selector may be of a server whose name it has.
+
+        A name without a prefix may be anyone's. It is the server's unless a label is
+        not as in its file.
+        """
+        if server is None or self._has_prefix(selector.name):
+            return True
+        return any(
+            all(_allows(selector, one) for one in found.matchers)
+            for entry, _ in _entries(server, selector.name)
+            for found in selectors_of(entry)
+        )
 
     def _of_pattern(self, pattern: str) -> _Verdict:
         beginning = re.split("[^a-zA-Z0-9_:]", pattern, maxsplit=1)[0]
@@ -226,24 +289,34 @@ class _Verdicts:
             return _lack(Fault(advice="No name of the pages matches this pattern."))
         return _SKIPPED
 
-    def _of_canonical(self, metric: CanonicalMetric, part: str) -> _Verdict:
+    def _of_canonical(self, metric: CanonicalMetric, part: str, selector: Selector) -> _Verdict:
         cells = [(one, one.cell(metric.key)) for one in self.targets if one.server]
-        if any(cell.state in _USABLE and expression(cell.entry, part) for _, cell in cells):
+        if not cells:
+            return _SKIPPED
+        made = [
+            {"server": one.server.name, "origin": cell.entry.status, "ticks": cell.entry.ticks}
+            for one, cell in cells
+            if one.server and cell.state in _USABLE and expression(cell.entry, part)
+        ]
+        asked = _closed(selector, {"server", "origin", "ticks"})
+        if any(asked.fits(one) for one in made):
             return _FOUND
-        return (
-            _lack(
-                *(
-                    Fault(
-                        where=one.where,
-                        advice=f"{_title(one)} gives a sum and a count only, so it has no buckets."
-                        if cell.state in _USABLE
-                        else f"{_title(one)} lacks it ({cell.state}). {cell.note}".strip(),
-                    )
-                    for one, cell in cells
+        if made:
+            lines = [
+                f"{label} is {_few(dict.fromkeys(one[label] for one in made))}"
+                for label in dict.fromkeys(label for label, _, _ in asked.matchers)
+            ]
+            return _lack(Fault(advice=f"No server of the pages has such labels: {', and '.join(lines)} here."))
+        return _lack(
+            *(
+                Fault(
+                    where=one.where,
+                    advice=f"{_title(one)} gives a sum and a count only, so it has no buckets."
+                    if cell.state in _USABLE
+                    else f"{_title(one)} lacks it ({cell.state}). {cell.note}".strip(),
                 )
+                for one, cell in cells
             )
-            if cells
-            else _SKIPPED
         )
 
     def _of_other(self, name: str) -> _Verdict:
@@ -252,6 +325,8 @@ class _Verdicts:
         makers = self._makers(name)
         if found or not makers:
             return found or self._misspelt(name)
+        if not self._has_prefix(name):
+            return _SKIPPED
         maker = makers[0]
         what = f"This is a name of {maker.title}, which has no page here"
         entry, part = next(iter(_entries(maker, name)), (None, ""))
@@ -274,6 +349,48 @@ class _Verdicts:
         """Return the servers with such names, first one whose file has the name."""
         found = [one for one in self.known if name.startswith(one.prefixes)]
         return sorted(found, key=lambda one: (not _entries(one, name), len(one.prefixes)))
+
+
+def _closed(selector: Selector, labels: Collection[str]) -> Selector:
+    """Return the matchers on some labels, without those of a dashboard's variables."""
+    found = [
+        (label, how, value)
+        for label, how, value in selector.matchers
+        if label in labels and (how == "=~" or _ANYTHING not in value)
+    ]
+    return Selector(name=selector.name, matchers=tuple(found))
+
+
+def _allows(selector: Selector, wanted: tuple[str, str, str]) -> bool:
+    """True if the matchers of a selector leave series that another matcher wants."""
+    label, how, text = wanted
+    own = _closed(selector, {label})
+    given = [one for _, equal, value in own.matchers if equal in _EQUAL for one in value.split("|")]
+    values = [*given, *(text.split("|") if how in _EQUAL else ())]
+    both = Selector(name="", matchers=(*own.matchers, wanted))
+    return not own.matchers or any(both.fits({label: one}) for one in values)
+
+
+def _may_come(asked: Selector, pages: Sequence[Target], wrong: Mapping[str, object]) -> bool:
+    """True if series with labels that no series has yet may appear later.
+
+    The server's file says so, or has the labels. Names that it does not have may be
+    late as soon as one of the server's metrics is.
+    """
+    name = asked.name
+    here = [cell.entry for one in pages for cell in one.cells if cell.state != "absent"]
+    entries = [entry for entry in here if any(one.name == name for one in selectors_of(entry))]
+    if any(entry.late for entry in entries or here):
+        return True
+    known = [one for entry in entries for found in selectors_of(entry) for one in found.matchers]
+    return bool(wrong) and all(any(one[0] == label and _allows(asked, one) for one in known) for label in wrong)
+
+
+def _few(values: Iterable[str]) -> str:
+    given = sorted(one or "empty" for one in values)
+    few = given[:_MOST_VALUES]
+    more = [f"{len(given) - len(few)} more"] * (len(given) > len(few))
+    return ", ".join(few + more)
 
 
 def _on_page(name: str, page: Page) -> _Verdict | None:
@@ -329,6 +446,13 @@ def _patterns(selector: Selector) -> Iterator[str]:
     for label, how, value in selector.matchers:
         if label == "__name__" and how == "=~":
             yield from value.split("|") if _ALTERNATIVES.fullmatch(value) else [value]
+
+
+@cache
+def _own_prefixes(server: Server) -> tuple[str, ...]:
+    """Return the prefixes of a server that are no names of metrics themselves."""
+    names = {one.expr.partition("{")[0] for one in server.entries}
+    return tuple(one for one in server.prefixes if one not in names)
 
 
 @cache
