@@ -165,6 +165,16 @@ def test_a_name_of_another_server_has_its_equivalent_here():
     assert lack("rook:busy", targets=[broken]).fault.advice.endswith("and Parrot has no equivalent.")
 
 
+def test_a_misspelt_name_of_no_server_is_not_there():
+    canonical = lack("llmchaos:requests_runing")
+    assert canonical.fault.canonical == "llmchaos:requests_running"
+    assert canonical.fault.advice == "No canonical metric has this name. llmchaos:requests_running is similar."
+    colon = lack("parrot_kv")
+    assert colon.fault.new == ("parrot:kv",)
+    assert colon.fault.advice == "Parrot writes it with a colon."
+    assert judged("parrot_other", "llmchaos:zzz").skipped == {"parrot_other", "llmchaos:zzz"}
+
+
 def test_a_name_of_another_server_that_the_page_passes_on_is_found():
     page = page_with(*full_page(PARROT).series, "rook:busy")
 
@@ -262,14 +272,14 @@ def test_names_in_matchers_and_patterns_are_read():
 def test_canonical_names_that_the_files_do_not_record_need_rules():
     two = ["llmchaos:requests_running", "llmchaos:kv_cache_usage_ratio"]
 
-    assert judged(*two, recorded=two).remarks == ()
-    assert judged(*two, recorded=two[:1]).remarks == (
-        "llmchaos:kv_cache_usage_ratio needs a recording rule (--write-rules)",
+    assert judged(*two, recorded=two).remark == ""
+    assert judged(*two, recorded=two[:1]).remark == (
+        "llmchaos:kv_cache_usage_ratio needs a recording rule (--write-rules)"
     )
-    assert judged(*two).remarks == (f"{two[1]}, {two[0]} need recording rules (--write-rules)",)
+    assert judged(*two).remark == f"{two[1]}, {two[0]} need recording rules (--write-rules)"
     ttft = [f"gen_ai_server_time_to_first_token_seconds_{part}" for part in ("bucket", "sum", "count")]
-    assert judged(*two, *ttft).remarks[0].endswith("_sum and 2 more need recording rules (--write-rules)")
-    assert judged("llmchaos:requests_failed_total").remarks == ()
+    assert judged(*two, *ttft).remark.endswith("_sum and 2 more need recording rules (--write-rules)")
+    assert judged("llmchaos:requests_failed_total").remark == ""
 
 
 # --- labels
@@ -701,7 +711,7 @@ def test_a_query_of_another_data_source_is_listed_and_the_others_are_read(source
     assert names(found) == [("panel 'KV'", ["parrot:kv"])]
     (line,) = found.unread
     assert line.startswith(f"b.json: panel 'Logs': {reason}")
-    assert judge(found, [target()], KNOWN).unread == (line,)
+    assert judge(found, [target()], KNOWN).skipped == {line}
 
 
 def test_a_dashboard_that_is_too_deep_is_one_error():

@@ -105,8 +105,8 @@ class Judged:
         lacks: those that are not there.
         found: names that are there, also those that a recording rule makes.
         late: names that may appear after the first request.
-        skipped: names of other systems, which no page is expected to have.
-        unread: queries of dashboards that are not of Prometheus, one line each.
+        skipped: names of other systems, which no page is expected to have, and a line
+            for each query of a dashboard that could not be read.
         unrecorded: canonical names that are there once rules record them, and that
             the files do not record.
     """
@@ -115,19 +115,17 @@ class Judged:
     found: frozenset[str]
     late: frozenset[str]
     skipped: frozenset[str]
-    unread: tuple[str, ...] = ()
     unrecorded: frozenset[str] = frozenset()
 
     @property
-    def remarks(self) -> tuple[str, ...]:
-        """Lines for people, none of which is an error."""
-        lines = [f"not judged: {one}" for one in self.unread]
-        if self.unrecorded:
-            few = ", ".join(sorted(self.unrecorded)[:_MOST_NAMES])
-            more = f" and {len(self.unrecorded) - _MOST_NAMES} more" * (len(self.unrecorded) > _MOST_NAMES)
-            verb = "needs a recording rule" if len(self.unrecorded) == 1 else "need recording rules"
-            lines.append(f"{few}{more} {verb} (--write-rules)")
-        return tuple(lines)
+    def remark(self) -> str:
+        """A line about canonical names without rules, empty if there are none."""
+        if not self.unrecorded:
+            return ""
+        few = ", ".join(sorted(self.unrecorded)[:_MOST_NAMES])
+        more = f" and {len(self.unrecorded) - _MOST_NAMES} more" * (len(self.unrecorded) > _MOST_NAMES)
+        verb = "needs a recording rule" if len(self.unrecorded) == 1 else "need recording rules"
+        return f"{few}{more} {verb} (--write-rules)"
 
 
 def judge(wants: Wants, targets: Sequence[Target], known: Iterable[Server]) -> Judged:
@@ -157,8 +155,7 @@ def judge(wants: Wants, targets: Sequence[Target], known: Iterable[Server]) -> J
         lacks=tuple(lacks),
         found=frozenset(names["found"]),
         late=frozenset(names["late"]),
-        skipped=frozenset(names["skipped"]),
-        unread=wants.unread,
+        skipped=frozenset({*names["skipped"], *wants.unread}),
         unrecorded=frozenset(names["found"] & set(_CANONICAL) - wants.recorded),
     )
 
@@ -294,11 +291,11 @@ class _Verdicts:
         if not cells:
             return _SKIPPED
         made = [
-            {"server": one.server.name, "origin": cell.entry.status, "ticks": cell.entry.ticks}
+            {"server": one.server.name, "origin": cell.entry.status}
             for one, cell in cells
             if one.server and cell.state in _USABLE and expression(cell.entry, part)
         ]
-        asked = _closed(selector, {"server", "origin", "ticks"})
+        asked = _closed(selector, {"server", "origin"})
         if any(asked.fits(one) for one in made):
             return _FOUND
         if made:
