@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import promql_parser
@@ -15,6 +16,7 @@ from support.server_pages import full_page
 
 from pytest_llmchaos.cli import main
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.prometheus import metrics_page
 from pytest_llmchaos.servers.canonical import CANONICAL
 from pytest_llmchaos.servers.catalogue import server, servers
 from pytest_llmchaos.servers.contract import BROKEN, check, selectors_of
@@ -195,6 +197,70 @@ def test_an_address_without_a_page_is_one_error(llmchaos, reply, message):
     assert err.startswith(f"llmchaos metrics: {url}/metrics")
     assert message in err
     assert err.count("\n") == 1
+
+
+CREDENTIALS = ("s3cret", "abc", "user")
+
+
+def test_no_credential_of_an_address_is_printed(llmchaos, vllm):
+    def given(url, path="/metrics?token=abc&abc"):
+        return f"http://user:s3cret@{url.removeprefix('http://')}{path}"
+
+    with serving({"/metrics?token=abc&abc": vllm.read_text()}) as (url, asked):
+        plain, as_json = llmchaos(given(url)), llmchaos(given(url), "--json")
+    assert (plain[0], as_json[0]) == (0, 0)
+    assert plain[1].startswith(f"{url}/metrics?token=...&...\n  vLLM")
+    assert asked[0].headers["authorization"].startswith("Basic ")
+    moved = Reply(b"", 302, PLAIN, {"location": "https://user:s3cret@other/metrics?token=abc#abc"})
+    replies = [moved, *(Reply(b"", status, PLAIN) for status in (401, 500)), Reply(b"<html>", 200, PLAIN), None]
+    tried = [plain, as_json]
+    for reply in replies:
+        with api(lambda _, reply=reply: reply) as (url, _):
+            tried += [llmchaos(given(url)), llmchaos(given(url, ""))]
+    assert "got 302 to https://other/metrics?token=...; give" in tried[2][2]
+    tried += [llmchaos("http://user:s3cret/abc@host/metrics"), llmchaos("http://user:s3cret@[abc"), llmchaos("http://")]
+    tried += [llmchaos("user:s3cret@host/metrics?token=abc"), llmchaos("//user:s3cret@host?abc")]
+    assert [status for status, *_ in tried[2:]] == [2] * 15
+    assert [(text, word) for _, *texts in tried for text in texts for word in CREDENTIALS if word in text] == []
+    assert all(err.count("\n") == 1 for _, _, err in tried[2:])
+    assert "the address of a page must have a host and a port" in tried[-3][2]
+
+
+@pytest.mark.parametrize("wbits", [31, 15], ids=["gzip", "deflate"])
+def test_a_page_that_is_compressed_unasked_is_read(llmchaos, vllm, wbits):
+    body = zlib.compress(vllm.read_bytes(), wbits=wbits)
+    reply = Reply(body, 200, PLAIN, {"content-encoding": "gzip" if wbits == 31 else "deflate"})
+    with serving({"/metrics": reply}) as (url, _):
+        status, out, err = llmchaos(url)
+
+    assert (status, err) == (0, "")
+    assert "vLLM" in out
+
+
+@pytest.mark.parametrize(
+    ("how", "body", "message"),
+    [
+        ("br", b"x", "must answer without compression or with gzip, got br; turn its compression off"),
+        ("gzip", b"a metrics page", "must answer with gzip, as it says, got other bytes"),
+        ("gzip", zlib.compress(b"a 1\n" * 99, wbits=31)[:-9], "but its compressed data ends early"),
+        ("gzip", zlib.compress(b"a 1\n" * 999, wbits=31), "but it is longer than 900 bytes"),
+    ],
+)
+def test_an_answer_that_cannot_be_unpacked_is_one_error(llmchaos, monkeypatch, how, body, message):
+    monkeypatch.setattr(metrics_page, "_MOST_BYTES", 900)
+    with api(lambda _: Reply(body, 200, PLAIN, {"content-encoding": how})) as (url, _):
+        status, out, err = llmchaos(f"{url}/metrics")
+
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+
+
+def test_a_file_is_read_up_to_the_limit_of_an_address(llmchaos, monkeypatch):
+    monkeypatch.setattr(metrics_page, "_MOST_BYTES", 900)
+
+    status, _, err = llmchaos("/dev/zero")
+
+    assert (status, err) == (2, "llmchaos metrics: /dev/zero must be a metrics page, got more than 900 bytes\n")
 
 
 def test_a_closed_port_is_one_error(llmchaos):

@@ -1,8 +1,10 @@
 """Metrics pages: their parser, the server that they are of, and the contract."""
 
+import contextlib
 import dataclasses
 import functools
 import math
+import time
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
@@ -110,6 +112,42 @@ def test_a_broken_line_is_one_error_with_its_number(line):
         f'm.txt: line 2 must be a sample such as name{{label="value"}} 1, got {line!r}; '
         "Prometheus refuses a page with such a line"
     )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a" + " " * 60_000 + "x",
+        "a" + " " * 30_000 + "1" + " " * 30_000 + "x",
+        "a{" + " " * 60_000 + "x",
+        'a{b="c"' + " " * 60_000 + "x",
+        'a{b="c",' + " " * 60_000 + "x",
+        "a{" + 'b="c",' * 10_000 + "x",
+        "#" + " " * 60_000 + "x",
+        "a" * 60_000 + " ",
+    ],
+    ids=lambda line: line[:6],
+)
+def test_the_time_of_a_line_grows_with_its_length_only(line):
+    began_s = time.process_time()
+    with contextlib.suppress(BadScenario):
+        parse_page(line)
+
+    assert time.process_time() - began_s < 0.5
+
+
+def test_a_line_that_is_too_long_is_one_error():
+    assert parse_page("a" + " " * 65_534 + "1").names == {"a"}
+    with pytest.raises(BadScenario) as caught:
+        parse_page("b 1\na" + " " * 65_535 + "1", "m.txt")
+    assert str(caught.value).startswith("m.txt: line 2 must have at most 65536 characters, got 65537: 'a   ")
+
+
+def test_names_have_no_control_characters():
+    page = parse_page('{"a\x1b[2J\x9b\u202eb"} 1\n{"c\\nd"} 1\n# TYPE "e\\nf" gauge\ng{h="\x07i"} 1\n')
+
+    assert page.names == {"a[2Jb", "cd", "ef", "g"}
+    assert page.series[2].labels == {"h": "i"}
 
 
 @pytest.mark.parametrize(

@@ -375,9 +375,13 @@ def test_a_page_has_the_scraped_series_and_the_declared_names(monkeypatch):
         {"metric": {"__name__": name, "job": "model", **labels}, "value": [0, "2"]}
         for name, labels in (
             ("up", {}), ("scrape_duration_seconds", {}), ("vllm:num_requests_running", {"model_name": "m"}),
-            ("llmchaos:requests_running", {"origin": "native"}),
+            ("llmchaos:requests_running", {"origin": "native", "server": "vllm"}),
+            ("own:derived", {"origin": "derived", "server": "vllm"}),
+            ("own:origin", {"origin": "native", "server": "web-1"}),
+            ("own:region", {"origin": "eu", "server": "vllm"}),
         )
     ]  # fmt: skip
+    result.append({"metric": {"__name__": "own:native", "job": "model"}, "histogram": [0, {"count": "7", "sum": "9"}]})
     asked = []
 
     def data(_, path):
@@ -388,10 +392,14 @@ def test_a_page_has_the_scraped_series_and_the_declared_names(monkeypatch):
 
     page = scraped_pages.page_of(SimpleNamespace(url="http://prom"), "model")
 
-    assert [(one.name, one.value, one.labels["model_name"]) for one in page.series] == [
-        ("vllm:num_requests_running", 2.0, "m")
+    assert [(one.name, one.value) for one in page.series] == [
+        ("vllm:num_requests_running", 2.0),
+        ("own:origin", 2.0),
+        ("own:region", 2.0),
+        ("own:native", 7.0),
     ]
-    assert page.names == {"vllm:num_requests_running", "vllm:num_requests_waiting"}
+    assert page.series[0].labels["model_name"] == "m"
+    assert page.names == {"vllm:num_requests_waiting", *(one.name for one in page.series)}
     assert all('{job="model",service="model"}' in one for one in asked)
 
 

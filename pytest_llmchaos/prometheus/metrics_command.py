@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import BadScenario, LlmchaosError
 from pytest_llmchaos.model import TLS_SYSTEM, TLS_UNVERIFIED
 from pytest_llmchaos.prometheus import metrics_text
-from pytest_llmchaos.prometheus.metrics_page import Reader
+from pytest_llmchaos.prometheus.metrics_page import Reader, shown
 from pytest_llmchaos.servers.catalogue import server, servers
 from pytest_llmchaos.servers.contract import BROKEN, bracket, check, parse
 from pytest_llmchaos.servers.recognition import Recognised, recognise
@@ -137,7 +137,7 @@ def _look(reader: Reader, source: str, given: argparse.Namespace) -> Looked:
         recognised = Recognised(**{**vars(recognised), "version": version})
     found = recognised.server
     cells = check(found, page, recognised.version, warm=given.warm) if found else ()
-    return Looked(target=Target(where=where, server=found, page=page, cells=cells), recognised=recognised)
+    return Looked(target=Target(where=shown(where), server=found, page=page, cells=cells), recognised=recognised)
 
 
 def _named(page: Page, given: argparse.Namespace) -> Recognised:

@@ -17,15 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
-_TEXT = r'"(?:[^"\\]|\\.)*"'
-_TERM = rf"(?:(?:{_NAME}|{_TEXT})\s*=\s*)?{_TEXT}"
-# Name, labels and value. A timestamp and an exemplar may follow, and are not read.
+_TEXT = r'"(?:[^"\\]|\\.)*+"'
+_TERM = rf"(?:(?:{_NAME}|{_TEXT})\s*+=\s*+)?{_TEXT}\s*+"
+# Name, labels and value. A timestamp and an exemplar may follow, and are not read. Its
+# spaces are matched once, so that the time of a line grows with its length only.
 _SAMPLE = re.compile(
-    rf"({_NAME})?(?![a-zA-Z0-9_:])\s*(?:\{{\s*((?:{_TERM}\s*(?:,\s*{_TERM}\s*)*,?)?)\s*\}})?"
-    r"\s*([^\s{}_]+)(?:\s+[-+0-9.eE]+)?(?:\s+#.*)?"
+    rf"({_NAME})?+(?![a-zA-Z0-9_:])\s*+(?:\{{\s*+((?:{_TERM}(?:,\s*+{_TERM})*+,?+)?+)\s*+\}}\s*+)?+"
+    r"([^\s{}_]++)(?:\s++[-+0-9.eE]++)?+(?:\s++#.*)?"
 )
 _PARTS = re.compile(rf"(?:({_NAME}|{_TEXT})\s*=\s*)?({_TEXT})")
 _DECLARED = re.compile(rf"#\s*(HELP|TYPE)\s+({_NAME}|{_TEXT})(?:\s+(.*))?")
+# Most characters of a line. Those of real servers have less than a thousand.
+_LONGEST = 65_536
+# Control characters, and those that turn the direction of a text.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL_IN_LINES = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _ESCAPED = re.compile(r'\\([\\n"])')
 # Endings of the series of a family, by its type.
 _ENDINGS = {
@@ -105,11 +111,16 @@ def parse_page(text: str, where: str = "the page") -> Page:
         )
     types: dict[str, str] = {}
     series: list[Series] = []
-    for number, raw in enumerate(text.lstrip("\ufeff").split("\n"), 1):
+    for number, raw in enumerate(_CONTROL_IN_LINES.sub("", text.lstrip("\ufeff")).split("\n"), 1):
         line = raw.strip()
+        if len(line) > _LONGEST:
+            raise BadScenario(
+                f"{where}: line {number} must have at most {_LONGEST} characters, got {len(line)}: "
+                f"{line[:40]!r}; check that it is a metrics page"
+            )
         if line.startswith("#"):
             if found := _DECLARED.fullmatch(line):
-                name = _unquoted(found[2])
+                name = plain(_unquoted(found[2]))
                 kind = (found[3] or "").strip() if found[1] == "TYPE" else ""
                 types[name] = kind or types.get(name, "")
         elif line:
@@ -123,6 +134,11 @@ def parse_page(text: str, where: str = "the page") -> Page:
     return Page(types=types, series=tuple(series))
 
 
+def plain(text: str) -> str:
+    """Return a text without control characters, which a terminal would obey."""
+    return _CONTROL.sub("", text)
+
+
 def _sample(line: str) -> Series | None:
     found = _SAMPLE.fullmatch(line)
     if found is None:
@@ -132,7 +148,7 @@ def _sample(line: str) -> Series | None:
         if label:
             labels[_unquoted(label)] = _unquoted(value)
         else:
-            name = name or _unquoted(value)
+            name = name or plain(_unquoted(value))
     try:
         number = float(found[3])
         float(labels.get("le", "0"))
