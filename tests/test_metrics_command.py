@@ -149,6 +149,50 @@ def test_the_metrics_and_the_version_of_an_address_without_a_path_are_read(llmch
     assert asked[0].headers["accept"].startswith("text/plain;version=0.0.4")
 
 
+def test_a_version_of_a_build_from_source_breaks_nothing(llmchaos, vllm):
+    for words in ((), ("--server", "vllm")):
+        with serving({"/metrics": vllm.read_text(), "/version": '{"version": "0.1.dev1+gabc"}'}) as (url, _):
+            status, out, err = llmchaos(url, *words)
+
+        assert (status, err) == (0, "")
+        assert out.count("It reports version 0.1.dev1+gabc, and its names are of versions at least ") == 1
+        assert "renamed" not in out
+        assert llmchaos(vllm, *words, "--at", "0.1.dev1+gabc")[0] == 1
+
+
+def test_a_version_is_no_command_for_the_terminal(llmchaos, vllm):
+    with serving({"/metrics": vllm.read_text(), "/version": '{"version": "0.25.1\\u001b[2J"}'}) as (url, _):
+        assert "vLLM 0.25.12J (certain)" in llmchaos(url)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ollama", "--server names {vllm} as ollama, whose metrics begin with "),
+        ("vllm-router", "and the metrics page is another: it is of vLLM; correct the entry"),
+        ("openai", "--server must be a server with a metrics page, got openai: "),
+    ],
+)
+def test_a_page_of_another_server_than_the_given_one_is_refused(llmchaos, vllm, name, message):
+    status, out, err = llmchaos(vllm, "--server", name)
+
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert message.format(vllm=vllm) in err
+
+
+@pytest.mark.parametrize("text", ["", "up 1\n", "node_load1 1\n"])
+def test_a_page_without_a_metric_of_the_given_server_is_status_1(llmchaos, tmp_path, text):
+    (tmp_path / "m").write_text(text)
+
+    for warm in ((), ("--warm",)):
+        status, out, err = llmchaos(tmp_path / "m", "--server", "sglang", *warm)
+
+        assert (status, err) == (1, "")
+        assert "SGLang" in out
+        assert "(unclear)" in out
+        assert "None of the metrics of SGLang is on the page, so nothing shows that it is of this server." in out
+
+
 def test_the_paths_of_other_servers_are_tried(llmchaos):
     page = text_of(full_page(server("tensorrt-llm")))
     with serving({"/prometheus/metrics": page, "/version": '{"version": 7}'}) as (url, asked):

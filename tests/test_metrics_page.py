@@ -16,7 +16,7 @@ from pytest_llmchaos.servers.canonical import BY_KEY
 from pytest_llmchaos.servers.catalogue import servers
 from pytest_llmchaos.servers.contract import BROKEN, bracket, check, lacking, parse, selectors_in, selectors_of
 from pytest_llmchaos.servers.exposition import Page, Series, parse_page
-from pytest_llmchaos.servers.recognition import recognise
+from pytest_llmchaos.servers.recognition import recognise, with_reported
 
 ENGINES = [one for one in servers().values() if one.prefixes]
 
@@ -404,11 +404,110 @@ def test_a_page_without_a_version_must_have_what_its_names_prove():
     assert broken(AGES, second) == {"failed": "missing"}
     assert broken(AGES, first, "3") == dict.fromkeys(("kv_use", "done", "failed", "aborted"), "missing")
     notes = {cell.metric.key: cell.note for cell in check(AGES, first)}
-    assert notes["done"] == "The server has it since 2. No name on the page shows such a version."
+    assert notes["done"] == (
+        "The server has it since 2. Without a version, such a page cannot be told apart from that of an older version."
+    )
     assert notes["healthy"] == "not counted"
     assert {cell.note for cell in check(AGES, first, "1") if cell.metric.key == "done"} == {
         "The server has it since 2."
     }
+
+
+def test_a_page_that_may_be_of_an_older_version_is_likely_at_most_until_the_version_is_known():
+    page = page_with("parrot:running", "parrot:waiting", "parrot:kv_use")
+
+    found = recognise(page, [AGES])
+
+    assert found.certainty == "likely"
+    assert with_reported(found, "") is found
+    assert (with_reported(found, "1.5").version, with_reported(found, "1.5").certainty) == ("1.5", "certain")
+    assert recognise(page, [AGES], "1.5").certainty == "certain"
+    assert recognise(page_with("parrot:running", "parrot:done"), [AGES]).certainty == "unclear"
+
+
+def test_a_reported_version_that_the_names_contradict_does_not_count():
+    page = page_with("parrot:kv", "parrot:running", *E2E)
+    found = recognise(page, [BRACKETS])
+    why = "It reports version 0.1.dev1+gabc, and its names are of versions at least 0.10: the names count."
+
+    odd = with_reported(found, "0.1.dev1+gabc")
+
+    assert (odd.version, odd.certainty, odd.versions) == ("", "likely", "at least 0.10")
+    assert odd.reasons == (*found.reasons, why)
+    assert states(BRACKETS, page, odd.version)["kv_use"] == "found"
+    assert states(BRACKETS, page, "0.1")["kv_use"] == "renamed"
+    assert with_reported(found, "0.10").version == "0.10"
+    assert with_reported(found, "b0-unknown").version == "b0-unknown"
+    assert recognise(page, [BRACKETS], "0.1").version == "0.1"  # the user gives it
+    few = recognise(page_with("parrot:kv"), [BRACKETS])
+    assert with_reported(few, "0.1").certainty == "unclear"
+
+
+@pytest.mark.parametrize(("version", "allowed"), [("0.11", True), ("0.12", False), ("b0-unknown", False), ("1", False)])
+def test_a_version_after_that_of_the_names_does_not_count(version, allowed):
+    page = page_with("parrot:gpu")
+
+    assert bracket(BRACKETS, page).allows(version) is allowed
+
+
+def test_names_of_different_versions_allow_any():
+    assert bracket(CLASH, page_with("parrot:run", "parrot:old_wait")).allows("0.1")
+
+
+def test_a_version_in_a_label_is_no_command_for_the_terminal():
+    one = made_up(running=native("parrot:running{}"), version='metric = "parrot:info"\nlabel = "version"')
+    info = Series(name="parrot:info", labels={"version": "1.2\x1b[2J\n-rc+g_é" + "9" * 99}, value=1)
+
+    assert recognise(page_with("parrot:running", info), [one]).version == "1.22J-rc+g_" + "9" * 49
+
+
+# Names that a new version might have, of metrics that may be missing without a fault.
+NEW_NAMES = [
+    ("tgi", "tgi_request_failure", "tgi_request_failures"),
+    ("sglang", "sglang:request_time_per_output_token_seconds", "sglang:request_time_per_output_token_v2_seconds"),
+    ("dynamo", "dynamo_frontend_model_ready", "dynamo_frontend_model_is_ready"),
+    ("llamacpp", "llamacpp:prompt_tokens_cached_total", "llamacpp:prompt_tokens_from_cache_total"),
+]
+
+
+@pytest.mark.parametrize("reported", [False, True], ids=["by its names", "reported"])
+@pytest.mark.parametrize(("server", "old", "new"), NEW_NAMES, ids=[one[0] for one in NEW_NAMES])
+def test_a_new_name_of_a_metric_that_may_be_late_is_seen(server, old, new, reported):
+    one = servers()[server]
+    page = full_page(one)
+    hit = {
+        cell.metric.key
+        for cell in check(one, page, one.checked)
+        if any(selector.name.removesuffix("_bucket") == old for selector in selectors_of(cell.entry))
+    } - ({"tokens_in"} if server == "llamacpp" else set())  # an older version's counts less, and is there
+    series = tuple(dataclasses.replace(each, name=each.name.replace(old, new)) for each in page.series)
+
+    found = {cell.metric.key: cell for cell in check(one, Page(types={}, series=series), one.checked * reported)}
+
+    assert hit
+    assert {found[key].state for key in hit} == {"missing"}
+    assert all(new in found[key].note for key in hit)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "parrot:failed_other",
+        "parrot:failed_seconds_total",
+        "parrot:failed_created",
+        "parrot:a_b_c_failed_total",
+        "parrot:fall_total",
+        "parrot:failed",
+        "parrot:done_total",
+    ],
+)
+def test_the_name_of_another_metric_is_not_a_new_name(name):
+    assert states(BRACKETS, page_with("parrot:gone_total", name))["failed"] == "late"
+
+
+@pytest.mark.parametrize("name", ["parrot:faileds_total", "parrot:all_failed_total", "parrot:failed_v3_total"])
+def test_a_longer_name_is_a_new_name(name):
+    assert states(BRACKETS, page_with(name))["failed"] == "missing"
 
 
 # --- every server that is known
@@ -538,6 +637,27 @@ def test_a_gateway_is_recognised_behind_more_names_of_an_engine():
     found = recognise(page_with(*full_page(engine).series, *full_page(gate).series), [engine, gate])
 
     assert (found.server, found.certainty) == (gate, "certain")
+
+
+def test_a_worker_with_a_few_names_of_its_gateway_is_the_engine():
+    engine = made_up(**FULL)
+    gate = made_up(
+        "gate",
+        'kind = "gateway"',
+        kv_use=native("gate:kv{}"),
+        **{key: native(f"gate:{key}{{}}", late=True) for key in ("running", "waiting", "done")},
+    )
+
+    found = recognise(page_with(*full_page(engine).series, "gate:kv", "gate:own"), [engine, gate])
+
+    assert (found.server, found.certainty) == (engine, "certain")
+
+
+def test_a_worker_of_dynamo_is_the_engine():
+    names = ("gpu_cache_usage_percent", "total_blocks", "model_load_time_seconds")
+    page = page_with(*full_page(servers()["vllm"]).series, *(f"dynamo_component_{one}" for one in names))
+
+    assert recognise(page, servers().values()).server.name == "vllm"
 
 
 def test_a_gateway_alone_passes_on_nothing():

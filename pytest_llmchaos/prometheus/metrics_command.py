@@ -16,8 +16,9 @@ from pytest_llmchaos.model import TLS_SYSTEM, TLS_UNVERIFIED
 from pytest_llmchaos.prometheus import metrics_text
 from pytest_llmchaos.prometheus.metrics_page import Reader, shown
 from pytest_llmchaos.servers.catalogue import server, servers
-from pytest_llmchaos.servers.contract import BROKEN, bracket, check, parse
-from pytest_llmchaos.servers.recognition import Recognised, recognise
+from pytest_llmchaos.servers.contract import BROKEN, bracket, check, is_shown, parse
+from pytest_llmchaos.servers.preflight import contradiction
+from pytest_llmchaos.servers.recognition import Recognised, recognise, version_on, with_reported
 from pytest_llmchaos.servers.rules import recording_rules
 from pytest_llmchaos.servers.wanted import Target, judge
 from pytest_llmchaos.servers.wanted_files import (
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmchaos.servers.exposition import Page
+    from pytest_llmchaos.servers.mapping import Server
+    from pytest_llmchaos.servers.recognition import Certainty
 
 # Files without it are not overwritten.
 _MARK = "# Written by `llmchaos metrics --write-rules`."
@@ -87,7 +90,8 @@ class Looked:
     @property
     def is_whole(self) -> bool:
         """True if a known server has all that it should have."""
-        return self.target.server is not None and not any(one.state in BROKEN for one in self.target.cells)
+        cells = self.target.cells
+        return any(is_shown(one, self.target.page) for one in cells) and not any(one.state in BROKEN for one in cells)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -131,24 +135,39 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _look(reader: Reader, source: str, given: argparse.Namespace) -> Looked:
-    where, page = reader.page(source, servers().values())
-    recognised = _named(page, given) if given.server else recognise(page, servers().values(), given.at)
-    if recognised.server and not recognised.version and (version := reader.version(where, recognised.server)):
-        recognised = Recognised(**{**vars(recognised), "version": version})
+    address, page = reader.page(source, servers().values())
+    where = shown(address)
+    recognised = recognise(page, servers().values(), given.at)
+    if given.server:
+        recognised = _named(server(given.server), page, where, recognised, given.at)
+    if recognised.server and not recognised.version:
+        recognised = with_reported(recognised, reader.version(address, recognised.server))
     found = recognised.server
     cells = check(found, page, recognised.version, warm=given.warm) if found else ()
-    return Looked(target=Target(where=shown(where), server=found, page=page, cells=cells), recognised=recognised)
+    return Looked(target=Target(where=where, server=found, page=page, cells=cells), recognised=recognised)
 
 
-def _named(page: Page, given: argparse.Namespace) -> Recognised:
-    named = server(given.server)
-    return Recognised(
+def _named(named: Server, page: Page, where: str, seen: Recognised, version: str) -> Recognised:
+    """Return what --server names, if the page may be of it."""
+    if named.kind == "provider":
+        raise BadScenario(
+            f"--server must be a server with a metrics page, got {named.name}: {named.title} has none; see --list"
+        )
+    problem = contradiction(where, named, page, seen, "--server")
+    if problem and seen.server:
+        raise BadScenario(problem)
+    is_there = any(is_shown(one, page) for one in check(named, page, version))
+    certainty: Certainty = "certain" if is_there else "unclear"
+    none = f"None of the metrics of {named.title} is on the page, so nothing shows that it is of this server."
+    found = Recognised(
         server=named,
-        version=given.at,
+        version=version,
         bracket=bracket(named, page),
-        certainty="certain",
-        reasons=("It was given with --server.",),
+        certainty=certainty,
+        reasons=("It was given with --server.", *[none] * (not is_there)),
+        with_version=certainty,
     )
+    return found if version else with_reported(found, version_on(page, named))
 
 
 def _wants(given: argparse.Namespace) -> Wants:

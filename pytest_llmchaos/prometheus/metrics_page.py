@@ -156,7 +156,7 @@ def _parts(address: str) -> SplitResult:
     if not is_valid:
         raise BadScenario(
             "the address of a page must have a host and a port from 1 to 65535, such as http://localhost:8000/metrics, "
-            "got another; write an @, / or : of a password as %40, %2F or %3A"
+            f"got {address.partition(':')[0]}:...; write @, / and : of a password as %40, %2F and %3A"
         )
     return parts
 

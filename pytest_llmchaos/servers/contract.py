@@ -41,6 +41,10 @@ _BRACES = re.compile(r"\{[^{}]*\}")
 _OPERATOR = re.compile(r"\b(?:and|or|unless|atan2)\b|[-+*/%^]|[=!]=|[<>]=?", re.IGNORECASE)
 # A version before all others. A plain 0 is a build without a release.
 _OLDEST = "0.0.1"
+# Words that a new name of a metric may have more or less than the old one.
+_MORE_WORDS = 2
+# Words that make it the name of another metric.
+_OTHER_METRIC = frozenset({"seconds", "created"})
 _OPERATORS = {"MatchOp.Equal": "=", "MatchOp.NotEqual": "!=", "MatchOp.Re": "=~", "MatchOp.NotRe": "!~"}
 
 
@@ -125,6 +129,15 @@ class Bracket:
         """The oldest version with all names, empty (the newest) if none has them."""
         return (self.since or _OLDEST) if self.is_possible else ""
 
+    def allows(self, version: str) -> bool:
+        """False if the names prove another version."""
+        if not self.is_possible:
+            return True
+        at = version_key(version)
+        if at == (0,):  # unknown, so it is taken as the newest
+            return not self.until
+        return (not self.since or version_key(self.since) <= at) and (not self.until or at < version_key(self.until))
+
     def __str__(self) -> str:
         """For people."""
         if not self.is_possible:
@@ -147,11 +160,29 @@ def check(server: Server, page: Page, version: str = "", *, warm: bool = False) 
     ended = any(_has_counted(one, page) for key in _ENDS for one in server.of(key))
     late = _EVENTS if warm else _EVENTS | _GAPS if ended else frozenset(one.key for one in CANONICAL)
     found = (_cell(server.at(one.key, at), server, page, at, options, late) for one in CANONICAL)
-    return tuple(_unproven(one) if one.state == "absent" and one.wanted and not version else one for one in found)
+    return tuple(one if version else _unproven(one, server, page) for one in found)
 
 
-def _unproven(cell: Cell) -> Cell:
-    return replace(cell, note=f"{cell.note} No name on the page shows such a version.")
+def is_unproven(cell: Cell, server: Server) -> bool:
+    """True for a metric of newer versions only, without which a page may be of one."""
+    newest = server.of(cell.metric.key)[0]
+    return cell.state == "absent" and newest.status != "absent" and bool(newest.since)
+
+
+def _unproven(cell: Cell, server: Server, page: Page) -> Cell:
+    if not is_unproven(cell, server):
+        return cell
+    newest = server.of(cell.metric.key)[0]
+    if close := _successors(newest, server, page):
+        wanted = tuple(map(str, selectors_of(newest)))
+        return replace(cell, state="missing", entry=newest, wanted=wanted, note=close)
+    note = f"{cell.note} Without a version, such a page cannot be told apart from that of an older version."
+    return replace(cell, note=note)
+
+
+def is_shown(cell: Cell, page: Page) -> bool:
+    """True if the page has the names of a cell's entry, also without a sample."""
+    return cell.state == "found" or (cell.state == "late" and is_declared(cell.entry, page))
 
 
 def _cell(  # noqa: PLR0917 - private, and called once
@@ -170,15 +201,19 @@ def _cell(  # noqa: PLR0917 - private, and called once
         note = "The page declares it, and has no sample of it yet."
         return Cell(metric=metric, state="late", entry=entry, wanted=wanted, note=note)
     other = next((one for one in server.of(metric.key) if _is_there(one, page)), None)
-    state, note = _loss(entry, other, page, options, late)
+    state, note = _loss(entry, other, server, page, options, late)
     seen = tuple(map(str, selectors_of(other))) if other else ()
     return Cell(metric=metric, state=state, entry=entry, wanted=wanted, seen=seen, note=note)
 
 
-def _loss(entry: Entry, other: Entry | None, page: Page, options: set[str], late: frozenset[str]) -> tuple[State, str]:
+def _loss(  # noqa: PLR0917 - private, and called once
+    entry: Entry, other: Entry | None, server: Server, page: Page, options: set[str], late: frozenset[str]
+) -> tuple[State, str]:
     """Return why a page lacks an entry, and the sentence for people."""
     if other:
         return "renamed", f"The page has the name of another version: {_short(other)}."
+    if close := _successors(entry, server, page):
+        return "missing", close
     if entry.needs and entry.needs not in options:
         return "needs option", f"The server exports it with {entry.needs}."
     if entry.late and entry.canonical.key in late:
@@ -326,6 +361,48 @@ def _similar(entry: Entry, page: Page) -> str:
         for close in difflib.get_close_matches(one.name, page.names, n=1, cutoff=0.8)
     ]
     return f"The page has {', '.join(dict.fromkeys(found))}, which is similar." if found else ""
+
+
+def _successors(entry: Entry, server: Server, page: Page) -> str:
+    """Return names that may be new ones of an entry, as a sentence, empty without one.
+
+    Such a name is read by no entry, and is the wanted one with a few words more.
+    """
+    found = [
+        name
+        for one in selectors_of(entry)
+        if one.name not in page.names
+        for name in sorted(page.names - names_of(server))
+        if _is_close(_words(one.name), _words(name))
+    ]
+    return f"The page has {', '.join([*dict.fromkeys(found)][:3])}, which is similar." if found else ""
+
+
+@cache
+def names_of(server: Server) -> frozenset[str]:
+    """Return all names that a server's file reads."""
+    return frozenset(one.name for entry in server.entries for one in selectors_of(entry))
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name, without numbers of versions."""
+    return [one for one in re.split("[_:]", name) if not re.fullmatch(r"v\d+", one)]
+
+
+def _is_close(wanted: Sequence[str], seen: Sequence[str]) -> bool:
+    """True if the seen words are the wanted ones with a few more before the last."""
+    if not 0 <= len(seen) - len(wanted) <= _MORE_WORDS or not _is_same(wanted[-1], seen[-1]):
+        return False
+    if _OTHER_METRIC & {*seen} - {*wanted}:
+        return False
+    left = iter(seen)
+    return all(any(_is_same(word, other) for other in left) for word in wanted)
+
+
+def _is_same(word: str, other: str) -> bool:
+    """True for forms of one word, such as failure and failures, or cached and cache."""
+    short, long = sorted((word, other), key=len)
+    return short == long or (len(short) > 3 and len(long) - len(short) < 3 and long.startswith(short[:-1]))
 
 
 def _short(entry: Entry) -> str:

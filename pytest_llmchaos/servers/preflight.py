@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.servers.canonical import BY_SERIES
-from pytest_llmchaos.servers.contract import check, selectors_of
+from pytest_llmchaos.servers.contract import check, names_of, selectors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -134,24 +134,27 @@ def _ending(name: str) -> str:
     return next((end for end in ("_bucket", "_sum", "_count", "_total") if name.endswith(end)), "")
 
 
-def contradiction(service: str, server: Server, page: Page, recognised: Recognised) -> str:
+def contradiction(
+    service: str, server: Server, page: Page, recognised: Recognised, key: str = "llmchaos_servers"
+) -> str:
     """Return why a page is not of the server that the user names, empty if it may be.
 
     Args:
-        service: the service with the page.
+        service: the service with the page, or the page's address.
         server: the server that the user names.
         page: the page. An empty one is no evidence, as before the first request.
         recognised: the server that the page shows.
+        key: what names it.
     """
     other = recognised.server
-    is_read = any(selector.name in page.names for entry in server.entries for selector in selectors_of(entry))
+    is_read = bool(names_of(server) & page.names)
     is_other = other is not None and other.kind != server.kind and recognised.certainty == "certain"
     if not page.names or (is_read and not is_other):
         return ""
     options = "" if other else ", ".join(dict.fromkeys(entry.needs for entry in server.entries if entry.needs))
     seen = f"it is of {other.title}" if other else f"it has {', '.join(sorted(page.names)[:2])}"
     return (
-        f"llmchaos_servers names {service} as {server.name}, whose metrics begin with {' or '.join(server.prefixes)}, "
+        f"{key} names {service} as {server.name}, whose metrics begin with {' or '.join(server.prefixes)}, "
         f"and the metrics page is another: {seen}; correct the entry"
         + (f", or start the server with its options ({options})" if options else "")
     )

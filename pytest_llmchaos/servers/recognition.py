@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from pytest_llmchaos.servers.contract import BROKEN, Bracket, bracket, check, is_declared, selectors_of
+from pytest_llmchaos.servers.contract import BROKEN, Bracket, bracket, check, is_shown, is_unproven, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +21,7 @@ _LIKELY = 0.5
 _CLEAR = 0.1
 # Found metrics that no other server could have by chance.
 _ENOUGH = 3
+_LONGEST_VERSION = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,7 @@ class Recognised:
         bracket: the versions that the page's names allow.
         certainty: certain, likely or unclear.
         reasons: one sentence each.
+        with_version: the certainty if the server itself reports its version.
     """
 
     server: Server | None
@@ -40,6 +42,7 @@ class Recognised:
     bracket: Bracket
     certainty: Certainty
     reasons: tuple[str, ...]
+    with_version: Certainty = "unclear"
 
     @property
     def versions(self) -> str:
@@ -55,6 +58,7 @@ class _Candidate:
         server: the server.
         found: number of canonical metrics that the page has.
         lacks: number of those that it should have, and lacks.
+        is_sure: False if it may be an older version, which never has some metrics.
         read: names on the page that the server's file reads.
         score: 0 to 1, the harmonic mean of two shares: of the server's metrics that are
             on the page, and of the page's names that the server's file reads.
@@ -63,6 +67,7 @@ class _Candidate:
     server: Server
     found: int
     lacks: int
+    is_sure: bool
     read: frozenset[str]
     score: float
 
@@ -77,7 +82,7 @@ def recognise(page: Page, servers: Iterable[Server], version: str = "") -> Recog
     Args:
         page: the page.
         servers: the servers to choose from.
-        version: its version, if another page gave it.
+        version: its version, if the user gives it.
     """
     known = tuple(servers)
     # Names that one of the servers may have made. Names without a prefix are read only
@@ -85,8 +90,8 @@ def recognise(page: Page, servers: Iterable[Server], version: str = "") -> Recog
     own = [name for name in page.names if any(name.startswith(one.prefixes) for one in known)]
     some = [one for one in known if any(name.startswith(one.prefixes) for name in own)]
     if not some:
-        some = [one for one in known if _names_of(one) & page.names]
-        own = sorted(frozenset[str]().union(*(_names_of(one) & page.names for one in some)))
+        some = [one for one in known if names_of(one) & page.names]
+        own = sorted(frozenset[str]().union(*(names_of(one) & page.names for one in some)))
     made = [one for one in (_candidate(one, page, version, len(own)) for one in some) if one.found]
     found = sorted((one for one in made if not _is_shadow(one, made, page)), key=lambda one: -one.score)
     if not found:
@@ -105,31 +110,52 @@ def recognise(page: Page, servers: Iterable[Server], version: str = "") -> Recog
         and not one.read < best.read
         and not _narrows(best, [one], page)
     ]
-    exact = version or _version_on(page, best.server)
-    return Recognised(
+    certainty = _certainty(best, page, rivals, limits)
+    found_out = Recognised(
         server=best.server,
-        version=exact,
+        version=version,
         bracket=limits,
-        certainty=_certainty(best, page, rivals, limits),
+        certainty=certainty if best.is_sure or certainty == "unclear" else "likely",
         reasons=tuple(_reasons(best, found, rivals, limits, page, is_passing=bool(passing))),
+        with_version=certainty,
     )
+    return found_out if version else with_reported(found_out, version_on(page, best.server))
+
+
+def with_reported(found: Recognised, reported: str) -> Recognised:
+    """Return a recognised server with its reported version, if its names allow it.
+
+    A build from source may report any version.
+    """
+    version = re.sub(r"[^\w.+-]", "", reported, flags=re.ASCII)[:_LONGEST_VERSION]
+    if not version:
+        return found
+    if not found.bracket.allows(version):
+        why = f"It reports version {version}, and its names are of versions {found.bracket}: the names count."
+        certainty: Certainty = "unclear" if found.certainty == "unclear" else "likely"
+        return replace(found, certainty=certainty, reasons=(*found.reasons, why))
+    return replace(found, version=version, certainty=found.with_version)
 
 
 def _candidate(server: Server, page: Page, version: str, own: int) -> _Candidate:
     cells = check(server, page, version)
-    found = sum(one.state == "found" or (one.state == "late" and is_declared(one.entry, page)) for one in cells)
+    found = sum(is_shown(one, page) for one in cells)
     lacks = sum(one.state in BROKEN for one in cells)
-    read = _names_of(server) & page.names
+    read = names_of(server) & page.names
     parts = (found / max(1, found + lacks), len(read) / max(1, own))
     score = 2 * parts[0] * parts[1] / sum(parts) if all(parts) else 0.0
-    return _Candidate(server=server, found=found, lacks=lacks, read=read, score=score)
+    is_sure = bool(version) or not any(is_unproven(one, server) for one in cells)
+    return _Candidate(server=server, found=found, lacks=lacks, is_sure=is_sure, read=read, score=score)
 
 
 def _passes_on(one: _Candidate, found: Sequence[_Candidate], known: Sequence[Server]) -> bool:
-    """True for a gateway with names of its own, which has an engine's names as well."""
-    if one.server.kind != "gateway" or one.share < _LIKELY:
+    """True for a gateway with names of its own, which has an engine's names as well.
+
+    A worker of a gateway has a few of the gateway's names, none about requests.
+    """
+    if one.server.kind != "gateway" or one.share < _LIKELY or one.found < _ENOUGH:
         return False
-    others = frozenset().union(*(_names_of(other) for other in known if other is not one.server))
+    others = frozenset().union(*(names_of(other) for other in known if other is not one.server))
     return bool(one.read - others) and any(other.server.kind == "engine" for other in found)
 
 
@@ -200,11 +226,7 @@ def _unknown(page: Page, known: Sequence[Server]) -> str:
     )
 
 
-def _version_on(page: Page, server: Server) -> str:
+def version_on(page: Page, server: Server) -> str:
+    """Return the version in a label of the page, empty without one."""
     series = page.by_name.get(server.version.metric, ())
     return next((one.labels[server.version.label] for one in series if server.version.label in one.labels), "")
-
-
-@cache
-def _names_of(server: Server) -> frozenset[str]:
-    return frozenset(one.name for entry in server.entries for one in selectors_of(entry))
