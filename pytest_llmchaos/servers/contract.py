@@ -155,22 +155,24 @@ def check(server: Server, page: Page, version: str = "", *, warm: bool = False) 
             that nothing is called missing without evidence.
         warm: True if it has answered requests, so that a late metric must be there.
     """
-    at = version or bracket(server, page).version
+    limits = bracket(server, page)
+    at = version or limits.version
     options = {one.needs for one in server.entries if one.needs and _is_there(one, page)}
     ended = any(_has_counted(one, page) for key in _ENDS for one in server.of(key))
     late = _EVENTS if warm else _EVENTS | _GAPS if ended else frozenset(one.key for one in CANONICAL)
     found = (_cell(server.at(one.key, at), server, page, at, options, late) for one in CANONICAL)
-    return tuple(one if version else _unproven(one, server, page) for one in found)
+    return tuple(one if version else _unproven(one, server, page, limits) for one in found)
 
 
-def is_unproven(cell: Cell, server: Server) -> bool:
-    """True for a metric of newer versions only, without which a page may be of one."""
+def is_unproven(cell: Cell, server: Server, limits: Bracket) -> bool:
+    """True for a metric of newer versions only, and the page may be of one of them."""
     newest = server.of(cell.metric.key)[0]
-    return cell.state == "absent" and newest.status != "absent" and bool(newest.since)
+    is_newer = cell.state == "absent" and newest.status != "absent" and bool(newest.since)
+    return is_newer and limits.allows(newest.since)
 
 
-def _unproven(cell: Cell, server: Server, page: Page) -> Cell:
-    if not is_unproven(cell, server):
+def _unproven(cell: Cell, server: Server, page: Page, limits: Bracket) -> Cell:
+    if not is_unproven(cell, server, limits):
         return cell
     newest = server.of(cell.metric.key)[0]
     if close := _successors(newest, server, page):

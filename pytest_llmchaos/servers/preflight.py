@@ -148,7 +148,7 @@ def contradiction(
     """
     other = recognised.server
     is_read = bool(names_of(server) & page.names)
-    is_other = other is not None and other.kind != server.kind and recognised.certainty == "certain"
+    is_other = other is not None and other.kind != server.kind and recognised.with_version == "certain"
     if not page.names or (is_read and not is_other):
         return ""
     options = "" if other else ", ".join(dict.fromkeys(entry.needs for entry in server.entries if entry.needs))

@@ -144,7 +144,8 @@ def _candidate(server: Server, page: Page, version: str, own: int) -> _Candidate
     read = names_of(server) & page.names
     parts = (found / max(1, found + lacks), len(read) / max(1, own))
     score = 2 * parts[0] * parts[1] / sum(parts) if all(parts) else 0.0
-    is_sure = bool(version) or not any(is_unproven(one, server) for one in cells)
+    limits = bracket(server, page)
+    is_sure = bool(version) or not any(is_unproven(one, server, limits) for one in cells)
     return _Candidate(server=server, found=found, lacks=lacks, is_sure=is_sure, read=read, score=score)
 
 
