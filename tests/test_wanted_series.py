@@ -666,6 +666,7 @@ def test_variables_keep_their_values_outside_of_quotes_and_match_anything_inside
         ('vllm:${m}_bucket{a="$b"}', '{__name__=~"vllm:.+_bucket",a=".*"}'),
         ("sum by (le, ${by}_x) (vllm:$m)", 'sum by (le, 1_x) ({__name__=~"vllm:.+"})'),
         ('x{${l}_a="b"}[${n}m]', 'x{1_a="b"}[1m]'),
+        ('x{a="q",${l}_b="2"}', 'x{a="q",1_b="2"}'),
         ("vllm:$up / 5$unit", "vllm:good / 51"),
         ("${f}_over_time(x[5m])", "1_over_time(x[5m])"),
     ],
