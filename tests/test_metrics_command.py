@@ -515,6 +515,17 @@ def test_the_page_may_come_from_the_standard_input(vllm):
     assert done.stdout.startswith("-\n  vLLM")
 
 
+def test_an_address_alone_needs_no_reader_of_files(vllm):
+    code = (
+        "import sys; from pytest_llmchaos.cli import main; main(['metrics', sys.argv[1]]); "
+        "sys.exit(','.join({'yaml', 'pytest_llmchaos.servers.wanted_files'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, vllm], capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.stderr.strip() == ""
+    assert "vLLM" in done.stdout
+
+
 def test_the_help_has_examples(llmchaos):
     status, out, _ = llmchaos("--help")
 

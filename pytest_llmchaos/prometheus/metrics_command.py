@@ -14,20 +14,13 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import BadScenario, LlmchaosError
 from pytest_llmchaos.model import TLS_SYSTEM, TLS_UNVERIFIED
 from pytest_llmchaos.prometheus import metrics_text
-from pytest_llmchaos.prometheus.metrics_page import Reader, shown
+from pytest_llmchaos.prometheus.metrics_page import Reader, shown, text_of_file
 from pytest_llmchaos.servers.catalogue import server, servers
 from pytest_llmchaos.servers.contract import BROKEN, bracket, check, is_shown, parse
 from pytest_llmchaos.servers.preflight import contradiction
 from pytest_llmchaos.servers.recognition import Recognised, recognise, version_on, with_reported
 from pytest_llmchaos.servers.rules import recording_rules
 from pytest_llmchaos.servers.wanted import Target, judge
-from pytest_llmchaos.servers.wanted_files import (
-    Wants,
-    wants_of,
-    wants_of_dashboard,
-    wants_of_rules,
-    wants_of_scaled_objects,
-)
 from pytest_llmchaos.subject.headers import headers_of, resolve
 
 if TYPE_CHECKING:
@@ -36,6 +29,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.servers.exposition import Page
     from pytest_llmchaos.servers.mapping import Server
     from pytest_llmchaos.servers.recognition import Certainty
+    from pytest_llmchaos.servers.wanted_files import Wants
 
 # Files without it are not overwritten.
 _MARK = "# Written by `llmchaos metrics --write-rules`."
@@ -120,7 +114,7 @@ def _run(given: argparse.Namespace) -> int:
     headers = resolve(headers_of(given.header, key), os.environ, key)
     reader = Reader(headers=headers, tls=given.tls, timeout_s=given.timeout)
     looked = [_look(reader, source, given) for source in given.pages]
-    judged = judge(wants, [one.target for one in looked], servers().values()) if wants.queries else None
+    judged = judge(wants, [one.target for one in looked], servers().values()) if wants and wants.queries else None
     is_whole = all(one.is_whole for one in looked) and not (judged and judged.lacks)
     text = (
         json.dumps(metrics_text.as_json(looked, judged, is_whole=is_whole), indent=2) + "\n"
@@ -170,29 +164,12 @@ def _named(named: Server, page: Page, where: str, seen: Recognised, version: str
     return found if version else with_reported(found, version_on(page, named))
 
 
-def _wants(given: argparse.Namespace) -> Wants:
-    wants = Wants()
-    for files, read in (
-        (given.rules, wants_of_rules),
-        (given.dashboard, wants_of_dashboard),
-        (given.scaledobject, wants_of_scaled_objects),
-    ):
-        for file in files:
-            wants += read(_text_of(file), file)
-    if given.slo:
-        from pytest_llmchaos.slo.openslo import slos_of  # noqa: PLC0415 - 30 ms that the other files need not pay
-    for file in given.slo:
-        slos = slos_of(Path(file))
-        wants += wants_of([(f"SLO {one.name}", counter) for one in slos for counter in one.counters], file)
-    return wants
+def _wants(given: argparse.Namespace) -> Wants | None:
+    if not (given.rules or given.dashboard or given.scaledobject or given.slo):
+        return None
+    from pytest_llmchaos.prometheus import metrics_wants  # noqa: PLC0415 - 30 ms with yaml, for files only
 
-
-def _text_of(file: str) -> str:
-    try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise BadScenario(f"{file} must be a readable file: {why}") from None
+    return metrics_wants.wants_in(given.rules, given.dashboard, given.scaledobject, given.slo)
 
 
 def _write_rules(looked: Sequence[Looked], given: argparse.Namespace) -> None:
@@ -207,7 +184,7 @@ def _write_rules(looked: Sequence[Looked], given: argparse.Namespace) -> None:
         sys.stdout.write(text)
         return
     file = Path(given.write_rules)
-    if file.exists() and not _text_of(given.write_rules).startswith(_MARK):
+    if file.exists() and not text_of_file(given.write_rules).startswith(_MARK):
         raise BadScenario(f"{file} was not written by this command: move it away, or give another name")
     file.write_text(text, encoding="utf-8")
     if not given.json:

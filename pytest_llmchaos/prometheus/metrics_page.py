@@ -193,3 +193,12 @@ def _text_of(source: str) -> str:
         raise BadScenario(
             f"{shown(source)} must be a readable file with a metrics page, or an address that begins with http://: {why}"
         ) from None
+
+
+def text_of_file(file: str) -> str:
+    """Return the content of a file. Raises BadScenario."""
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise BadScenario(f"{file} must be a readable file: {why}") from None

@@ -386,9 +386,10 @@ def names_of(server: Server) -> frozenset[str]:
     return frozenset(one.name for entry in server.entries for one in selectors_of(entry))
 
 
-def _words(name: str) -> list[str]:
+@cache
+def _words(name: str) -> tuple[str, ...]:
     """The words of a name, without numbers of versions."""
-    return [one for one in re.split("[_:]", name) if not re.fullmatch(r"v\d+", one)]
+    return tuple(one for one in re.split("[_:]", name) if not re.fullmatch(r"v\d+", one))
 
 
 def _is_close(wanted: Sequence[str], seen: Sequence[str]) -> bool:
