@@ -293,7 +293,7 @@ def test_a_page_that_is_compressed_unasked_is_read(llmchaos, vllm, wbits):
     ("how", "body", "message"),
     [
         ("br", b"x", "must answer without compression or with gzip, got br; turn its compression off"),
-        ("gzip", b"a metrics page", "must answer with gzip, as it says, got other bytes"),
+        ("gzip", b"a metrics page", "must answer with gzip, as its header states, got other bytes"),
         ("gzip", zlib.compress(b"a 1\n" * 99, wbits=31)[:-9], "but its compressed data ends early"),
         ("gzip", zlib.compress(b"a 1\n" * 999, wbits=31), "but it is longer than 900 bytes"),
     ],

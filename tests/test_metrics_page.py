@@ -405,7 +405,7 @@ def test_a_page_without_a_version_must_have_what_its_names_prove():
     assert broken(AGES, first, "3") == dict.fromkeys(("kv_use", "done", "failed", "aborted"), "missing")
     notes = {cell.metric.key: cell.note for cell in check(AGES, first)}
     assert notes["done"] == (
-        "The server has it since 2. Without a version, such a page cannot be told apart from that of an older version."
+        "The server has it since 2. Without a version, such a page may be that of an older version."
     )
     assert notes["healthy"] == "not counted"
     assert {cell.note for cell in check(AGES, first, "1") if cell.metric.key == "done"} == {

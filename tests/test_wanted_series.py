@@ -360,7 +360,7 @@ def test_labels_of_a_late_metric_are_late():
     page = page_with(*ENDS, Series(name="crow:more", labels={"a": "b"}, value=1.0))
 
     assert of_crow('crow:end_total{why="x"}', page=page, one=late).late == {'crow:end_total{why="x"}'}
-    # Of a name that the file lacks, nobody knows.
+    # The file lacks this name.
     assert of_crow('crow:more{a="c"}', page=page, one=late).late == {'crow:more{a="c"}'}
     assert of_crow('crow:more{a="c"}', page=page).lacks[0].fault.advice == "No series has such labels: a is b here."
 

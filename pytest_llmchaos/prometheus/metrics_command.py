@@ -145,7 +145,7 @@ def _named(named: Server, page: Page, where: str, seen: Recognised, version: str
     """Return what --server names, if the page may be of it."""
     if named.kind == "provider":
         raise BadScenario(
-            f"--server must be a server with a metrics page, got {named.name}: {named.title} has none; see --list"
+            f"--server must be a server with a metrics page, got {named.name}: {named.title} lacks one; see --list"
         )
     problem = contradiction(where, named, page, seen, "--server")
     if problem and seen.server:

@@ -174,7 +174,7 @@ def _decoded(reply: Reply, where: str) -> bytes:
     try:
         body = unpacker.decompress(reply.body, _MOST_BYTES)
     except zlib.error as error:
-        raise BadScenario(f"{where} must answer with {how}, as it says, got other bytes ({error})") from None
+        raise BadScenario(f"{where} must answer with {how}, as its header states, got other bytes ({error})") from None
     if not unpacker.eof:
         why = f"it is longer than {_MOST_BYTES} bytes" if len(body) == _MOST_BYTES else "its compressed data ends early"
         raise BadScenario(f"{where} must answer with a whole page, but {why}")

@@ -49,6 +49,7 @@ def as_json(looked: Sequence[Looked], judged: Judged | None, *, is_whole: bool) 
             "found": sorted(judged.found),
             "late": sorted(judged.late),
             "skipped": sorted(judged.skipped),
+            "unrecorded": sorted(judged.unrecorded),
             "lacks": [
                 {
                     "file": one.file,
@@ -152,6 +153,8 @@ def _wanted(judged: Judged) -> Iterator[str]:
         few = ", ".join(sorted(judged.skipped)[:_MOST_NAMES])
         more = f" and {len(judged.skipped) - _MOST_NAMES} more" if len(judged.skipped) > _MOST_NAMES else ""
         yield f"  not judged, because they are of other systems: {few}{more}"
+    if judged.remark:
+        yield f"  {judged.remark}"
     for one in judged.lacks:
         yield ""
         yield f"  {one.file}: {one.place}"

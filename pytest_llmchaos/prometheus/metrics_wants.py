@@ -1,4 +1,4 @@
-"""What the files of `llmchaos metrics` want."""
+"""Series that the files of `llmchaos metrics` want."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def _unproven(cell: Cell, server: Server, page: Page, limits: Bracket) -> Cell:
     if close := _successors(newest, server, page):
         wanted = tuple(map(str, selectors_of(newest)))
         return replace(cell, state="missing", entry=newest, wanted=wanted, note=close)
-    note = f"{cell.note} Without a version, such a page cannot be told apart from that of an older version."
+    note = f"{cell.note} Without a version, such a page may be that of an older version."
     return replace(cell, note=note)
 
 
