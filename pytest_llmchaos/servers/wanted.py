@@ -371,7 +371,8 @@ def _allows(selector: Selector, wanted: tuple[str, str, str]) -> bool:
 def _may_come(asked: Selector, pages: Sequence[Target], wrong: Mapping[str, object]) -> bool:
     """True if series with labels that no series has yet may appear later.
 
-    The server's file marks it late, or has the labels. Names that it lacks may be late as soon as one of the server's metrics is.
+    The server's file marks it late, or has the labels. A name that the file lacks may
+    be late if one of the server's metrics is.
     """
     name = asked.name
     here = [cell.entry for one in pages for cell in one.cells if cell.state != "absent"]
