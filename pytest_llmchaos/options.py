@@ -135,6 +135,15 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         ),
     ),
     (
+        "llmchaos_queries",
+        "args",
+        (
+            "Files of yours with queries that are checked before the first trial: Prometheus rules, Grafana dashboards, KEDA "
+            "objects. Every series of a model server that they read has to be there. Default: none. "
+            "Example: alerts.yml board.json."
+        ),
+    ),
+    (
         "llmchaos_prometheus",
         "string",
         (
@@ -306,6 +315,7 @@ _EXAMPLES = {
     "targets": "web worker",
     "metrics": "web:8080/metrics worker:9100",
     "servers": "model: sglang",
+    "queries": "alerts.yml board.json",
     "prometheus": "prometheus",
     "profiles": "cpu",
     "restart": "keep",

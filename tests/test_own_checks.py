@@ -214,6 +214,16 @@ def test_a_model_server_without_a_metrics_page_is_in_the_plan(plan, name, hint):
 
 
 @pytest.mark.usefixtures("no_agent")
+def test_a_file_of_queries_that_cannot_be_read_is_in_the_plan(plan, folder):
+    (folder / "board.json").write_text("{}")
+
+    result, lines = plan("--chaos-plan", queries=f"{folder}/board.json")
+
+    assert result.ret == 0
+    (line,) = (line for line in lines if line.startswith("not ready: "))
+    assert line.startswith("not ready: board.json must be a Grafana dashboard")
+
+
 def test_a_model_server_without_a_metrics_page_ends_the_session_before_anything_starts(plan):
     result, lines = plan(metrics="web", servers="web: vlm")
 

@@ -134,6 +134,10 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
             "'web', which has no endpoint in llmchaos_metrics: add it there, such as web:PORT/metrics",
         ),
         (
+            {"queries": ("no.yml",)},
+            "llmchaos_queries: no file at .*no.yml: give a path from the folder of the ini file",
+        ),
+        (
             {"servers": ("web: vllm", "web:vllm"), "metrics": ("web",)},
             "llmchaos_servers names 'web' twice, as vllm and vllm: remove one of the entries",
         ),

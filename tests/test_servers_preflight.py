@@ -184,7 +184,7 @@ def test_an_alert_that_reads_a_replaced_name_is_refused_with_the_new_one(monkeyp
         (f"{KV} > 0.9 or {NOW} > 0.9", [NOW], ()),
         (f"{KV} > 0.9", [NOW, KV], ()),
         (f"{KV} > 0.9", [NOW], [alert(NOW, KV, "recording")]),
-        ("vllm:num_requests_running > 9", [NOW], ()),
+        ("vllm:num_requests_running > 9", [NOW, "vllm:num_requests_running"], ()),
     ],
     ids=["for two versions", "another server has it", "a rule records it", "not replaced"],
 )
@@ -211,6 +211,66 @@ def test_the_first_scrape_of_the_users_own_prometheus_is_awaited(monkeypatch):
 
     with pytest.raises(NotReady, match=r"alert KvFull .* can never fire"):
         model_servers.require_live_rules(theirs, [ON_MODEL], pytest.fail)
+
+
+WHOLE = replace(ON_MODEL, page=full_page(servers()["vllm"]))
+
+
+def test_an_alert_on_a_series_that_no_server_has_is_a_line(monkeypatch):
+    lines = []
+    rules = [
+        alert("vllm:num_requests_wating > 3", "Typo"),
+        alert("vllm:nonsense > 3", "Elsewhere"),
+        alert("my:rule > 3", "Recorded"),
+        alert(NOW, "my:rule", "recording"),
+        alert("sglang:num_queue_reqs > 3", "Other"),
+        alert("vllm_num_requests_waiting", "Colon"),
+        alert("up{", "Odd"),
+    ]
+
+    model_servers.require_live_rules(Answers(monkeypatch, has=["vllm:nonsense"], rules=rules), [WHOLE], lines.append)
+
+    typo, other, colon = lines
+    assert typo == (
+        "your Prometheus: alert Typo reads vllm:num_requests_wating, which is not there: The page lacks it. It has "
+        "vllm:num_requests_waiting, which is similar. (vLLM 0.25.0 on model)"
+    )
+    assert other == (
+        "your Prometheus: alert Other reads sglang:num_queue_reqs, which is not there: This is a name of SGLang, which has "
+        "no page here: vLLM has vllm:num_requests_waiting. (vLLM 0.25.0 on model)"
+    )
+    assert colon.endswith("vLLM writes it with a colon. Use vllm:num_requests_waiting.")
+
+
+RULES = f"groups: [{{name: a, rules: [{{alert: Full, expr: '{NOW} > 0.9'}}]}}]"
+BOARD = json.dumps({"panels": [{"title": "KV", "targets": [{"expr": NOW}]}]})
+KEDA = f"kind: ScaledObject\nmetadata: {{name: a}}\nspec: {{triggers: [{{type: prometheus, metadata: {{query: '{NOW}'}}}}]}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [(RULES, "alert Full"), (BOARD, "panel 'KV'"), (KEDA, "ScaledObject a, trigger 1")],
+    ids=["rules", "dashboard", "KEDA"],
+)
+def test_a_query_of_the_users_files_needs_its_series(tmp_path, text, place):
+    file = tmp_path / "mine"
+    file.write_text(text)
+
+    model_servers.require_series([file], [WHOLE])
+
+    file.write_text(text.replace(NOW, KV))
+    with pytest.raises(NotReady) as refused:
+        model_servers.require_series([file], [WHOLE])
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith(f"mine: {place} reads {KV}, which is not there: ")
+    assert f" vLLM has {NOW} in its place" in line
+
+
+def test_queries_that_nothing_can_be_compared_with_are_refused(tmp_path):
+    model_servers.require_series([], [])
+
+    with pytest.raises(NotReady, match=r"the series of a.yml, b.json \(llmchaos_queries\) cannot be checked"):
+        model_servers.require_series([tmp_path / "a.yml", tmp_path / "b.json"], [])
 
 
 E2E = "gen_ai_server_request_duration_seconds"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,4 +39,23 @@ def wants_in(
     for file in objectives:
         slos = slos_of(Path(file))
         wants += wants_of([(f"SLO {one.name}", counter) for one in slos for counter in one.counters], file)
+    return wants
+
+
+def wants_of_files(files: Sequence[Path]) -> Wants:
+    """Return the wanted series of files, each of the kind that its content shows.
+
+    Raises:
+        BadScenario: A file is not readable, or neither a Grafana dashboard nor rules or
+            KEDA objects.
+    """
+    wants = Wants()
+    for file in files:
+        text = text_of_file(str(file))
+        if text.lstrip().startswith("{"):
+            wants += wants_of_dashboard(text, file.name)
+        elif re.search(r"^kind:\s*Scaled(Object|Job)\b", text, re.MULTILINE):
+            wants += wants_of_scaled_objects(text, file.name)
+        else:
+            wants += wants_of_rules(text, file.name)
     return wants

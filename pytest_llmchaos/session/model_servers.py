@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -9,27 +11,34 @@ from urllib.parse import quote
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.host.http_client import request
 from pytest_llmchaos.prometheus.api import RefusedError, data_of
+from pytest_llmchaos.prometheus.metrics_wants import wants_of_files
 from pytest_llmchaos.prometheus.scraped_pages import page_of
 from pytest_llmchaos.runtime.judge_files import RECOGNISED, unnamed
 from pytest_llmchaos.servers.canonical import BY_SERIES
 from pytest_llmchaos.servers.catalogue import servers
-from pytest_llmchaos.servers.contract import lacking, parse
+from pytest_llmchaos.servers.contract import check, lacking, parse
 from pytest_llmchaos.servers.preflight import ScrapedServer, contradiction, rename_of
 from pytest_llmchaos.servers.recognition import recognise
+from pytest_llmchaos.servers.wanted import Target, judge
+from pytest_llmchaos.servers.wanted_files import wants_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from pytest_llmchaos.prometheus.queries import Prometheus
     from pytest_llmchaos.servers.mapping import Server
     from pytest_llmchaos.servers.preflight import Rename
     from pytest_llmchaos.servers.recognition import Recognised
+    from pytest_llmchaos.servers.wanted import Judged, Lack
+    from pytest_llmchaos.servers.wanted_files import Wants
     from pytest_llmchaos.slo.arithmetic import Slo
     from pytest_llmchaos.subject.lab import Subject
 
 SCRAPED_S = 12.0  # until each service was scraped after the first answer
 THEIRS_S = 20.0  # until the user's own Prometheus has scraped a server
 _PUSH_S = 5.0
+_IS_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 def find(
@@ -135,6 +144,46 @@ def names_in_queries(queries: Mapping[str, str | None], found: Sequence[ScrapedS
     return wanted
 
 
+def require_series(files: Sequence[Path], found: Sequence[ScrapedServer]) -> None:
+    """Require the series of model servers that a user's queries read.
+
+    Series that begin with their first event are not required.
+
+    Args:
+        files: Prometheus rules, Grafana dashboards and KEDA objects.
+        found: the model servers of the stack.
+
+    Raises:
+        NotReady: A series is not there, or there is no model server to compare with.
+    """
+    if not files:
+        return
+    if not found:
+        raise NotReady(
+            f"the series of {', '.join(one.name for one in files)} (llmchaos_queries) cannot be checked, because no scraped "
+            "service is a known model server: add its endpoint to llmchaos_metrics"
+        )
+    lacks = _judged(wants_of_files(files), found).lacks
+    if lacks:
+        raise NotReady("\n".join(dict.fromkeys(map(_lack, lacks))))
+
+
+def _judged(wants: Wants, found: Sequence[ScrapedServer]) -> Judged:
+    targets = [
+        Target(
+            where=str(one), server=one.server, page=one.page, cells=check(one.server, one.page, one.version, warm=True)
+        )
+        for one in found
+    ]
+    return judge(wants, targets, servers().values())
+
+
+def _lack(one: Lack) -> str:
+    new = "" if all(name in one.fault.advice for name in one.fault.new) else f" Use {' or '.join(one.fault.new)}."
+    where = f" ({one.fault.where})" if one.fault.where else ""
+    return f"{one.file}: {one.place} reads {one.series}, which is not there: {one.fault.advice}{where}{new}"
+
+
 def require_distinct(prometheus: Prometheus, slos: Sequence[Slo], found: Sequence[ScrapedServer]) -> None:
     """Require that no objective counts a request at a gateway and at an engine.
 
@@ -194,6 +243,8 @@ def require_live_rules(theirs: Prometheus, found: Sequence[ScrapedServer], repor
             break
         time.sleep(0.2)
     dead = [(rule, one) for rule, one in stale if (rule, one) not in left and not _has(theirs, one.old)]
+    for line in _without_series(theirs, rules, found, {one.old for _, one in stale}):
+        report(line)
     for rule, one in left:
         report(
             f"{_name(rule)} reads {one.old}, which your Prometheus lacks, as it does {one.new}: it may not scrape the server"
@@ -206,6 +257,26 @@ def require_live_rules(theirs: Prometheus, found: Sequence[ScrapedServer], repor
                 for rule, one in dead
             )
         )
+
+
+def _without_series(
+    theirs: Prometheus, rules: Sequence[Mapping[str, Any]], found: Sequence[ScrapedServer], renamed: set[str]
+) -> Iterator[str]:
+    """Yield a line for each rule with a series that no server of the stack has."""
+    queries = [(_name(rule), query) for rule in rules if _is_promql(query := str(rule.get("query", "")))]
+    made = frozenset(str(rule["name"]) for rule in rules if rule["type"] == "recording")
+    wants = dataclasses.replace(wants_of(queries, "your Prometheus"), recorded=made)
+    for one in _judged(wants, found).lacks:
+        if one.series not in renamed and not (_IS_NAME.fullmatch(one.series) and _has(theirs, one.series)):
+            yield _lack(one)
+
+
+def _is_promql(query: str) -> bool:
+    try:
+        parse(query)
+    except BadScenario:
+        return False
+    return True
 
 
 def _name(rule: Mapping[str, Any]) -> str:

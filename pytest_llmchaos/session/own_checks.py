@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from pytest_llmchaos.errors import BadScenario, LlmchaosError, NotReady
 from pytest_llmchaos.generate.rules import rules
 from pytest_llmchaos.loadgen.first_request import check_requests
+from pytest_llmchaos.prometheus.metrics_wants import wants_of_files
 from pytest_llmchaos.runtime.docker import preflight
 from pytest_llmchaos.runtime.docker.attached import AttachedRuntime, Looked
 from pytest_llmchaos.runtime.docker.near_names import near
@@ -72,6 +73,7 @@ def examine(subject: Subject, problems: Problems, wire: Collection[str] = (), *,
     problems.of(check_requests, subject.requests)
     subject = problems.of(_with_rules, subject) or subject
     problems.of(_require_servers, subject)
+    problems.of(wants_of_files, subject.query_files)
     if local:
         return problems.of(_examine_local, subject)
     examined = problems.of(preflight.examine, subject)

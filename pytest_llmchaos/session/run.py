@@ -314,6 +314,7 @@ class Run:
             self.progress.note(note)
         if found and not problems.errors:
             problems.of(model_servers.require_distinct, lab.prometheus, lab.slos, found)
+        problems.of(model_servers.require_series, subject.query_files, found or ())
         return found
 
     def _require_rules(self, theirs: Prometheus, found: Sequence[ScrapedServer]) -> None:

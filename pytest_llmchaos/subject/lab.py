@@ -131,6 +131,8 @@ class Subject:
     scrapes: tuple[Endpoint, ...] = ()
     # Scraped services, each with the model server that its user names.
     servers: tuple[tuple[str, str], ...] = ()
+    # Rules, dashboards and KEDA objects of the user, whose series have to be there.
+    query_files: tuple[Path, ...] = ()
     rules: str = ""
     # The user's own Prometheus, read for its alerts.
     alerts: Endpoint | None = None

@@ -37,7 +37,18 @@ _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _ENDPOINT = re.compile(rf"(?P<service>{_NAME.pattern})(?::(?P<port>[0-9]{{1,5}}))?(?P<path>/[\x21-\x7e]*)?")
 _ADDRESS = re.compile(r"[0-9A-Za-z.:_-]+")
 _SERVER = re.compile(rf"({_NAME.pattern})\s*:\s*([a-z0-9][a-z0-9-]*)")
-_LISTS = ("compose", "targets", "metrics", "profiles", "allow", "replicas", "prometheus_headers", "headers", "servers")
+_LISTS = (
+    "compose",
+    "targets",
+    "metrics",
+    "profiles",
+    "allow",
+    "replicas",
+    "prometheus_headers",
+    "headers",
+    "servers",
+    "queries",
+)
 _NEEDED = {
     "api": ("the service that takes the clients' requests", "web"),
     "targets": ("the services that faults may hit", "web worker"),
@@ -56,6 +67,7 @@ class OwnKeys:
     targets: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
     servers: tuple[str, ...] = ()
+    queries: tuple[str, ...] = ()
     prometheus: str = ""
     profiles: tuple[str, ...] = ()
     restart: str = ""
@@ -152,6 +164,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         brings_judge=True,
         scrapes=scrapes,
         servers=named,
+        query_files=tuple(_file("llmchaos_queries", folder / path) for path in keys.queries),
         alerts=alerts,
         profiles=keys.profiles,
         keeps_restart=keys.restart == "keep",

@@ -99,10 +99,18 @@ def session(folder: Path, *, server: str, slos: list[str], **ini: str) -> tuple[
     return sessions.measured(folder / "reports", run, output_of=lambda ended: ended[1])
 
 
-@pytest.mark.parametrize("ini", [{}, {"llmchaos_servers": "engine: sglang"}], ids=["recognised", "named"])
+RULES = "groups: [{name: a, rules: [{alert: Full, expr: 'METRIC > 0.9'}]}]"
+
+
+@pytest.mark.parametrize(
+    "ini",
+    [{}, {"llmchaos_servers": "engine: sglang", "llmchaos_queries": "alerts.yml"}],
+    ids=["recognised", "named"],
+)
 def test_an_objective_over_canonical_names_judges_an_engine_with_the_names_of_sglang(tmp_path, ini):
     canonical, native = "gen_ai_server_time_to_first_token_seconds", "sglang:time_to_first_token_seconds"
     slos = [slo("fast", canonical, "0.4"), slo("native", native, "0.4")]
+    (tmp_path / "alerts.yml").write_text(RULES.replace("METRIC", "sglang:token_usage + llmchaos:requests_waiting"))
 
     code, said = session(tmp_path, server="sglang", slos=slos, **ini)
 
@@ -112,11 +120,15 @@ def test_an_objective_over_canonical_names_judges_an_engine_with_the_names_of_sg
 
 def test_an_objective_over_a_replaced_name_is_refused_before_the_first_trial(tmp_path):
     slos = [slo("fast", "vllm:time_per_output_token_seconds", "0.5")]
+    (tmp_path / "alerts.yml").write_text(RULES.replace("METRIC", "vllm:gpu_cache_usage_perc"))
 
-    code, said = session(tmp_path, server="vllm", slos=slos, llmchaos_servers="engine: vllm")
+    code, said = session(
+        tmp_path, server="vllm", slos=slos, llmchaos_servers="engine: vllm", llmchaos_queries="alerts.yml"
+    )
 
     assert code != 0
     assert "vllm:time_per_output_token_seconds_count was renamed to vllm:inter_token_latency_seconds_count" in said, (
         said
     )
+    assert "alerts.yml: alert Full reads vllm:gpu_cache_usage_perc, which is not there: vLLM" in said, said
     assert sessions.of_kind(tmp_path / "reports", "trial") == []
