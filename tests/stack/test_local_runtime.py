@@ -224,8 +224,9 @@ def test_a_frozen_stack_without_a_watchdog_is_removed_by_the_command(tmp_path, d
         [sys.executable, "-m", "pytest_llmchaos.cli", "heal"], capture_output=True, text=True, check=False
     )  # 1 if there is a Docker that does not answer
 
-    assert f"removing {project}" in healed.stdout
     assert cleanup.processes_of(project) == {}
+    # A session that starts next to this test sweeps the orphan too, and may be first.
+    assert f"removing {project}" in healed.stdout or healed.stdout == "no orphans found\n"
 
 
 def _children(pid):
