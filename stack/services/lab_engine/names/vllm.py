@@ -32,19 +32,23 @@ def of_reason(reason: str) -> Value:
     return lambda now: now.finished(reason)
 
 
+# Of every version.
+LOAD = (
+    gauge(
+        "vllm:num_requests_running",
+        "Number of requests in model execution batches.",
+        lambda now: now.gauges.running,
+    ),
+    gauge(
+        "vllm:num_requests_waiting",
+        "Number of requests waiting to be processed.",
+        lambda now: now.gauges.waiting,
+    ),
+)
 NAMES = Names(
     labels=lambda model: {"model_name": model, "engine": "0"},
     rows=(
-        gauge(
-            "vllm:num_requests_running",
-            "Number of requests in model execution batches.",
-            lambda now: now.gauges.running,
-        ),
-        gauge(
-            "vllm:num_requests_waiting",
-            "Number of requests waiting to be processed.",
-            lambda now: now.gauges.waiting,
-        ),
+        *LOAD,
         gauge(
             "vllm:kv_cache_usage_perc",
             "KV-cache usage. 1 means 100 percent usage.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab_engine.names.rows import HistogramRow, Names, Row, counter, gauge, one_two_five
-from lab_engine.names.vllm import REQUEST_S, STEP_TOKENS, finished
+from lab_engine.names.vllm import LOAD, REQUEST_S, STEP_TOKENS, finished
 
 FIRST_TOKEN_S = (
     *(0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75),
@@ -14,16 +14,7 @@ TOKEN_GAP_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.
 NAMES = Names(
     labels=lambda model: {"model_name": model},
     rows=(
-        gauge(
-            "vllm:num_requests_running",
-            "Number of requests in model execution batches.",
-            lambda now: now.gauges.running,
-        ),
-        gauge(
-            "vllm:num_requests_waiting",
-            "Number of requests waiting to be processed.",
-            lambda now: now.gauges.waiting,
-        ),
+        *LOAD,
         gauge(
             "vllm:gpu_cache_usage_perc",
             "GPU KV-cache usage. 1 means 100 percent usage.",
