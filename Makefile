@@ -13,6 +13,8 @@ TAKES_COMPOSE := $(RUN)/python -c 'import sys; from pytest_llmchaos.session.sett
 PURE := arms attribution bounded bounds compositions effects engine_faults environment expected_signals experiments fault_contract fault_options fault_proofs foreign_faults history known loads metrics_page missing_metrics names own_stack plan recovery requests samples selectors servers slo slo_conversion slo_files subject timed_faults trial truths unmet wanted_series wire_faults
 OLDEST_PYTEST := 8.4
 TOUCHES_PYTEST := test_byo test_claims test_experiments test_layers test_plan test_plugin processes/test_neighbours processes/test_progress
+# Files of tests/processes/ with loads, fault agents and supervisord, next to the remaining ones. Each lane has a core.
+TIMED := $(patsubst %,tests/processes/test_%.py,loadgen loadgen_requests fault_agent fault_agent_protocols fault_agent_transparent local_memory local_proxy local_supervisor)
 # Files of tests/stack/, by what may run side by side on two cores:
 # BOUNDARIES kill many sessions at once and fill both cores.
 # DYING kill one session at a time and remove its orphans, next to STANDING, which inspect running stacks.
@@ -87,7 +89,7 @@ parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST) $(VENV)/neighbours
 	$(PART) lint $(MAKE) --no-print-directory lint
 	$(PART) units $(PYTEST) tests --ignore=tests/processes --ignore=tests/stack --ignore=tests/truth -n 2 --randomly-seed=$(ORDER)
 	$(PART) again $(MAKE) --no-print-directory coverage // $(MAKE) --no-print-directory test-oldest
-	$(PART) processes $(PYTEST) tests/processes --randomly-seed=$(ORDER)
+	$(PART) processes $(PYTEST) $(TIMED) --randomly-seed=$(ORDER) // $(PYTEST) tests/processes $(TIMED:%=--ignore=%) --randomly-seed=$(ORDER)
 	$(PART) boundaries $(STACK_TESTS) $(BOUNDARIES)
 	$(PART) deaths $(STACK_TESTS) $(DYING) // $(STACK_TESTS) $(STANDING)
 	$(PART) trials $(STACK_TESTS) $(SHARING) $(LANE) $(STACK_TESTS) tests/stack $(LISTED:%=--ignore=%)

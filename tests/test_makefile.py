@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from support import minutes
 
-STACK = Path(__file__).parent / "stack"
 MAKEFILE = Path(__file__).parent.parent / "Makefile"
 PYTHON = """#!/bin/sh
 case "$*" in
@@ -184,18 +183,20 @@ def test_a_part_that_fails_ends_the_gate(checkout):
     assert "part" not in done.stdout
 
 
-def test_every_file_of_the_stacks_tests_runs_in_one_lane_of_one_part(checkout):
+@pytest.mark.parametrize("folder", ["tests/stack", "tests/processes"])
+def test_every_file_of_stacks_and_processes_runs_in_one_lane_of_one_part(checkout, folder):
     done = made(checkout, "test")
-    lanes = [
-        lane.split() for name, commands in parts(done).items() if "stack" in commands for lane in commands.split(" // ")
+    parts_of = [
+        commands for name, commands in parts(done).items() if folder in commands and name not in {"units", "again"}
     ]
-    files = [path.name for path in STACK.glob("test_*.py")]
+    lanes = [lane.split() for commands in parts_of for lane in commands.split(" // ")]
+    files = [path.name for path in (MAKEFILE.parent / folder).glob("test_*.py")]
 
     for file in files:
-        here = f"tests/stack/{file}"
-        runs = [lane for lane in lanes if here in lane or ("tests/stack" in lane and f"--ignore={here}" not in lane)]
+        here = f"{folder}/{file}"
+        runs = [lane for lane in lanes if here in lane or (folder in lane and f"--ignore={here}" not in lane)]
         assert len(runs) == 1, file
-    named = {word.rpartition("/")[2] for lane in lanes for word in lane if word.startswith("tests/stack/")}
+    named = {word.rpartition("/")[2] for lane in lanes for word in lane if word.startswith(f"{folder}/")}
     assert named <= set(files)
 
 

@@ -33,7 +33,6 @@ from pytest_llmchaos.servers.rules import recording_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from pytest_llmchaos.prometheus.queries import Prometheus
     from pytest_llmchaos.servers.mapping import Server
@@ -155,14 +154,14 @@ class Recorded:
     def __init__(self, ended: Prometheus, at_s: float, later_s: float) -> None:
         self._prometheus, self._at_s, self._later_s = ended, at_s, later_s
 
-    def query(self, names: str, key: str, part: str = "", text: str = "sum({})") -> float | None:
-        selector = f'{BY_KEY[key].name}{part}{{service="{names}"}}'
+    def query(self, service: str, key: str, part: str = "", text: str = "sum({})") -> float | None:
+        selector = f'{BY_KEY[key].name}{part}{{service="{service}"}}'
         at_s = self._later_s if key in GAUGES else self._at_s
         found = self._prometheus.vector(text.format(selector), at_s, may_be_empty=True)
         return next(iter(found.values()), None)
 
-    def bounds(self, names: str, key: str) -> list[float]:
-        selector = f'{BY_KEY[key].name}_bucket{{service="{names}"}}'
+    def bounds(self, service: str, key: str) -> list[float]:
+        selector = f'{BY_KEY[key].name}_bucket{{service="{service}"}}'
         found = self._prometheus.vector(f"sum by (le) ({selector})", self._at_s, may_be_empty=True)
         return sorted(float(dict(labels)["le"]) for labels in found)
 
@@ -183,37 +182,37 @@ def served(pages: Mapping[str, Callable[[], bytes]]) -> http.server.ThreadingHTT
     return server
 
 
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
-    yield from record(tmp_path_factory.mktemp("prometheus"), {names: file_of(names)[0] for names in SERVERS})
-
-
 def file_of(names: str) -> tuple[Server, str]:
     name, version = VERSIONS.get(names, (names, ""))
     return named(name), version
 
 
-def record(folder: Path, files: Mapping[str, Server]) -> Iterator[Recorded]:
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
+    """Series of every server by its file, and by the wrong files."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    jobs = {names: (names, file_of(names)[0]) for names in SERVERS}
+    jobs |= {wrong_service(names): (names, made()) for names, (made, _) in WRONG.items()}
     engines = exposed()
     for one in engines.values():
         serve(one.engine)
     pages = {names: page(one.registry) for names, one in engines.items()}
     server = served({names: lambda names=names: pages[names] for names in engines})  # type: ignore[misc]
     (folder / "rules").mkdir()
-    jobs = []
-    for names in engines:
-        rules = folder / "rules" / f"{names}.yml"
-        rules.write_text(recording_rules([files[names]], f'service="{names}"').replace("canonical-", f"{names}-"))
-        jobs.append(
-            f"  - job_name: {names}\n    metrics_path: /{names}\n    static_configs:\n"
-            f"      - {{targets: ['127.0.0.1:{server.server_port}'], labels: {{service: {names}}}}}\n"
+    scraped = []
+    for service, (names, file) in jobs.items():
+        rules = folder / "rules" / f"{service}.yml"
+        rules.write_text(recording_rules([file], f'service="{service}"').replace("canonical-", f"{service}-"))
+        scraped.append(
+            f"  - job_name: {service}\n    metrics_path: /{names}\n    static_configs:\n"
+            f"      - {{targets: ['127.0.0.1:{server.server_port}'], labels: {{service: {service}}}}}\n"
         )
     head = "global: {scrape_interval: 1s, evaluation_interval: 1s}\nrule_files: [rules/*.yml]\nscrape_configs:\n"
-    with prometheus_with(folder, head + "".join(jobs)) as prometheus:
+    with prometheus_with(folder, head + "".join(scraped)) as prometheus:
         waiting = "count(count by (service) (llmchaos:requests_waiting"
 
         def until_all(condition: str, what: str) -> None:
-            query = f"{waiting} {condition})) == {len(engines)}"
+            query = f"{waiting} {condition})) == {len(jobs)}"
             until(lambda: prometheus.vector(query, time.time(), may_be_empty=True), what, 20)
 
         until_all("== 0", "canonical series of every server")
@@ -234,25 +233,25 @@ def mapped(names: str, key: str) -> bool:
     return any(is_in(version, one) for one in entries)
 
 
-def problems(recorded: Recorded, truth: Truth, names: str, key: str) -> list[str]:
-    """Errors of a server's canonical metric, none if it is equal."""
+def problems(recorded: Recorded, truth: Truth, service: str, key: str) -> list[str]:
+    """Errors of a service's canonical metric, none if it is equal."""
     if key in LATENCIES:
-        return latency_problems(recorded, truth.latencies[key], names, key)
-    found, true = recorded.query(names, key), truth.values[key]
+        return latency_problems(recorded, truth.latencies[key], service, key)
+    found, true = recorded.query(service, key), truth.values[key]
     return [] if found == true else [f"{found} for {true}"]
 
 
-def latency_problems(recorded: Recorded, true: Recorder, names: str, key: str) -> list[str]:
+def latency_problems(recorded: Recorded, true: Recorder, service: str, key: str) -> list[str]:
     wrong = []
-    count, total = recorded.query(names, key, "_count"), recorded.query(names, key, "_sum")
+    count, total = recorded.query(service, key, "_count"), recorded.query(service, key, "_sum")
     if count != len(true.values):
         wrong.append(f"count {count} for {len(true.values)}")
     if total != pytest.approx(sum(true.values), rel=1e-6):
         wrong.append(f"sum {total} for {sum(true.values)}")
-    bounds = recorded.bounds(names, key)
+    bounds = recorded.bounds(service, key)
     for quantile in QUANTILES if bounds else ():
         text = f"histogram_quantile({quantile}, sum by (le) ({{}}))"
-        found = recorded.query(names, key, "_bucket", text)
+        found = recorded.query(service, key, "_bucket", text)
         value = true.at(quantile)
         low, high = next((low, high) for low, high in pairwise([-math.inf, *bounds]) if low < value <= high)
         if found is None or not max(low, 0) <= found <= (high if high < math.inf else low):
@@ -305,15 +304,18 @@ WRONG = {
 }
 
 
-def test_a_wrong_factor_name_or_swap_is_seen(tmp_path: Path, truth: Truth) -> None:
-    files = {names: WRONG[names][0]() if names in WRONG else file_of(names)[0] for names in SERVERS}
-    for recorded in record(tmp_path, files):
-        found = {
-            (names, key)
-            for names in SERVERS
-            for key in KEYS
-            if mapped(names, key) and (names, key) not in DIFFERENT and problems(recorded, truth, names, key)
-        }
+def wrong_service(names: str) -> str:
+    """The service whose series are by the wrong file of this server."""
+    return f"wrong-{names}"
+
+
+def test_a_wrong_factor_name_or_swap_is_seen(recorded: Recorded, truth: Truth) -> None:
+    found = {
+        (names, key)
+        for names in WRONG
+        for key in KEYS
+        if mapped(names, key) and (names, key) not in DIFFERENT and problems(recorded, truth, wrong_service(names), key)
+    }
 
     assert found == {(names, key) for names, (_, keys) in WRONG.items() for key in keys}
 

@@ -36,12 +36,10 @@ Campaign._perform = lambda self, plan: Performed(name="001", trial=None, error=U
 """
 WAYS = {
     "as it is": [],
-    "reversed": ["test_c.py", "test_b.py", "test_a.py"],
-    "in random order": ["-p", "pytest_randomly"],
-    "one process": ["-n", "0"],
+    "reversed, in one process": ["-n", "0", "test_c.py", "test_b.py", "test_a.py"],
+    "in random order, from another folder": ["-p", "pytest_randomly"],
     "two workers": ["-n", "2"],
     "selected": ["-k", "test_b"],
-    "from another folder": [],
     "another seed": ["--chaos-seed=43"],
 }
 
