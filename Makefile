@@ -17,14 +17,15 @@ TOUCHES_PYTEST := test_byo test_claims test_experiments test_layers test_plan te
 TIMED := $(patsubst %,tests/processes/test_%.py,loadgen loadgen_requests fault_agent fault_agent_protocols fault_agent_transparent local_memory local_proxy local_supervisor)
 # Files of tests/stack/, by what may run side by side on two cores:
 # BOUNDARIES kill many sessions at once and fill both cores.
-# DYING kill one session at a time and remove its orphans, next to STANDING, which inspect running stacks.
-# SHARING measure on one stack, next to the remaining files with whole sessions. They take turns in measuring.
+# DYING kill one session at a time and remove its orphans, or a start fails, next to STANDING, which inspect running stacks.
+# SHARING measure on one stack, after some whole sessions, next to the remaining files with whole sessions. They take
+# turns in measuring, and both lanes take the same time.
 # ALONE need both cores: the real model, and comparisons within milliseconds.
 stack-files = $(1:%=tests/stack/test_%.py)
 BOUNDARIES := $(call stack-files,journal_boundaries local_boundaries)
-DYING := $(call stack-files,crash deaths)
+DYING := $(call stack-files,crash deaths startup_on_docker)
 STANDING := $(call stack-files,compose docker_contexts docker_proxy_on_docker fault_agent_on_docker gpu live_gateways runtime_contract)
-SHARING := $(call stack-files,blast_radius_on_docker restrictions trials engine_scenarios infra grafana first_steps)
+SHARING := $(call stack-files,first_steps tutorial strangers_on_docker blast_radius_on_docker restrictions trials engine_scenarios infra grafana)
 ALONE := $(call stack-files,sessions witness)
 LISTED = $(BOUNDARIES) $(DYING) $(STANDING) $(SHARING) $(ALONE)
 # The examples that `make test` draws, and their order, are the same for a commit. `make test-all` draws new ones.

@@ -322,7 +322,7 @@ class TestAlerts:
         assert alert_arms.without_arm([*ALERTS, "DiskFull"], ARMS) == ["DiskFull has no experiment"]
         assert alert_arms.without_arm(set(ALERTS) - {"GpuHot"}, ARMS) == ["GpuHot is no alert"]
 
-    @pytest.mark.sampled(share=0.12)
+    @pytest.mark.sampled  # test_rules raises every alert
     @pytest.mark.parametrize("arm", ARMS, ids=lambda arm: arm.says)
     def test_fires_by_its_experiment(self, fired, arm):
         assert alert_arms.not_fired(arm, fired) == [], f"what fired: {sorted(fired[arm.says])}"

@@ -33,7 +33,7 @@ LOCAL = ("--chaos-runtime=local", "--chaos-backend=sim", "--chaos-seed=7")
 SCENARIO = '''"""A killed api is repaired."""
 from pytest_llmchaos import experiment, faults, loads
 LOAD = loads.open_loop(rate_rps=10, max_tokens=8)
-pytestmark = experiment(load=LOAD, fault=faults.kill("api"), steady_s=8, repair_within_s=20, stable_s=1)
+pytestmark = experiment(load=LOAD, fault=faults.kill("api"), steady_s=3, repair_within_s=20, stable_s=1)
 def test_repaired(trial):
     assert trial.repaired_by == "remediator"
 '''
@@ -50,7 +50,7 @@ def scenario(tmp_path):
 def doomed(tmp_path):
     """The scenario with a short start, for sessions that die in its fault."""
     file = tmp_path / "test_doomed.py"
-    file.write_text(SCENARIO.replace("steady_s=8", "steady_s=1"))
+    file.write_text(SCENARIO.replace("steady_s=3", "steady_s=1"))
     return str(file)
 
 
@@ -206,6 +206,7 @@ def test_frozen_processes_die_with_pytest_too(tmp_path, doomed, frozen):
     until(lambda: not list(reports.glob("2*/local")), "its folder was gone")
 
 
+@pytest.mark.nightly("test_local_supervisor removes a dead run that is frozen, test_sweep has the command")
 def test_a_frozen_stack_without_a_watchdog_is_removed_by_the_command(tmp_path, doomed):
     reports = tmp_path / "reports"
     child = sessions.start(reports, doomed, *LOCAL)

@@ -102,6 +102,7 @@ def session(folder: Path, *, server: str, slos: list[str], **ini: str) -> tuple[
 RULES = "groups: [{name: a, rules: [{alert: Full, expr: 'METRIC > 0.9'}]}]"
 
 
+@pytest.mark.sampled  # test_servers_preflight chooses the server in both ways
 @pytest.mark.parametrize(
     "ini",
     [{}, {"llmchaos_servers": "engine: sglang", "llmchaos_queries": "alerts.yml"}],

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(540)]
 SESSION_S = 240.0
 
 
-@pytest.mark.sampled(share=0.02)
+@pytest.mark.sampled(share=0.018)
 @pytest.mark.parametrize("defect", SUBJECT_DEFECTS, ids=lambda defect: defect.name)
 def test_a_defect_of_the_subject_is_caught(tree_with, tmp_path, defect):
     tree = tree_with(defect.patches)
