@@ -6,7 +6,7 @@ import pytest
 
 from lab_api.breaker import Cause, Circuit
 from lab_api.outcomes import Outcome
-from lab_api.pool import Pool
+from lab_api.pool import Lease, Pool
 from lab_api.replica import Probed, Replica
 from lab_api.settings import Admission, Ejection, Patterns, Probing, Shedding
 
@@ -225,3 +225,30 @@ def test_nothing_is_ejected_with_the_switch_off() -> None:
     lab.hear(times=20, a=0.1, b=60)
 
     assert lab.circuit("b") is Circuit.CLOSED
+
+
+def test_a_hung_replica_is_ejected_though_its_clients_leave_before_the_gateways_deadline() -> None:
+    """As few wait there at a time as at its quick peer: too few for a median."""
+    lab = Lab(2, latency_min_requests=10, min_requests=5)
+    waiting: list[tuple[float, Lease]] = []
+    for tenth in range(300):
+        lab.now_s = tenth / 10
+        lab.hear(times=1, a=0.1)
+        while waiting and waiting[0][0] <= lab.now_s:
+            waiting.pop(0)[1].end(Outcome.CLIENT_CANCELLED)
+        if len(waiting) < 4 and (lease := lab.pool._take(["a"])) is not None:
+            lease.sent()
+            waiting.append((lab.now_s + 9.9, lease))
+        if lab.circuit("b") is not Circuit.CLOSED:
+            break
+
+    assert lab.circuit("b") is Circuit.OPEN
+    assert lab.now_s <= 21, "the second time that four clients left"
+    lab.now_s += 5
+    trial = lab.pool._take(["a"])
+    assert trial is not None
+    trial.sent()
+    lab.now_s += 8
+    lab.hear(times=10, a=0.1)
+    trial.end(Outcome.CLIENT_CANCELLED)
+    assert lab.circuit("b") is Circuit.OPEN, "its trial was left too"

@@ -77,7 +77,9 @@ class Breaker:
     def record(self, now_s: float, outcome: Outcome, *, trial: bool, late: bool = False) -> None:
         """Record the result of an admitted request.
 
-        A good trial with a late first token leaves the circuit open.
+        A good trial with a late first token leaves the circuit open. A client that left
+        late and without one counts as a failure: a hung replica may never fail a
+        request, because its clients are less patient than the gateway.
         """
         failed = outcome in REPLICA_FAILURES
         if trial:
@@ -90,6 +92,7 @@ class Breaker:
             return
         if self.state(now_s) is Circuit.CLOSED and self._opened is not None:
             self._close()  # its time is over
+        failed = failed or (late and outcome is Outcome.CLIENT_CANCELLED)
         if self._opened is not None or not self._patterns.breaker or not (failed or outcome is Outcome.OK):
             return  # it started before the circuit opened, or is not the replica's doing
         self._connect_failures = self._connect_failures + 1 if outcome is Outcome.CONNECT_ERROR else 0

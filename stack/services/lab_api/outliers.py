@@ -96,9 +96,12 @@ class Outliers:
     def gave_up(self, replica: Peer, waited_s: float, now_s: float, *, trial: bool) -> bool:
         """`heard` for a first token that did not come in this time.
 
-        It would have been later still. A shorter wait is no evidence.
+        It would have been later still. A shorter wait is no evidence. True if the wait
+        was late and counts against the replica.
         """
-        return self.late(replica, waited_s, now_s) and self.heard(replica, waited_s, now_s, trial=trial)
+        if not self.late(replica, waited_s, now_s):
+            return False
+        return self.heard(replica, waited_s, now_s, trial=trial) or trial or self._may_eject(now_s)
 
     def _may_eject(self, now_s: float) -> bool:
         """True if one more is within the share."""
