@@ -41,13 +41,11 @@ def state_of(name):
     return docker_cli.run(["docker", "inspect", "--format", shown, name])
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [faults.kill("api"), faults.pause("api"), faults.restart("api"), faults.limit_cpu("api", cores=0.5)],
-    ids=str,
-)
-def test_faults_ignore_containers_that_only_look_like_this_runs(fault, stack_lab):
-    runtime, primitive = stack_lab.runtime, fault.primitive
+FAULTS = (faults.kill("api"), faults.pause("api"), faults.restart("api"), faults.limit_cpu("api", cores=0.5))
+
+
+def test_faults_ignore_containers_that_only_look_like_this_runs(stack_lab):
+    runtime = stack_lab.runtime
     stack_lab.remediator.ensure(False)
     unlabelled = {PROJECT: runtime.project, SERVICE: "api"}
     another_runs = {**unlabelled, "llmchaos.run": "another", "llmchaos.owner": identity.owner_label()}
@@ -55,14 +53,15 @@ def test_faults_ignore_containers_that_only_look_like_this_runs(fault, stack_lab
     with container(f"{name}-2", **unlabelled) as first, container(f"{name}-3", **another_runs) as second:
         before = [state_of(first), state_of(second)]
         real = runtime.state("api").identity
-        try:
-            primitive.inject(runtime, "api")
-        finally:
-            runtime.undo(primitive.undo("api"))
+        for fault in FAULTS:
+            try:
+                fault.primitive.inject(runtime, "api")
+            finally:
+                runtime.undo(fault.primitive.undo("api"))
 
-        assert runtime.state("api").identity == runtime.states()["api"].identity == real
-        assert [state_of(first), state_of(second)] == before
-    runtime.wait_healthy(("api",), 30)
+            assert runtime.state("api").identity == runtime.states()["api"].identity == real, fault
+            assert [state_of(first), state_of(second)] == before, fault
+            runtime.wait_healthy(("api",), 30)
 
 
 def test_a_removal_leaves_objects_with_the_project_but_another_owner():

@@ -255,6 +255,7 @@ def test_a_cancelled_run_reverts_its_fault_and_ends_its_processes(tmp_path, doom
     assert child.returncode == 2
 
 
+@pytest.mark.nightly("test_local_supervisor has two runs at once, and test_deaths two sessions")
 def test_two_parallel_runs_leave_each_other_alone(tmp_path):
     one, two = new_runtime(tmp_path, "one"), new_runtime(tmp_path, "two")
     try:
@@ -275,9 +276,7 @@ def test_two_parallel_runs_leave_each_other_alone(tmp_path):
     assert cleanup.processes_of(one.project) == cleanup.processes_of(two.project) == {}
 
 
-@pytest.mark.nightly(
-    "test_workers has them with containers; test_two_parallel_runs_leave_each_other_alone, without workers"
-)
+@pytest.mark.nightly("test_deaths has two sessions with containers; test_local_supervisor has two runs at once")
 def test_parallel_workers_have_a_stack_each(tmp_path, scenario):
     second = tmp_path / "test_second.py"
     second.write_text(Path(scenario).read_text())
@@ -304,6 +303,7 @@ def own_stack(tmp_path, monkeypatch):
     return stack
 
 
+@pytest.mark.nightly("the trial without Docker above writes nothing elsewhere")
 def test_it_writes_nothing_outside_its_own_folder(tmp_path, own_stack, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(state_dirs.cache_dir().parent))
     for variable in ("HOME", "TMPDIR"):

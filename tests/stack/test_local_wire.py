@@ -26,7 +26,7 @@ from pytest_llmchaos.runtime.local import cleanup
 from pytest_llmchaos.runtime.local.runtime import LocalRuntime
 from pytest_llmchaos.subject.lab import lab_subject
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(180), pytest.mark.usefixtures("local_programs")]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(240), pytest.mark.usefixtures("local_programs")]
 
 AGENT = "fault-agent-model-1"
 CHAT = {"model": "smollm2:135m", "max_tokens": 2, "messages": [{"role": "user", "content": "Hi"}]}
@@ -251,31 +251,31 @@ def commands(project):
     ]
 
 
-def test_a_session_has_agents_for_the_services_of_its_faults_and_marks(tmp_path):
-    file = tmp_path / "test_scenario.py"
-    file.write_text(SCENARIO + FREE)
-    reports = tmp_path / "reports"
+@pytest.fixture(scope="module")
+def reports(local_programs, tmp_path_factory):
+    """Reports of one session with two arms, an experiment, and a load of its own."""
+    folder = tmp_path_factory.mktemp("session")
+    files = {"test_arms.py": ARMS, "test_scenario.py": SCENARIO + FREE}
+    for name, text in files.items():
+        (folder / name).write_text(text)
 
-    code, out = sessions.run(reports, str(file), *LOCAL)
+    code, out = sessions.run(folder / "reports", *(str(folder / name) for name in files), *LOCAL)
 
     assert code == 0, out[-4000:]
-    assert "2 passed" in out
+    assert "4 passed" in out
+    return folder / "reports"
+
+
+def test_a_session_has_agents_for_the_services_of_its_faults_and_marks(reports):
     witnesses = [line["witness"] for line in sessions.of_kind(reports, "proof")]
     assert [witness for witness in witnesses if "flaky" in witness] == witnesses
-    assert [line["ok"] for line in sessions.of_kind(reports, "undone")] == [True, True]
+    assert [line["ok"] for line in sessions.of_kind(reports, "undone")] == [True] * 4
     assert commands(sessions.of_kind(reports, "stack")[0]["project"]) == []
     assert (reports / "latest" / "logs" / f"{AGENT}.txt").stat().st_size > 0
 
 
-def test_two_settings_of_the_gateway_are_compared_and_its_own_come_back(tmp_path):
-    file = tmp_path / "test_arms.py"
-    file.write_text(ARMS)
-    reports = tmp_path / "reports"
-
-    code, out = sessions.run(reports, str(file), *LOCAL)
-
-    assert code == 0, out[-4000:]
-    on, off, free = sessions.run_json(reports)["trials"]
+def test_two_settings_of_the_gateway_are_compared_and_its_own_come_back(reports):
+    on, off, free, *_ = sessions.run_json(reports)["trials"]
     assert [(trial["arm"], trial["environment"], trial["verdict"]) for trial in (on, off, free)] == [
         ("on", {}, "held"),
         ("off", {"api": {"LAB_RETRY": "off"}}, "held"),

@@ -44,7 +44,7 @@ def test_a_killed_api_is_repaired_by_the_remediator_who_acts_within_three_second
 
 
 def test_without_the_remediator_the_api_stays_down(trial_of):
-    trial = trial_of(remediator=False, repair_within_s=12)
+    trial = trial_of(remediator=False, repair_within_s=8)
 
     with pytest.raises(NotRecovered, match="api had not started again when the instrument reverted"):
         _ = trial.time_to_recover_s
