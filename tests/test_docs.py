@@ -1,6 +1,7 @@
 """Documents and code agree: examples run, and links, paths and names exist."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -93,9 +94,14 @@ def test_the_page_on_loads_shows_every_load(name):
     assert f"loads.{name}" in (ROOT / "docs" / "load.md").read_text()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_value_of_a_trial_that_a_page_names_exists(page):
-    assert [name for name in trial_values(page) if not has(Trial, name)] == []
+def pages_with(something):
+    """What a function finds in pages, by page. Pages without a find are left out."""
+    found = {page.relative_to(ROOT).as_posix(): something(page) for page in PAGES}
+    return {page: what for page, what in found.items() if what}
+
+
+def test_every_value_of_a_trial_that_a_page_names_exists():
+    assert pages_with(lambda page: [name for name in trial_values(page) if not has(Trial, name)]) == {}
 
 
 def test_the_pages_name_values_of_trials():
@@ -113,23 +119,25 @@ def has(cls, name):
     return name in cls.__dataclass_fields__ or hasattr(cls, name)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_what_a_page_links_to_and_every_path_that_it_names_is_there(page):
-    text = page.read_text()
-    links = [page.parent / link for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)]
-    paths = [ROOT / path for path in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`", text)]
+def test_what_a_page_links_to_and_every_path_that_it_names_is_there():
+    def lost(page):
+        text = page.read_text()
+        links = [page.parent / link for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text)]
+        paths = [ROOT / path for path in re.findall(rf"`((?:{'|'.join(FOLDERS)})/[\w./-]+)`", text)]
+        return [str(path) for path in (*links, *paths) if not path.exists()]
 
-    assert [str(path) for path in (*links, *paths) if not path.exists()] == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_anchor_that_a_page_links_to_is_a_heading(page):
-    links = re.findall(r"\]\(([^)#:\s]*\.md)?#([^)\s]+)\)", page.read_text())
-    lost = [(path, anchor) for path, anchor in links if anchor not in anchors((page.parent / path) if path else page)]
-
-    assert lost == []
+    assert pages_with(lost) == {}
 
 
+def test_every_anchor_that_a_page_links_to_is_a_heading():
+    def lost(page):
+        links = re.findall(r"\]\(([^)#:\s]*\.md)?#([^)\s]+)\)", page.read_text())
+        return [(path, anchor) for path, anchor in links if anchor not in anchors(page.parent / path if path else page)]
+
+    assert pages_with(lost) == {}
+
+
+@functools.cache
 def anchors(page):
     """Return GitHub's anchors of a page's headings, none for a missing page."""
     if not page.is_file():
@@ -159,18 +167,21 @@ MADE_UP = {"chaos_migration.py", "parrot_metrics.py", "test_lost_gateway.py"}
 TREE = {path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_every_python_file_that_a_page_names_is_there(page):
+def test_every_python_file_that_a_page_names_is_there():
     """A README names files of its folder by their name. Other pages name any file."""
-    below = f"{page.parent.relative_to(ROOT).as_posix()}/" if page.name == "README.md" and page.parent != ROOT else ""
-    named = set(re.findall(r"`([\w./-]+\.py)`", page.read_text())) - MADE_UP
 
-    lost = [
-        name
-        for name in sorted(named)
-        if not any(f"/{path}".endswith(f"/{name}") and path.startswith("" if "/" in name else below) for path in TREE)
-    ]
-    assert lost == []
+    def lost(page):
+        readme = page.name == "README.md" and page.parent != ROOT
+        below = f"{page.parent.relative_to(ROOT).as_posix()}/" if readme else ""
+        return [
+            name
+            for name in sorted(set(re.findall(r"`([\w./-]+\.py)`", page.read_text())) - MADE_UP)
+            if not any(
+                f"/{path}".endswith(f"/{name}") and path.startswith("" if "/" in name else below) for path in TREE
+            )
+        ]
+
+    assert pages_with(lost) == {}
 
 
 # Tests make up paths, so they are left out.

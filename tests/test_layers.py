@@ -7,8 +7,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "pytest_llmchaos"
 
@@ -44,6 +42,17 @@ MAX_LEVELS = 10
 
 def modules():
     return sorted(p for p in PACKAGE.rglob("*.py") if "_stack" not in p.parts)
+
+
+def modules_with(something):
+    """What a function finds in the package's modules, by file."""
+    return files_with(something, modules())
+
+
+def files_with(something, files):
+    """What a function finds in files, by file. Files without a find are left out."""
+    found = {str(path.relative_to(ROOT)): something(path) for path in sorted(files)}
+    return {path: what for path, what in found.items() if what}
 
 
 @functools.cache
@@ -103,14 +112,12 @@ def test_every_folder_of_rooms_has_a_readme_of_a_few_lines():
     assert {folder: count for folder, count in lines.items() if not 3 <= count <= 20} == {}
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_a_module_imports_only_from_its_own_room_and_rooms_above_it_in_the_list(path):
-    ours = room_of_file(path)
-    if ours is None:
-        return
-    upward = [room for room in arrows_of(path) if ROOMS.index(room) > ROOMS.index(ours)]
+def test_a_module_imports_only_from_its_own_room_and_rooms_above_it_in_the_list():
+    def upward(path):
+        ours = room_of_file(path)
+        return ours and [room for room in arrows_of(path) if ROOMS.index(room) > ROOMS.index(ours)]
 
-    assert upward == []
+    assert modules_with(upward) == {}
 
 
 def test_there_are_few_rooms_on_few_levels(capsys):
@@ -125,32 +132,32 @@ def test_there_are_few_rooms_on_few_levels(capsys):
     assert height <= MAX_LEVELS
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_only_the_doors_import_pytest(path):
-    uses = "pytest" in set(imports_of(path))
-
-    assert not uses or path in DOORS
+def test_only_the_doors_import_pytest():
+    assert modules_with(lambda path: "pytest" in imports_of(path) and path not in DOORS) == {}
 
 
 # httpx is the HTTP client. Exceptions: prometheus-api-client uses requests, and xmlrpc
 # over a Unix socket uses http.client.
-OTHER_CLIENTS = {
+CLIENTS = {
+    PACKAGE / "host" / "http_client.py": {"httpx"},
     PACKAGE / "prometheus" / "http.py": {"requests"},
     PACKAGE / "runtime" / "local" / "control.py": {"http.client"},
 }
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_there_is_one_http_client_outside_the_load_generator(path):
-    found = set(imports_of(path)) & {"requests", "http.client", "urllib.request", "urllib3", "aiohttp"}
+def test_there_is_one_http_client_outside_the_load_generator():
+    def others(path):
+        clients = {"requests", "http.client", "urllib.request", "urllib3", "aiohttp", "httpx"}
+        return clients.intersection(imports_of(path)) - CLIENTS.get(path, set())
 
-    assert found <= OTHER_CLIENTS.get(path, set())
-    assert "httpx" not in imports_of(path) or path == PACKAGE / "host" / "http_client.py"
+    assert modules_with(others) == {}
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_the_instrument_never_imports_the_subject(path):
-    assert not [name for name in imports_of(path) if name.split(".")[0].startswith(("lab_", "offline", "stack"))]
+def test_the_instrument_never_imports_the_subject():
+    def of_the_subject(path):
+        return [name for name in imports_of(path) if name.split(".")[0].startswith(("lab_", "offline", "stack"))]
+
+    assert modules_with(of_the_subject) == {}
 
 
 # Files that may name the lab's metrics and headers: its subject, dashboards and
@@ -158,19 +165,22 @@ def test_the_instrument_never_imports_the_subject(path):
 OF_THE_LAB = ("subject/lab.py", "generate/boards/", "generate/prices.py", "generate/signals.py")
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_the_instrument_names_no_metric_or_header_of_the_lab(path):
-    assert "llmlab" not in path.read_text().lower() or str(path.relative_to(PACKAGE)).startswith(OF_THE_LAB)
+def test_the_instrument_names_no_metric_or_header_of_the_lab():
+    def names_one(path):
+        return "llmlab" in path.read_text().lower() and not str(path.relative_to(PACKAGE)).startswith(OF_THE_LAB)
+
+    assert modules_with(names_one) == {}
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_the_clients_metrics_are_named_in_one_file(path):
-    assert "llmchaos_client" not in path.read_text() or path == PACKAGE / "model.py"
+def test_the_clients_metrics_are_named_in_one_file():
+    assert list(modules_with(lambda path: "llmchaos_client" in path.read_text())) == ["pytest_llmchaos/model.py"]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "stack").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
-def test_the_subject_never_imports_the_instrument(path):
-    assert not [name for name in imports_of(path) if name.split(".")[0] == "pytest_llmchaos"]
+def test_the_subject_never_imports_the_instrument():
+    def of_the_instrument(path):
+        return [name for name in imports_of(path) if name.split(".")[0] == "pytest_llmchaos"]
+
+    assert files_with(of_the_instrument, (ROOT / "stack").rglob("*.py")) == {}
 
 
 def test_the_gate_on_branch_coverage_covers_the_pure_rooms_and_nothing_else():
@@ -190,9 +200,8 @@ def test_every_file_of_tests_has_a_name_of_its_own_so_that_all_can_be_run_at_onc
 def test_no_test_imports_a_test_module():
     tests = sorted((ROOT / "tests").rglob("*.py"))
     names = {path.stem for path in tests if path.stem.startswith("test_")}
-    borrowed = {str(path.relative_to(ROOT)): sorted(set(imports_of(path)) & names) for path in tests}
 
-    assert {path: found for path, found in borrowed.items() if found} == {}
+    assert files_with(lambda path: names.intersection(imports_of(path)), tests) == {}
 
 
 def test_helpers_of_tests_are_in_support_and_the_catalogue_of_defects_next_to_its_tests():
