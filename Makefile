@@ -31,6 +31,9 @@ LISTED = $(BOUNDARIES) $(DYING) $(STANDING) $(SHARING) $(ALONE)
 # The examples that `make test` draws, and their order, are the same for a commit. `make test-all` draws new ones.
 DRAWN ?= --drawn-by=HEAD --hypothesis-profile=gate
 ORDER ?= 1
+# Tests of the pure rooms run once in `make test`, with the same examples and under coverage.
+PURE_FILES = $(PURE:%=tests/test_%.py)
+ELSEWHERE = $(PURE_FILES:%=--ignore=%)
 # SHARING runs side by side with the whole sessions in `make test`, and before them in `make test-all`. There every
 # alert is fired, which keeps the machine's measurement lock for longer than another session waits for it.
 LANE = //
@@ -81,15 +84,14 @@ test: setup programs ## run lint and a selection of all tests that the commit dr
 test-all: BACKENDS = ollama llamacpp sim
 test-all: export LLMCHAOS_HEALTHY_TRIALS ?= 200
 test-all: setup programs ## run every test, with new examples in a new order; SEED=123 repeats a run
-	@$(MAKE) --no-print-directory parts DRAWN=--hypothesis-seed=$(SEED) ORDER=$(SEED) LANE='&& $(MINUTES) part sessions'
+	@$(MAKE) --no-print-directory parts DRAWN=--hypothesis-seed=$(SEED) ORDER=$(SEED) ELSEWHERE= LANE='&& $(MINUTES) part sessions'
 	@echo "make test-all SEED=$(SEED) repeats these examples and this order"
 
 parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST) $(VENV)/neighbours
 	@echo "drawn with $(DRAWN), in the order of --randomly-seed=$(ORDER)"
 	@$(MINUTES) begin
-	$(PART) lint $(MAKE) --no-print-directory lint
-	$(PART) units $(PYTEST) tests --ignore=tests/processes --ignore=tests/stack --ignore=tests/truth -n 2 --randomly-seed=$(ORDER)
-	$(PART) again $(MAKE) --no-print-directory coverage // $(MAKE) --no-print-directory test-oldest
+	$(PART) rooms $(MAKE) --no-print-directory coverage // $(MAKE) --no-print-directory lint test-oldest
+	$(PART) units $(PYTEST) tests --ignore=tests/processes --ignore=tests/stack --ignore=tests/truth $(ELSEWHERE) -n 2 --randomly-seed=$(ORDER)
 	$(PART) processes $(PYTEST) $(TIMED) --randomly-seed=$(ORDER) // $(PYTEST) tests/processes $(TIMED:%=--ignore=%) --randomly-seed=$(ORDER)
 	$(PART) boundaries $(STACK_TESTS) $(BOUNDARIES)
 	$(PART) deaths $(STACK_TESTS) $(DYING) // $(STACK_TESTS) $(STANDING)
@@ -101,7 +103,7 @@ programs: $(VENV)/.ready ## install the programs that only tests need: haproxy, 
 	@$(BOOTSTRAP) programs
 
 coverage: $(VENV)/.ready ## check that tests cover every branch of the packages without I/O
-	$(RUN)/coverage run -m pytest -q --hypothesis-profile=gate --randomly-seed=$(ORDER) $(PURE:%=tests/test_%.py)
+	$(RUN)/coverage run -m pytest -q --hypothesis-profile=gate --randomly-seed=$(ORDER) $(PURE_FILES)
 	$(RUN)/coverage report
 
 $(VENV)/pytest-$(OLDEST_PYTEST): $(VENV)/.ready

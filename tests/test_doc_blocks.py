@@ -161,6 +161,7 @@ def tree(tmp_path_factory):
     return copy
 
 
+@pytest.mark.sampled(share=0.4)
 @pytest.mark.parametrize("page", RUN)
 def test_the_commands_of_a_page_run_in_their_order(page, tree, tmp_path):
     out = run_lines([line for _, lines in safe_lines(page) for line in lines], save_files(page, tree), tmp_path)

@@ -95,7 +95,7 @@ def test_the_page_on_loads_shows_every_load(name):
 
 
 def pages_with(something):
-    """What a function finds in pages, by page. Pages without a find are left out."""
+    """Finds of a function in pages, by page. Pages without a find are left out."""
     found = {page.relative_to(ROOT).as_posix(): something(page) for page in PAGES}
     return {page: what for page, what in found.items() if what}
 

@@ -386,6 +386,7 @@ def test_acts_do_not_depend_on_pieces_of_one_byte(name):
         assert edit(made, split(body, 1), shape.dialect) == edit(made, [body], shape.dialect), shape_name
 
 
+@pytest.mark.sampled(share=0.25, by="name")
 @good()
 @pytest.mark.parametrize("name", [name for name in EDITS if name != "slow_drip"])
 def test_acts_do_not_depend_on_the_place_of_one_cut(name, dialect, events, tokens):

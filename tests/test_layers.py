@@ -45,12 +45,12 @@ def modules():
 
 
 def modules_with(something):
-    """What a function finds in the package's modules, by file."""
+    """Finds of a function in the package's modules, by file."""
     return files_with(something, modules())
 
 
 def files_with(something, files):
-    """What a function finds in files, by file. Files without a find are left out."""
+    """Finds of a function in files, by file. Files without a find are left out."""
     found = {str(path.relative_to(ROOT)): something(path) for path in sorted(files)}
     return {path: what for path, what in found.items() if what}
 

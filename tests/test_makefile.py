@@ -157,7 +157,7 @@ def test_the_gate_draws_by_the_commit_and_the_same_examples_in_the_same_order(ch
     drawn = "--drawn-by=HEAD --hypothesis-profile=gate"
     found = parts(done)
     assert set(found) == set(minutes.budgets(minutes.PAGE.read_text()))
-    for name in set(found) - {"lint", "again"}:
+    for name in set(found) - {"rooms"}:
         assert found[name].count("-m pytest") == found[name].count(f"{drawn} --durations=3"), name
     assert "--randomly-seed=1" in found["units"]
     assert done.stdout.splitlines()[-1] == "did: tests/support/minutes.py end"

@@ -670,6 +670,7 @@ def test_the_canonical_names_work_as_well(chaos):
     assert "--llmchaos-repeat must be a whole number from 1 to 1000, got '0'" in wrong
 
 
+@pytest.mark.sampled(share=0.5)
 @pytest.mark.parametrize("registers", ["installed", "installed in a group", "later", "later in a group"])
 def test_an_alias_that_another_plugin_owns_is_given_up(pytester, monkeypatch, registers):
     """Plugins of PYTEST_PLUGINS are loaded after all that are installed."""

@@ -102,6 +102,7 @@ def test_there_is_a_line_of_every_kind() -> None:
     assert set(KINDS) == NAMES
 
 
+@pytest.mark.sampled(share=0.4)
 @pytest.mark.parametrize("odd", ODD)
 def test_a_field_of_a_trials_line_may_be_odd_in_each_of_many_trials(tmp_path: Path, odd: str) -> None:
     """One trial for each field of each kind. A line is used or listed."""
