@@ -6,7 +6,6 @@ import argparse
 import difflib
 import os
 import re
-import secrets
 import tomllib
 import warnings
 from dataclasses import dataclass, fields
@@ -18,8 +17,7 @@ import pytest
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.plan.known import KnownRefutation, parse_known, without_repeat
 from pytest_llmchaos.plan.seeds import parse_seed
-from pytest_llmchaos.subject.lab import BACKENDS
-from pytest_llmchaos.subject.own_stack import OwnKeys, own_subject, refuse_services, require_local
+from pytest_llmchaos.subject.backends import BACKENDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -455,18 +453,30 @@ def backend_of(config: pytest.Config) -> str | None:
 def own_subject_of(config: pytest.Config) -> Subject | None:
     """The user's own stack, or None for the lab.
 
-    Raises BadScenario for a wrong or missing key.
+    Raises BadScenario for a wrong or missing key, and if local cannot run the stack.
     """
+    if not any(key.startswith("llmchaos_") for key in _written(config)):
+        return None
+    from pytest_llmchaos.subject.own_stack import (  # noqa: PLC0415 - 60 ms, which a run without our keys need not pay
+        OwnKeys,
+        own_subject,
+        refuse_services,
+        require_local,
+    )
+
     toml = str(config.inipath).endswith(".toml")
     refuse_services(_ini(config, "services"), toml=toml)
     read: dict[str, Any] = {one.name: _ini(config, one.name) for one in fields(OwnKeys)}
     read |= {name: tuple(value) for name, value in read.items() if isinstance(value, list)}
     folder = config.inipath.parent if config.inipath else config.rootpath
     try:
-        return own_subject(OwnKeys(**read), folder, toml=toml)
+        own = own_subject(OwnKeys(**read), folder, toml=toml)
     except BadScenario:
         check_keys(config)  # a misspelt key is the likely cause of a missing one
         raise
+    if own is not None and runtime_of(config) == "local":
+        require_local(own)
+    return own
 
 
 def _ini(config: pytest.Config, name: str) -> Any:
@@ -536,13 +546,17 @@ def check_keys(config: pytest.Config) -> None:
         raise BadScenario(f"{key} is not an ini key of pytest-llmchaos; {hint}")
 
 
-def _unread(config: pytest.Config) -> Iterator[str]:
-    """Keys that start with `llmchaos` and that no plugin has registered."""
+def _written(config: pytest.Config) -> set[str]:
+    """The ini keys of the file and the command line."""
     with warnings.catch_warnings():
         # pytest 9 deprecates the mapping for getini(), which cannot list a file's keys.
         warnings.simplefilter("ignore", pytest.PytestDeprecationWarning)
-        written = {*config.inicfg, *_overridden(config)}
-    for key in written:
+        return {*config.inicfg, *_overridden(config)}
+
+
+def _unread(config: pytest.Config) -> Iterator[str]:
+    """Keys that start with `llmchaos` and that no plugin has registered."""
+    for key in _written(config):
         if re.match(r"(?i)llm[-_ ]?chaos", key) and key not in {_FORMER, *(one for one, _, _ in INI)}:
             try:
                 config.getini(key)
@@ -611,16 +625,13 @@ def only_plans(config: pytest.Config) -> bool:
 def check(config: pytest.Config) -> None:
     """Check options and ini file. Raises BadScenario."""
     reports_of(config)
-    runtime, own = runtime_of(config), own_subject_of(config)
-    backend_of(config), repeat_of(config), known_of(config)
-    if own is not None and runtime == "local":
-        require_local(own)
+    runtime_of(config), own_subject_of(config), backend_of(config), repeat_of(config), known_of(config)
 
 
 def seed_of(config: pytest.Config) -> int:
     """The given seed, or a random one from the operating system."""
     text = given(config, "seed")
-    return secrets.randbelow(2**32) if text is None else parse_seed(str(text))
+    return int.from_bytes(os.urandom(4), "big") if text is None else parse_seed(str(text))
 
 
 def replayed_seed(config: pytest.Config, recorded: int) -> int:

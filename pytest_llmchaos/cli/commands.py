@@ -24,7 +24,8 @@ from pytest_llmchaos.runtime.docker import docker_cli
 from pytest_llmchaos.runtime.local import prerequisites
 from pytest_llmchaos.runtime.local.programs import WEIGHTS_LOCK
 from pytest_llmchaos.session import ini_check
-from pytest_llmchaos.subject.lab import BACKENDS, setup_command, stack_dir
+from pytest_llmchaos.subject.backends import BACKENDS
+from pytest_llmchaos.subject.lab import setup_command, stack_dir
 
 LEDGER = Path("reports/ledger.jsonl")
 LEAST_FREE_GB = 2.0

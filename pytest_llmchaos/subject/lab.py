@@ -10,12 +10,12 @@ from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.model import Measure
+from pytest_llmchaos.subject.backends import BACKENDS
 from pytest_llmchaos.subject.headers import Header, secrets_of
 from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
 from pytest_llmchaos.subject.requests import Requests
 
 PACKAGE = Path(__file__).parent.parent
-BACKENDS = ("ollama", "llamacpp", "sim")
 # Path of a remediator's audit log in its container.
 AUDIT_FILE = "/audit/audit.jsonl"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from pytest_llmchaos.errors import BadScenario, LlmchaosError
 from pytest_llmchaos.generate.starter import lab_project, own_project
 from pytest_llmchaos.generate.starter.writing import Project, write_new
-from pytest_llmchaos.subject.lab import BACKENDS
+from pytest_llmchaos.subject.backends import BACKENDS
 
 _DESCRIPTION = """\
 Write a project that runs as it is: scenarios, pyproject.toml, a CI workflow and

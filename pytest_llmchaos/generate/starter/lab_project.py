@@ -10,7 +10,8 @@ from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.generate.starter.writing import Project, render
 from pytest_llmchaos.runtime.local import prerequisites
 from pytest_llmchaos.runtime.local.programs import WEIGHTS_LOCK
-from pytest_llmchaos.subject.lab import BACKENDS, scenarios_dir, stack_dir
+from pytest_llmchaos.subject.backends import BACKENDS
+from pytest_llmchaos.subject.lab import scenarios_dir, stack_dir
 
 WORKFLOW = ".github/workflows/chaos.yml"
 _ALL = "all"

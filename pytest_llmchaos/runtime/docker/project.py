@@ -16,7 +16,8 @@ from pytest_llmchaos.model import Environment
 from pytest_llmchaos.runtime.docker import docker_cli, judge, override, reach
 from pytest_llmchaos.runtime.docker.place import Place, of_daemon, require_files
 from pytest_llmchaos.runtime.docker.user_files import UserFiles
-from pytest_llmchaos.subject.lab import BACKENDS, Subject, dashboards_dir, setup_command
+from pytest_llmchaos.subject.backends import BACKENDS
+from pytest_llmchaos.subject.lab import Subject, dashboards_dir, setup_command
 
 GRAFANA_IMAGE = "LLMCHAOS_GRAFANA_IMAGE"  # the setup sets it only if the image is available
 

@@ -1,0 +1,3 @@
+"""Names of the lab's inference engines."""
+
+BACKENDS = ("ollama", "llamacpp", "sim")
