@@ -366,11 +366,20 @@ def test_programs_are_recognised_by_their_command(command, title):
     assert server_of("registry.example/mine:1", command).title == title
 
 
-def test_a_bound_of_a_server_s_histogram_is_written_in_seconds():
-    latencies = [latency for one in SERVERS for latency in one.latencies]
+def test_histograms_are_those_of_the_server_s_file_and_their_bounds_are_in_seconds():
+    latencies = [(one, latency) for one in SERVERS for latency in one.latencies]
 
-    assert latencies
-    assert all(float(one.le) == float(one.seconds) for one in latencies)
+    assert [one.metric_of(latency) for one, latency in latencies] == [
+        "vllm:time_to_first_token_seconds",
+        "vllm:e2e_request_latency_seconds",
+        "sglang:time_to_first_token_seconds",
+    ]
+    assert all(float(latency.le) == float(latency.seconds) for _, latency in latencies)
+    # A gateway redirects /metrics, which a scrape follows with a request more each time.
+    assert {one.title: one.metrics for one in SERVERS if one.metrics not in ("", "/metrics")} == {
+        "TensorRT-LLM": "/prometheus/metrics",
+        "LiteLLM": "/metrics/",
+    }
 
 
 APP = "services: {app: {image: x, ports: ['8080:8080']}}"

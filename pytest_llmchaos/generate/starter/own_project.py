@@ -41,7 +41,9 @@ def project(folder: Path, files: Sequence[Path]) -> Project:
         "remarks": (*stack.remarks, *roles.remarks),
         "ways_out": stack.ways_out,
         "clients": model,
-        "latencies": [(one.name, latency) for one in roles.scraped for latency in one.server.latencies],
+        "latencies": [
+            (one.name, latency, one.server.metric_of(latency)) for one in roles.scraped for latency in one.server.latencies
+        ],
         "key": key,
         "steps": (steps := _steps(roles)),
     }

@@ -1,7 +1,8 @@
 """Programs that compose files of LLM services start, and how each is reached.
 
-Ports, paths and metrics are those of the programs' own documentation. A version may
-differ, so every guess from this table is written with its reason.
+Ports and paths are those of the programs' own documentation. Metrics are those of the
+server's file in `pytest_llmchaos/servers`. A version may differ, so every guess from
+this table is written with its reason.
 """
 
 from __future__ import annotations
@@ -10,15 +11,24 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from pytest_llmchaos.servers.catalogue import shipped_servers
+
 Part = Literal["model", "gateway", "proxy", "page", "prometheus", "remediator", "store", "monitor", "app"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """A latency histogram of a server, and a bound that is an edge of its buckets."""
+    """A latency histogram of a server, and a bound that is an edge of its buckets.
+
+    Attributes:
+        slo: name of the objective.
+        key: the canonical metric that the histogram is, such as `ttft`.
+        le: the bound, as the server writes it.
+        seconds: the bound in seconds.
+    """
 
     slo: str
-    metric: str
+    key: str
     le: str
     seconds: str
 
@@ -33,7 +43,8 @@ class Server:
         image: pattern of its image's name.
         command: pattern of its command line, for images of other names.
         port: where it serves HTTP, if no option changes it. 0 means that it does not.
-        metrics: path of its metrics, empty without any.
+        contract: name of its file of metrics, empty if it serves none.
+        own_metrics: path of its metrics, if it has no such file.
         metrics_option: pattern of the option without which it serves no metrics.
         ready: path that answers 200 while it serves.
         path: path of chat completions, if it is not `/v1/chat/completions`.
@@ -46,12 +57,22 @@ class Server:
     image: str
     command: str = ""
     port: int = 0
-    metrics: str = ""
+    contract: str = ""
+    own_metrics: str = ""
     metrics_option: str = ""
     ready: str = ""
     path: str = ""
     key_variables: tuple[str, ...] = ()
     latencies: tuple[Latency, ...] = ()
+
+    @property
+    def metrics(self) -> str:
+        """The path of its metrics, empty without any."""
+        return shipped_servers()[self.contract].metrics_path if self.contract else self.own_metrics
+
+    def metric_of(self, latency: Latency) -> str:
+        """Return the name of a latency's histogram, of the newest version."""
+        return shipped_servers()[self.contract].at(latency.key).expr.partition("{")[0]
 
     def matches(self, image: str, command: str) -> bool:
         """Return whether a service starts this program."""
@@ -72,12 +93,12 @@ SERVERS = (
         image=r"(^|/)vllm[-_]?(openai|cpu|tpu|rocm)?([-_][\w-]+)?$|vllm/vllm",
         command=r"\bvllm serve\b|vllm\.entrypoints",
         port=8000,
-        metrics="/metrics",
+        contract="vllm",
         ready="/health",
         key_variables=("VLLM_API_KEY",),
         latencies=(
-            Latency(slo="ttft", metric="vllm:time_to_first_token_seconds", le="2.5", seconds="2.5"),
-            Latency(slo="latency", metric="vllm:e2e_request_latency_seconds", le="10.0", seconds="10"),
+            Latency(slo="ttft", key="ttft", le="2.5", seconds="2.5"),
+            Latency(slo="latency", key="e2e", le="10.0", seconds="10"),
         ),
     ),
     Server(
@@ -86,10 +107,10 @@ SERVERS = (
         image=r"sglang",
         command=r"sglang\.launch_server|sglang serve",
         port=30000,
-        metrics="/metrics",
+        contract="sglang",
         metrics_option="--enable-metrics",
         ready="/health",
-        latencies=(Latency(slo="ttft", metric="sglang:time_to_first_token_seconds", le="2.0", seconds="2"),),
+        latencies=(Latency(slo="ttft", key="ttft", le="2.0", seconds="2"),),
     ),
     Server(
         title="TensorRT-LLM",
@@ -97,7 +118,7 @@ SERVERS = (
         image=r"tensorrt-?llm",
         command=r"trtllm-serve",
         port=8000,
-        metrics="/prometheus/metrics",
+        contract="tensorrt-llm",
         ready="/health",
     ),
     Server(
@@ -106,7 +127,7 @@ SERVERS = (
         image=r"text-generation-inference",
         command=r"text-generation-launcher",
         port=80,
-        metrics="/metrics",
+        contract="tgi",
         ready="/health",
         key_variables=("API_KEY",),
     ),
@@ -117,7 +138,7 @@ SERVERS = (
         image=r"llama[.-]?cpp",
         command=r"llama-server|llama_cpp\.server",
         port=8080,
-        metrics="/metrics",
+        contract="llamacpp",
         metrics_option="--metrics|LLAMA_ARG_ENDPOINT_METRICS",
         ready="/health",
         key_variables=("LLAMA_API_KEY",),
@@ -127,7 +148,7 @@ SERVERS = (
         part="model",
         image=r"localai",
         port=8080,
-        metrics="/metrics",
+        own_metrics="/metrics",
         ready="/readyz",
         key_variables=("LOCALAI_API_KEY", "API_KEY"),
     ),
@@ -137,7 +158,7 @@ SERVERS = (
         image=r"litellm",
         command=r"\blitellm\b",
         port=4000,
-        metrics="/metrics",
+        contract="litellm",
         metrics_option="prometheus",
         ready="/health/readiness",
         key_variables=("LITELLM_MASTER_KEY",),
