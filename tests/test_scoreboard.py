@@ -384,8 +384,8 @@ def test_replicas_that_no_answer_names_cannot_be_seen():
 
 def test_counters_are_differences_and_begin_anew_with_their_engine():
     witnesses = load("witnesses", FOLDER / "scenarios" / "conftest.py")
-    before = {("model-1", "length"): 40, ("model-2", "length"): 50, ("model-2", "abort"): 7}
-    after = {("model-1", "length"): 3, ("model-2", "length"): 70, ("model-2", "abort"): 9, ("model-2", "error"): 1}
+    before = {("model-1", "done"): 40, ("model-2", "done"): 50, ("model-2", "aborted"): 7}
+    after = {("model-1", "done"): 3, ("model-2", "done"): 70, ("model-2", "aborted"): 9}
     ended = witnesses.since(before, after, started_again={"model-1"})
 
     assert witnesses.by_engine(ended) == {"model-1": 3, "model-2": 20}

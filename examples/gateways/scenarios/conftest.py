@@ -17,9 +17,9 @@ from pytest_llmchaos.errors import Inconclusive
 
 TOKENS = 16  # of each answer: 0.4 s of an engine's time
 LOAD = loads.open_loop(rate_rps=8, max_tokens=TOKENS)
-ENDED = "sum by (service, finished_reason) (vllm:request_success_total)"
+ENDED = {name: f"sum by (service) (llmchaos:requests_{name}_total)" for name in ("done", "aborted")}
 TEXTS = ("whole", "part", "doubled", "foreign")
-SCRAPED_S = 1.2  # until Prometheus has the engines' newest counts
+SCRAPED_S = 2.2  # until Prometheus has the engines' newest counts: a scrape, then the rules of canonical names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,30 +148,31 @@ def renew(lab):
 
 
 def counts(lab):
-    """Return the engines' own counters of ended requests, by engine and reason."""
-    found = lab.prometheus.vector(ENDED, time.time(), may_be_empty=True)
-    return {(dict(labels)["service"], dict(labels)["finished_reason"]): int(value) for labels, value in found.items()}
+    """Return the engines' own counters of ended requests, by engine and end."""
+    now_s = time.time()
+    return {
+        (dict(labels)["service"], end): int(value)
+        for end, query in ENDED.items()
+        for labels, value in lab.prometheus.vector(query, now_s, may_be_empty=True).items()
+    }
 
 
 def since(before, after, *, started_again=()):
     """Return the differences of counters, which begin anew with their engine."""
     return {
-        (name, reason): value - (0 if name in started_again else before.get((name, reason), 0))
-        for (name, reason), value in after.items()
+        (name, end): value - (0 if name in started_again else before.get((name, end), 0))
+        for (name, end), value in after.items()
     }
 
 
 def by_engine(ended):
     """Return the whole answers of each engine."""
-    whole = Counter({name: 0 for name, _ in ended})
-    for (name, reason), value in ended.items():
-        whole[name] += value if reason in ("stop", "length") else 0
-    return dict(whole)
+    return {name: ended.get((name, "done"), 0) for name, _ in ended}
 
 
 def given_up(ended):
     """Return the requests that the engines gave up."""
-    return sum(value for (_, reason), value in ended.items() if reason == "abort")
+    return sum(value for (_, end), value in ended.items() if end == "aborted")
 
 
 @contextmanager
