@@ -19,7 +19,10 @@ TOKENS = 16  # of each answer: 0.4 s of an engine's time
 LOAD = loads.open_loop(rate_rps=8, max_tokens=TOKENS)
 ENDED = {name: f"sum by (service) (llmchaos:requests_{name}_total)" for name in ("done", "aborted")}
 TEXTS = ("whole", "part", "doubled", "foreign")
-SCRAPED_S = 2.2  # until Prometheus has the engines' newest counts: a scrape, then the rules of canonical names
+# Mean age of the engines' counts: Prometheus scrapes them once a second, and records
+# their canonical names once a second.
+AGE_S = 1.0
+RECORDED_S = AGE_S + 0.2  # until it has those of now
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,17 +107,17 @@ def watch(lab, record_property):
     def watched(fault, *, load=LOAD, tokens=TOKENS, steady_s=1.0, fault_s=3.0, later_s=1.0, texts=0):
         with lab.load(load) as running:
             lab.hold_steady(steady_s)
-            before = counts(lab)
-            begin_s = running.now_s()
+            begin_s, begin_unix_s = running.now_s(), time.time()
             with lab.inject(fault) as injected, reading_texts(lab, texts) as kinds:
                 lab.hold(fault_s)
             end_s = running.now_s()
             wire = [act for act in injected.acts if "proxy" in act.fault.needs]
             states = [lab.runtime.wire_faults(act.victim).newest(act.fault.kind) for act in wire]
-            lab.hold(later_s if wire else later_s + SCRAPED_S)
+            lab.hold(later_s)
             again = {act.victim for act in injected.acts if act not in wire}
-            ended = since(before, counts(lab), started_again=again)
-            counted_s = running.now_s()
+            counted_s, counted_unix_s = running.now_s(), time.time()
+            lab.hold(RECORDED_S)
+            ended = since(counts(lab, begin_unix_s), counts(lab, counted_unix_s), started_again=again)
         samples = running.recent(0)
         whole = [one.tokens for one in samples if one.end_s < begin_s and one.outcome == "ok"]
         if not whole or set(whole) != {tokens}:
@@ -147,13 +150,12 @@ def renew(lab):
         lab.runtime.wait_healthy(["gateway"], 60)
 
 
-def counts(lab):
+def counts(lab, unix_s):
     """Return the engines' own counters of ended requests, by engine and end."""
-    now_s = time.time()
     return {
         (dict(labels)["service"], end): int(value)
         for end, query in ENDED.items()
-        for labels, value in lab.prometheus.vector(query, now_s, may_be_empty=True).items()
+        for labels, value in lab.prometheus.vector(query, unix_s + AGE_S, may_be_empty=True).items()
     }
 
 

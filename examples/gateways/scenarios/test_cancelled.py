@@ -4,25 +4,24 @@ import json
 import time
 from statistics import quantiles
 
-from conftest import SCRAPED_S, by_engine, counts, given_up, renew, require_agreement, since
+from conftest import AGE_S, RECORDED_S, by_engine, counts, given_up, renew, require_agreement, since
 from pytest_llmchaos import loads
 
 INSIDE = "sum(llmchaos:requests_running) + sum(llmchaos:requests_waiting)"
-COUNTED_S = 1.0  # the mean age of the engines' counts, which are 0 to 2 s old
 # Less than the engines can do, and more if they finish every answer.
 LOAD = loads.open_loop(rate_rps=8, max_tokens=64, patience_s=0.5, impatient_ratio=0.5)
 
 
 def test_cancelled(lab, record_property):
     renew(lab)
-    before = counts(lab)
+    before = counts(lab, time.time() - AGE_S)
     with lab.load(LOAD) as running:
         lab.hold_steady(1.5)
         lab.hold(4)
-        lab.hold(SCRAPED_S)
-        ended = since(before, counts(lab))
-        inside = int(lab.prometheus.value(INSIDE, time.time()))
-        counted_s = running.now_s() - COUNTED_S
+        counted_s, counted_unix_s = running.now_s(), time.time()
+        lab.hold(RECORDED_S)
+        ended = since(before, counts(lab, counted_unix_s))
+        inside = int(lab.prometheus.value(INSIDE, counted_unix_s + AGE_S))
     sent = [one for one in running.recent(0) if one.sent_s <= counted_s]
     samples = [one for one in sent if one.end_s <= counted_s]
     for_none = max(0, inside - (len(sent) - len(samples)))  # requests inside the engines that no client waits for
