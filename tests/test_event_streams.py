@@ -128,6 +128,42 @@ def test_a_comment_is_no_progress_and_an_event_in_pieces_counts_when_complete():
     assert (answer.first_s, answer.last_s, answer.max_gap_s) == (1.0, 5.0, 4.0)
 
 
+def test_the_wait_for_a_usage_is_no_gap_and_the_usage_no_token():
+    bodies = {
+        "chat": (A, b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'),
+        "completions": (
+            b'data: {"choices":[{"text":"a"}]}\n\n',
+            b'data: {"choices":[{"text":"","finish_reason":"stop"}]}\n\n',
+        ),
+    }
+    counts = b'"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
+    usages = {
+        "compact": b'data: {"choices":[],' + counts,
+        "with blanks": b'data: {"choices": [], ' + counts,
+    }
+    wrong = {}
+    for dialect, (token, finish) in bodies.items():
+        for name, usage in usages.items():
+            answer = Answer(dialect=dialect)
+            answer.take(HEAD, 0.0, stream=True)
+            arrivals = (
+                (usage, 0.5),
+                (token, 1.0),
+                (token, 2.0),
+                (finish, 2.5),
+                (usage, 9.0),
+                (b"data: [DONE]\n\n", 9.25),
+            )
+            over = [answer.take(piece, at_s, stream=True) for piece, at_s in arrivals]
+            seen = (answer.first_s, answer.max_gap_s, answer.end_s, over.index(True), answer.ended)
+            verdict = FORMATS[dialect].of_stream(bytes(answer.body), None)
+            if (seen, verdict) != ((1.0, 1.0, 9.25, 5, "complete"), ("ok", 2)):
+                wrong[dialect, name] = seen, verdict
+    assert wrong == {}
+
+    assert received([A, b'data: {"choices":[]}\n\n', b"data: {\n\n"]).max_gap_s > 0  # neither is a usage
+
+
 @pytest.mark.parametrize("reason", classify.FINISH_REASONS)
 def test_a_whole_answer_is_judged_by_the_same_finish_reasons(reason):
     body = b'{"choices":[{"message":{"content":"a"},"finish_reason":"%b"}]}' % reason.encode()

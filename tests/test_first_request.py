@@ -87,6 +87,7 @@ def test_the_request_is_like_the_loads() -> None:
     assert json.loads(one.body) == {
         "model": "theirs",
         "stream": True,
+        "stream_options": {"include_usage": True},
         "temperature": 0,
         "max_tokens": 16,
         "messages": [{"role": "user", "content": "Count to ten."}],
@@ -314,6 +315,11 @@ REFUSED = [
         'write {"max_completion_tokens": 0} into the file of llmchaos_request',
     ),
     (Reply(b"Unsupported value: 'temperature' does not support 0", 400), 'write {"temperature": null} into'),
+    (
+        Reply(b"Unrecognized request argument supplied: stream_options.", 400),
+        'write {"stream_options": null} into the file of llmchaos_request; costs then lack the prompts',
+    ),
+    (Reply(b'{"detail":[{"loc":["body","stream_options","include_usage"]}]}', 422), 'write {"stream_options": null}'),
     (
         Reply(b"Client sent an HTTP request to an HTTPS server.", 400),
         "the service expects TLS: set llmchaos_tls to its CA file",

@@ -80,6 +80,7 @@ async def test_usage_is_counted_in_place_of_events(it: World) -> None:
     assert await it.metric(name, gen_ai_token_type="input", counted="usage") == 11
     assert await it.metric(name, gen_ai_token_type="output", counted="usage") == 3
     assert await it.metric(name, counted="events") == 0
+    assert await it.metric("llmlab_provider_prompts_total", counted="usage") == 1
 
 
 @in_world(1)
@@ -183,9 +184,21 @@ def test_the_time_of_a_token_is_the_mean_after_the_first() -> None:
         Attempt(streaming=True, first_token_s=1.0, last_s=2.0, events=9, usage=Usage(prompt=4, output=3)),
     )
 
+    assert tally.prompts == {"usage": 1, "missing": 1}
     assert tally.per_token.sum_s == pytest.approx(0.4 / 8 + 1.0 / 2)
     assert tally.first_token.sum_s == pytest.approx(1.1)
     assert tally.duration.sum_s == pytest.approx(2.5)
+
+
+def test_a_prompt_without_usage_is_missing_if_the_server_worked_on_it() -> None:
+    tally = Tally()
+    whole = Attempt(streaming=False, first_token_s=None, last_s=0.5, events=0, usage=None)
+    cut = Attempt(streaming=True, first_token_s=0.1, last_s=0.5, events=3, usage=None)
+    tally.add(Outcome.OK, whole)
+    tally.add(Outcome.UPSTREAM_5XX, whole)
+    tally.add(Outcome.TRUNCATED, cut)
+
+    assert tally.prompts == {"usage": 0, "missing": 2}
 
 
 @pytest.mark.parametrize(

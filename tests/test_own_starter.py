@@ -375,7 +375,7 @@ def test_histograms_are_those_of_the_server_s_file_and_their_bounds_are_in_secon
         "sglang:time_to_first_token_seconds",
     ]
     assert all(float(latency.le) == float(latency.seconds) for _, latency in latencies)
-    # A gateway redirects /metrics, which a scrape follows with a request more each time.
+    # LiteLLM redirects /metrics: a scrape of that would be two requests.
     assert {one.title: one.metrics for one in SERVERS if one.metrics not in ("", "/metrics")} == {
         "TensorRT-LLM": "/prometheus/metrics",
         "LiteLLM": "/metrics/",

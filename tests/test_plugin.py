@@ -1088,7 +1088,16 @@ HEAVY = {
     *("docker", "testcontainers", "locust", "gevent", "httpx", "requests", "prometheus_client", "yaml", "jinja2"),
     *(
         f"pytest_llmchaos.{name}"
-        for name in ("faults", "loads", "model", "subject.own_stack", "plan.experiment", "session.campaign", "lab.lab", "report")
+        for name in (
+            "faults",
+            "loads",
+            "model",
+            "subject.own_stack",
+            "plan.experiment",
+            "session.campaign",
+            "lab.lab",
+            "report",
+        )
     ),
     "pytest_llmchaos.chaos_session",
 }

@@ -25,9 +25,19 @@ replica_hour = 3.6
 ["providers"."azure.ai.openai"]
 input_per_million = 2
 output_per_million = 10
+
+[providers.half]
+input_per_million = 2
+
+[providers.blind]
+input_per_million = 2
+
+[providers.idle]
+input_per_million = 2
 """
 INFO = "llmlab_provider_info"
 TOKENS = "llmlab_provider_tokens_total"
+PROMPTS = "llmlab_provider_prompts_total"
 ENDED = "llmlab_provider_requests_total"
 GOOD = "llmchaos_client_replica_good_total"
 
@@ -51,15 +61,40 @@ def test_the_rules_compute_what_answers_cost(folder: Path) -> None:
 
     Azure has 100 tokens of prompts and 50 of answers a second: 0.0002 + 0.0005. Clients
     find half of its 2 answers a second good. 1,000 cost 0.5, 0.35, and 0.7 by clients.
+
+    `half` has usage for one of 2 prompts a second, with 100 tokens: 0.0004. `blind` has
+    no usage, so it has no cost. vLLM has no usage either, and no price of prompts.
     """
     (folder / "rules.yml").write_text(price_rules(parse_prices(PRICES, "prices.toml"), "prices.toml"))
-    vllm, azure = ({"gen_ai_provider_name": name} for name in ("vllm", "azure.ai.openai"))
+    vllm, azure, half, blind, idle = (
+        {"gen_ai_provider_name": name} for name in ("vllm", "azure.ai.openai", "half", "blind", "idle")
+    )
     series = [
         {"series": f'{INFO}{{gen_ai_provider_name="vllm", replica="model-{number}"}}', "values": "1x20"}
         for number in (1, 2)
     ]
     series += [
-        {"series": f'{INFO}{{gen_ai_provider_name="azure.ai.openai", replica="cloud"}}', "values": "1x20"},
+        *(
+            {"series": f'{INFO}{{gen_ai_provider_name="{name}", replica="{replica}"}}', "values": "1x20"}
+            for name, replica in (("azure.ai.openai", "cloud"), ("half", "h"), ("blind", "b"), ("idle", "i"))
+        ),
+        *(
+            _series(PROMPTS, rate, replica=replica, counted=counted, **of)
+            for of, replica, by_usage, missing in (
+                (vllm, "model-1", 0, 4),
+                (azure, "cloud", 2, 0),
+                (half, "h", 1, 1),
+                (blind, "b", 0, 2),
+                (idle, "i", 0, 0),
+            )
+            for counted, rate in (("usage", by_usage), ("missing", missing))
+        ),
+        *(
+            _series(TOKENS, rate, replica=replica, gen_ai_token_type=kind, counted=counted, **of)
+            for of, replica, tokens in ((half, "h", 100), (blind, "b", 0), (idle, "i", 0))
+            for kind, counted, rate in (("input", "usage", tokens), ("output", "events", tokens))
+        ),
+        *(_series(ENDED, 2, replica=replica, outcome="ok", **of) for of, replica in ((half, "h"), (blind, "b"))),
         *(_series(TOKENS, 500, replica=f"model-{n}", gen_ai_token_type="output", **vllm) for n in (1, 2)),
         *(_series(TOKENS, 0, replica=f"model-{n}", gen_ai_token_type="input", **vllm) for n in (1, 2)),
         _series(TOKENS, 100, replica="cloud", gen_ai_token_type="input", counted="usage", **azure),
@@ -79,6 +114,11 @@ def test_the_rules_compute_what_answers_cost(folder: Path) -> None:
         sample("vllm", "gateway", 0.5),
         sample("azure.ai.openai", "gateway", 0.35),
         sample("azure.ai.openai", "clients", 0.7),
+        sample("half", "gateway", 0.2),
+    ]
+    per_second = [
+        {"labels": f'{{currency="EUR", gen_ai_provider_name="{name}"}}', "value": value}
+        for name, value in (("vllm", 0.002), ("azure.ai.openai", 0.0007), ("half", 0.0004), ("idle", 0))
     ]
     test = {
         "rule_files": ["rules.yml"],
@@ -92,7 +132,12 @@ def test_the_rules_compute_what_answers_cost(folder: Path) -> None:
                         "expr": "round(llmchaos:cost_per_1000_good_answers, 0.001)",
                         "eval_time": "4m",
                         "exp_samples": wanted,
-                    }
+                    },
+                    {
+                        "expr": "round(llmchaos:provider_cost_per_second, 0.0001)",
+                        "eval_time": "4m",
+                        "exp_samples": per_second,
+                    },
                 ],
             }
         ],

@@ -8,7 +8,7 @@ from support.own_stack_keys import make_folder, subject_of
 
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.subject.headers import Header, headers_of, resolve, secrets_of
-from pytest_llmchaos.subject.request_body import Body
+from pytest_llmchaos.subject.request_body import Body, fields_of
 from pytest_llmchaos.subject.requests import (
     DIALECTS,
     PATHS,
@@ -213,12 +213,14 @@ class TestBody:
 
     def test_each_dialect_has_its_own_fields(self, tmp_path):
         options = {"temperature": 0, "num_predict": 5}
+        usage = {"stream_options": {"include_usage": True}}
 
         assert {dialect: body_of(tmp_path, dialect=dialect) for dialect in DIALECTS} == {
-            "chat": {"model": "m", "stream": True, "temperature": 0, "max_tokens": 5, "messages": [self.USER]},
+            "chat": {"model": "m", "stream": True, **usage, "temperature": 0, "max_tokens": 5, "messages": [self.USER]},
             "completions": {
                 "model": "m",
                 "stream": True,
+                **usage,
                 "temperature": 0,
                 "max_tokens": 5,
                 "prompt": self.USER["content"],
@@ -228,6 +230,13 @@ class TestBody:
             "tgi": {"inputs": self.USER["content"], "parameters": {"details": True, "max_new_tokens": 5}},
         }
         assert set(PATHS) == set(DIALECTS)
+        assert fields_of(Requests(), "m", stream=False).keys() == {
+            "model",
+            "stream",
+            "temperature",
+            "max_tokens",
+            "messages",
+        }
 
     def test_a_template_adds_fields_and_the_prompt_follows_its_messages(self, tmp_path):
         system = {"role": "system", "content": "Be short."}
@@ -236,6 +245,7 @@ class TestBody:
         assert body_of(tmp_path, template) == {
             "model": "m",
             "stream": True,
+            "stream_options": {"include_usage": True},
             "temperature": 0.7,
             "max_tokens": 5,
             "messages": [system, self.USER],
@@ -254,7 +264,10 @@ class TestBody:
     @pytest.mark.parametrize(
         ("template", "left"),
         [
-            ({"max_completion_tokens": 0, "max_tokens": 7}, {"max_completion_tokens": 5, "temperature": 0}),
+            (
+                {"max_completion_tokens": 0, "max_tokens": 7, "stream_options": None},
+                {"max_completion_tokens": 5, "temperature": 0},
+            ),
             ({"max_tokens": None}, {"temperature": 0}),
             ({"temperature": None}, {"max_tokens": 5}),
             ({"model": "other"}, {"max_tokens": 5, "temperature": 0}),
@@ -263,7 +276,8 @@ class TestBody:
     def test_the_number_of_tokens_has_the_spelling_of_the_template_and_null_leaves_out(self, tmp_path, template, left):
         found = body_of(tmp_path, template)
 
-        assert {name: found[name] for name in found if name not in ("model", "stream", "messages")} == left
+        usage = {} if template.get("stream_options", 0) is None else {"stream_options": {"include_usage": True}}
+        assert {name: found[name] for name in found if name not in ("model", "stream", "messages")} == left | usage
 
     def test_options_of_the_template_are_kept(self, tmp_path):
         template = {"options": {"num_ctx": 512, "temperature": None, "num_predict": 3}, "keep_alive": -1}

@@ -119,7 +119,13 @@ def _constants(provider: str, price: Price, currency: str) -> list[str]:
 
 
 def _costs() -> Sequence[str]:
-    """Rules of all providers with a price, with the currency of the price."""
+    """Rules of all providers with a price, with the currency of the price.
+
+    A prompt without a count costs the mean of those with one. If none has a count, and
+    prompts have a price, the provider has no cost.
+    """
+    prompts = f"sum by ({_BY}) (rate(llmlab_provider_prompts_total%s[1m]))"
+    answered, counted = prompts % "", prompts % '{counted="usage"}'
     tokens = f'sum by ({_BY}) (rate(llmlab_provider_tokens_total{{gen_ai_token_type="%s"}}[1m]))'
     joined = f"* on ({_BY}) group_right () llmchaos:price_"
     good = f"({COST_PER_S} / on ({_BY}) group_left () (%s > 0)) * 1000"
@@ -127,7 +133,8 @@ def _costs() -> Sequence[str]:
     return [
         f"      - record: {COST_PER_S}",
         "        expr: |",
-        f"          {tokens % 'input'} {joined}input_token",
+        f"          (({tokens % 'input'} * {answered} / ({counted} > 0)",
+        f"            or {answered} == 0) {joined}input_token or llmchaos:price_input_token == 0)",
         f"            + {tokens % 'output'} {joined}output_token",
         f"            + count by ({_BY}) (llmlab_provider_info) {joined}replica_second",
         *(

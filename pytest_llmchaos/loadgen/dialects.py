@@ -41,6 +41,8 @@ class Format:
         reader: creates a reader of events.
         is_first_token: finds the first token.
         is_end: True for the event after which nothing of the answer comes.
+        is_usage: True for an event that has the numbers of tokens and nothing of the
+            answer.
         of_stream: classifies a whole stream.
         ends_with_done: True if the end is `[DONE]`, which is found without parsing.
         media_type: `Content-Type` of such a stream.
@@ -50,6 +52,7 @@ class Format:
     is_first_token: IsFirst
     is_end: Callable[[Event], bool]
     of_stream: Callable[[bytes, Expected | None], Verdict]
+    is_usage: Callable[[Event], bool] = lambda _: False
     ends_with_done: bool = True
     media_type: str = "text/event-stream"
 
@@ -132,6 +135,11 @@ class _Adapter:
             return event.is_error
 
 
+class _Counts(msgspec.Struct, frozen=True):
+    choices: list[object] | None = None
+    usage: dict[str, object] | None = None
+
+
 class _TextChoice(msgspec.Struct, frozen=True):
     text: str | None = None
     finish_reason: str | None = None
@@ -176,6 +184,7 @@ class _TgiEvent(msgspec.Struct, frozen=True):
     error: object = None
 
 
+_counts = msgspec.json.Decoder(_Counts)
 _text_chunk = msgspec.json.Decoder(_TextChunk)
 _ollama_line = msgspec.json.Decoder(_OllamaLine)
 _tgi_event = msgspec.json.Decoder(_TgiEvent)
@@ -225,6 +234,14 @@ def _is_done(event: Event) -> bool:
     return event.is_done
 
 
+def _is_usage(event: Event) -> bool:
+    try:
+        chunk = classify.parse(event.data, _counts)
+    except ValueError:
+        return False
+    return chunk.usage is not None and not chunk.choices
+
+
 _completions = _Adapter(_of_completions, EventReader)
 _ollama = _Adapter(_of_ollama, LineReader)
 _tgi = _Adapter(_of_tgi, EventReader)
@@ -242,12 +259,14 @@ FORMATS: Mapping[Dialect, Format] = {
         is_first_token=classify.is_first_token,
         is_end=_is_done,
         of_stream=classify.of_stream,
+        is_usage=_is_usage,
     ),
     "completions": Format(
         reader=EventReader,
         is_first_token=_completions.is_first_token,
         is_end=_is_done,
         of_stream=_completions.of_stream,
+        is_usage=_is_usage,
     ),
     "ollama": _LINES,
     "ollama-generate": _LINES,

@@ -179,6 +179,8 @@ class _FirstRequest:
             change = 'write {"max_completion_tokens": 0} into the file of llmchaos_request'
         elif reply.status == 400 and "temperature" in words:
             change = 'write {"temperature": null} into the file of llmchaos_request'
+        elif reply.status in (400, 422) and "stream_options" in words:
+            change = 'write {"stream_options": null} into the file of llmchaos_request; costs then lack the prompts'
         elif reply.status == 400 and _WANTS_TLS.search(words):
             change = f"the service expects TLS: {_SET_TLS}"
         elif reply.status in (400, 404) and _UNKNOWN_MODEL.search(words):

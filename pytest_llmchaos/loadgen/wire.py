@@ -35,6 +35,8 @@ BODY_MAX_BYTES = 2**20
 RACE_S = 0.25
 # The begin of an event with a JSON object.
 _PLAIN = (b"data: {", b"data:{")
+# In an event without a part of the answer.
+_NO_CHOICE, _NO_CHOICE_SPACED = b'"choices":[]', b'"choices": []'
 UNPARSABLE = (HttpParserError, HttpParserUpgrade)
 
 
@@ -154,13 +156,18 @@ class Answer:
             and body.startswith(_PLAIN, seen)
             and body.endswith(b"\n\n")
             and body.find(DONE, seen) < 0
+            and body.find(_NO_CHOICE, seen) < 0
+            and body.find(_NO_CHOICE_SPACED, seen) < 0
         ):
-            # Whole events without `[DONE]`, as most pieces are, need no parsing.
+            # Whole events of the answer, as most pieces are, need no parsing.
             self._note_event(now_s)
             return False
         for event in self._reader.feed(bytes(body[seen:])):
             if self.first_s is not None:
-                self._note_event(now_s)
+                if self._format.is_usage(event):
+                    self.last_s = now_s  # a wait for it is no gap between tokens
+                else:
+                    self._note_event(now_s)
             elif self._format.is_first_token(event, any_channel=self._any_channel):
                 self.first_s = self.last_s = now_s
                 self.on_first_token()

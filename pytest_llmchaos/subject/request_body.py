@@ -111,6 +111,9 @@ def _fields(dialect: Dialect, template: Fields, model: str, *, stream: bool) -> 
     is_placed = PLACE in json.dumps(template)
     own = {name: _marked(value) for name, value in template.items()}
     defaults: Fields = {} if dialect == "tgi" else {"model": model, "stream": stream}
+    if stream and dialect in ("chat", "completions"):
+        # A stream has the number of its prompt's tokens nowhere else.
+        defaults["stream_options"] = {"include_usage": True}
     # Temperature 0: an answer must not depend on anything that is not recorded. TGI
     # refuses 0 and is greedy without it. Its details have the finish reason.
     settings: Fields = {"details": True} if dialect == "tgi" else {"temperature": 0}

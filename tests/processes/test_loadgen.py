@@ -174,6 +174,7 @@ def test_a_request_has_the_fields_of_its_plan(performed):
     assert body == {
         "model": "m",
         "stream": True,
+        "stream_options": {"include_usage": True},
         "temperature": 0,
         "max_tokens": 5,
         "messages": [{"role": "user", "content": "ok 0"}],

@@ -13,6 +13,7 @@ _INFO = f"max by (replica, {_BY}) (llmlab_provider_info)"
 _SERVICE = f'max by (service, {_BY}) (label_join(llmlab_provider_info, "service", "", "replica"))'
 _WINDOW = "[$__rate_interval]"
 _FAILED = 'outcome!~"ok|client_cancelled|upstream_4xx"'
+_MISSING = 'counted="missing"'
 _COUNTED = 'outcome!~"client_cancelled|upstream_4xx"'
 
 
@@ -82,7 +83,6 @@ PROVIDERS = Board(
                             legend=_NAME,
                         ),
                     ),
-                    width=8,
                 ),
                 Panel(
                     title="Share of failed attempts by provider",
@@ -97,18 +97,32 @@ PROVIDERS = Board(
                             legend=_NAME,
                         ),
                     ),
-                    width=8,
                     highest=1,
                 ),
                 Panel(
                     title="Cost of 1,000 good answers by provider",
                     description="In the currency of the price file. Clients: answers inside every latency bound of "
-                    "the load. Gateway: complete answers. Empty without `llmchaos generate --prices`.",
+                    "the load. Gateway: complete answers. Empty without `llmchaos generate --prices`, and for a provider "
+                    "with a price of prompts whose answers have no usage.",
                     kind="lines",
                     unit="short",
                     queries=(Query(expr=COST_PER_1000, legend=f"{_NAME} {{{{currency}}}}, by {{{{counted}}}}"),),
-                    width=8,
                     may_be_empty=True,
+                ),
+                Panel(
+                    title="Share of prompts without a count by provider",
+                    description="Answers without usage, for example because they were cut before it. The cost takes "
+                    "the mean of the other prompts for these. At 1 there is no mean, and no cost.",
+                    kind="lines",
+                    unit="percentunit",
+                    queries=(
+                        Query(
+                            expr=f"{_rate('llmlab_provider_prompts_total', _MISSING)} "
+                            f"/ ({_rate('llmlab_provider_prompts_total')} > 0)",
+                            legend=_NAME,
+                        ),
+                    ),
+                    highest=1,
                 ),
             ),
         ),

@@ -42,7 +42,9 @@ def project(folder: Path, files: Sequence[Path]) -> Project:
         "ways_out": stack.ways_out,
         "clients": model,
         "latencies": [
-            (one.name, latency, one.server.metric_of(latency)) for one in roles.scraped for latency in one.server.latencies
+            (one.name, latency, one.server.metric_of(latency))
+            for one in roles.scraped
+            for latency in one.server.latencies
         ],
         "key": key,
         "steps": (steps := _steps(roles)),

@@ -34,6 +34,12 @@ class ProviderMetrics(Collector):
             "or without one by events with text. No event counts a prompt.",
             labels=(*_LABELS, TOKEN_TYPE, "counted"),
         )
+        prompts = CounterMetricFamily(
+            "llmlab_provider_prompts",
+            "Prompts that were answered, wholly or in part: those whose tokens usage has counted, and those whose "
+            "number of tokens is missing. A stream that is cut before its usage is among these.",
+            labels=(*_LABELS, "counted"),
+        )
         info = GaugeMetricFamily("llmlab_provider_info", "1 for the provider of each replica.", labels=_LABELS)
         for labels, tally in self._replicas:
             info.add_metric(labels, 1)
@@ -41,7 +47,9 @@ class ProviderMetrics(Collector):
                 requests.add_metric((*labels, outcome.value), count)
             for (kind, counted), count in tally.tokens.items():
                 tokens.add_metric((*labels, kind, counted), count)
-        yield from (info, requests, tokens)
+            for counted, count in tally.prompts.items():
+                prompts.add_metric((*labels, counted), count)
+        yield from (info, requests, tokens, prompts)
         yield _histogram(
             "llmlab_provider_time_to_first_token_seconds",
             "From a place in the replica to the first token. A stream that failed before is infinite.",

@@ -108,6 +108,7 @@ class Tally:
     duration: Seconds = field(default_factory=lambda: Seconds(DURATION_BUCKETS_S))
     without_token: int = 0  # streams that failed before their first token
     tokens: dict[tuple[str, str], int] = field(default_factory=_by_source)  # by direction and source
+    prompts: dict[str, int] = field(default_factory=lambda: {"usage": 0, "missing": 0})  # by source of their tokens
 
     def add(self, outcome: Outcome, attempt: Attempt) -> None:
         """Count one attempt. A cut answer's tokens count too: its server made them."""
@@ -121,8 +122,10 @@ class Tally:
         if usage is not None:
             tokens["input", "usage"] += usage.prompt
             tokens["output", "usage"] += output
-        else:
+            self.prompts["usage"] += 1
+        elif outcome is Outcome.OK or output:
             tokens["output", "events"] += output
+            self.prompts["missing"] += 1
         if outcome is Outcome.OK:
             self.duration.observe(attempt.last_s)
             if first_s is not None and output > 1:
