@@ -139,7 +139,8 @@ def test_the_wait_for_a_usage_is_no_gap_and_the_usage_no_token():
     counts = b'"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
     usages = {
         "compact": b'data: {"choices":[],' + counts,
-        "with blanks": b'data: {"choices": [], ' + counts,
+        "with blanks": b'data: {"choices": [], ' + counts.replace(b":", b": "),
+        "with a choice": b'data: {"choices":[{"delta":{"content":""},"text":"","finish_reason":null}],' + counts,
     }
     wrong = {}
     for dialect, (token, finish) in bodies.items():
@@ -161,7 +162,11 @@ def test_the_wait_for_a_usage_is_no_gap_and_the_usage_no_token():
                 wrong[dialect, name] = seen, verdict
     assert wrong == {}
 
-    assert received([A, b'data: {"choices":[]}\n\n', b"data: {\n\n"]).max_gap_s > 0  # neither is a usage
+    for piece in (
+        b'data: {"choices":[],"usage":{\n\n',
+        b'data: {"choices":[{"delta":{"content":"a"}}],"usage":{}}\n\n',
+    ):
+        assert received([A, piece]).max_gap_s == len(piece)  # neither is a usage alone
 
 
 @pytest.mark.parametrize("reason", classify.FINISH_REASONS)

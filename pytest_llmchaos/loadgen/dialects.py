@@ -135,8 +135,14 @@ class _Adapter:
             return event.is_error
 
 
+class _CountsChoice(msgspec.Struct, frozen=True):
+    finish_reason: str | None = None
+
+
 class _Counts(msgspec.Struct, frozen=True):
-    choices: list[object] | None = None
+    """An event with `usage`. Some servers give it a choice without content."""
+
+    choices: list[_CountsChoice] | None = None
     usage: dict[str, object] | None = None
 
 
@@ -234,12 +240,13 @@ def _is_done(event: Event) -> bool:
     return event.is_done
 
 
-def _is_usage(event: Event) -> bool:
+def _is_usage(event: Event, is_token: IsFirst) -> bool:
     try:
         chunk = classify.parse(event.data, _counts)
     except ValueError:
         return False
-    return chunk.usage is not None and not chunk.choices
+    is_finish = any(choice.finish_reason for choice in chunk.choices or ())
+    return chunk.usage is not None and not is_finish and not is_token(event, any_channel=True)
 
 
 _completions = _Adapter(_of_completions, EventReader)
@@ -259,14 +266,14 @@ FORMATS: Mapping[Dialect, Format] = {
         is_first_token=classify.is_first_token,
         is_end=_is_done,
         of_stream=classify.of_stream,
-        is_usage=_is_usage,
+        is_usage=lambda event: _is_usage(event, classify.is_first_token),
     ),
     "completions": Format(
         reader=EventReader,
         is_first_token=_completions.is_first_token,
         is_end=_is_done,
         of_stream=_completions.of_stream,
-        is_usage=_is_usage,
+        is_usage=lambda event: _is_usage(event, _completions.is_first_token),
     ),
     "ollama": _LINES,
     "ollama-generate": _LINES,
