@@ -76,9 +76,19 @@ def files_of(site: Path) -> dict[Path, bytes]:
     }
 
 
-def follow(tmp_path, *addopts):
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    return wheels.build(tmp_path_factory.mktemp("dist"), "wheel")
+
+
+@pytest.fixture(scope="module")
+def programs(wheel, tmp_path_factory):
+    """The folder with the programs of an environment that has the wheel."""
+    return wheels.environment(tmp_path_factory.mktemp("environment") / "venv", wheel).parent
+
+
+def follow(tmp_path, wheel, *addopts):
     """Run the README's first commands, and return the new user's folder."""
-    wheel = wheels.build(tmp_path / "dist", "wheel")
     first = next(block for block in blocks_of("README.md", README) if "llmchaos init" in block.text)
     commands = lines_of(first)
     assert commands.index("pytest") == len(commands) - 1
@@ -117,23 +127,21 @@ def verdicts(folder):
 
 
 @pytest.mark.usefixtures("local_programs")
-def test_the_first_commands_of_the_readme_end_with_an_experiment_that_held(tmp_path):
-    folder = follow(tmp_path, "-k", "test_kill_api_costs_little")
+def test_the_first_commands_of_the_readme_end_with_an_experiment_that_held(tmp_path, wheel):
+    folder = follow(tmp_path, wheel, "-k", "test_kill_api_costs_little")
 
     assert verdicts(folder) == ["held"]
 
 
 @pytest.mark.nightly("the same commands with one of the three trials, and test_wheel plans all of them")
 @pytest.mark.usefixtures("local_programs")
-def test_all_experiments_of_the_readme_s_first_commands_hold(tmp_path):
-    assert verdicts(follow(tmp_path)) == ["held"] * 3
+def test_all_experiments_of_the_readme_s_first_commands_hold(tmp_path, wheel):
+    assert verdicts(follow(tmp_path, wheel)) == ["held"] * 3
 
 
-def test_the_images_of_the_lab_are_set_up_from_the_wheel(tmp_path):
+def test_the_images_of_the_lab_are_set_up_from_the_wheel(programs):
     require("sim")
-    wheel = wheels.build(tmp_path / "dist", "wheel")
-    python = wheels.environment(tmp_path / "venv", wheel)
-    setup = [str(python.with_name("llmchaos")), "setup", "--backend", "sim"]
+    setup = [str(programs / "llmchaos"), "setup", "--backend", "sim"]
 
     done = subprocess.run(
         setup, env=wheels.clean_environment(), capture_output=True, text=True, timeout=200, check=False
@@ -144,14 +152,12 @@ def test_the_images_of_the_lab_are_set_up_from_the_wheel(tmp_path):
     assert "building" not in done.stderr
 
 
-def test_a_stranger_s_compose_file_gets_a_verdict_without_an_edit(tmp_path):
+def test_a_stranger_s_compose_file_gets_a_verdict_without_an_edit(tmp_path, programs):
     require("sim")
     variables = subprocess.run(
         [sys.executable, str(BOOTSTRAP), "env", "--backend", "sim"], capture_output=True, check=True
     )
     images = json.loads(variables.stdout)
-    wheel = wheels.build(tmp_path / "dist", "wheel")
-    bin_ = wheels.environment(tmp_path / "venv", wheel).parent
     folder = tmp_path / "shop"
     folder.mkdir()
     (folder / "compose.yaml").write_text(COMPOSE)
@@ -160,9 +166,9 @@ def test_a_stranger_s_compose_file_gets_a_verdict_without_an_edit(tmp_path):
     for path in (tmp_path, folder):
         path.chmod(0o755)
     env = wheels.clean_environment() | {"FAQ_IMAGE": images["LLMCHAOS_SERVICES_IMAGE"]}
-    pytest_ = f"{bin_}/pytest -p no:cacheprovider"
+    pytest_ = f"{programs}/pytest -p no:cacheprovider"
     commands = (
-        f"set -e\n{bin_}/llmchaos init chaos --compose compose.yaml\ncd chaos\n"
+        f"set -e\n{programs}/llmchaos init chaos --compose compose.yaml\ncd chaos\n"
         f"{pytest_} --chaos-plan\nexport API_KEY=sk-mine\n{pytest_}"
     )
 
