@@ -139,6 +139,7 @@ def test_the_wait_for_a_usage_is_no_gap_and_the_usage_no_token():
     counts = b'"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n'
     usages = {
         "compact": b'data: {"choices":[],' + counts,
+        "choices last": b'data: {"usage":{"prompt_tokens":3},"choices":[]}\n\n',
         "with blanks": b'data: {"choices": [], ' + counts.replace(b":", b": "),
         "with a choice": b'data: {"choices":[{"delta":{"content":""},"text":"","finish_reason":null}],' + counts,
     }

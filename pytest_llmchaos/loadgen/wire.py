@@ -35,6 +35,8 @@ BODY_MAX_BYTES = 2**20
 RACE_S = 0.25
 # The begin of an event with a JSON object.
 _PLAIN = (b"data: {", b"data:{")
+# The end of an event whose last field is a list of choices, as most have it.
+_PLAIN_END = b"}]}\n\n"
 # In an event with the numbers of tokens.
 _USAGE, _USAGE_SPACED = b'"usage":{', b'"usage": {'
 UNPARSABLE = (HttpParserError, HttpParserUpgrade)
@@ -156,8 +158,7 @@ class Answer:
             and body.startswith(_PLAIN, seen)
             and body.endswith(b"\n\n")
             and body.find(DONE, seen) < 0
-            and body.find(_USAGE, seen) < 0
-            and body.find(_USAGE_SPACED, seen) < 0
+            and (body.endswith(_PLAIN_END) or (body.find(_USAGE, seen) < 0 and body.find(_USAGE_SPACED, seen) < 0))
         ):
             # Whole events of the answer, as most pieces are, need no parsing.
             self._note_event(now_s)
