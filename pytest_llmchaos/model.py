@@ -610,7 +610,11 @@ class CanOverload(Protocol):
         ...
 
     def overload_seen(self, service: str, since_unix_s: float) -> Proof | None:
-        """Prove that the flood arrived since then (Unix seconds), or return None."""
+        """Prove that it is too much since then (Unix seconds), or return None."""
+        ...
+
+    def overload_report(self, service: str) -> str:
+        """Return in words what Prometheus measures of the flood, for an error."""
         ...
 
     def overload_gone(self, service: str) -> Proof | None:
@@ -658,7 +662,11 @@ class Flood(Protocol):
         ...
 
     def seen(self, service: str, since_unix_s: float) -> Proof | None:
-        """Prove that the flood arrived since then (Unix seconds), or return None."""
+        """Prove that it is too much since then (Unix seconds), or return None."""
+        ...
+
+    def report(self, service: str) -> str:
+        """Return in words what Prometheus measures of the flood, for an error."""
         ...
 
     def gone(self) -> Proof | None:
@@ -966,7 +974,7 @@ class ForgesAnswers(Protocol):
 
 @runtime_checkable
 class CountsRequests(Protocol):
-    """A fault that shows only once a request meets it.
+    """A fault that shows only once requests meet it.
 
     Attributes:
         proof_within_s: Seconds within which a witness must have seen it.
@@ -976,7 +984,7 @@ class CountsRequests(Protocol):
     def proof_within_s(self) -> float: ...
 
     def counted(self, runtime: AbleRuntime, victim: str) -> str:
-        """Return in words how many requests it met and hit, for an error."""
+        """Return in words what was counted of them, for an error."""
         ...
 
 

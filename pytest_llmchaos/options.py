@@ -250,7 +250,10 @@ INI: tuple[tuple[str, IniType, str], ...] = (
     (
         "llmchaos_tokens_per_s",
         "float",
-        "Answer tokens a second that your healthy stack can serve. A load above it is refused. Default: 1000.",
+        (
+            "Answer tokens a second that your healthy stack can serve. A load above it is refused, and an overload is a "
+            "multiple of it. Default: 1000."
+        ),
     ),
     (
         "llmchaos_slo",

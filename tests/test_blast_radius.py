@@ -6,6 +6,7 @@ import signal
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -204,6 +205,27 @@ def test_in_a_stack_of_others_nothing_is_hit_without_the_label_that_allows_it(ac
         with pytest.raises(NotReady, match=r"no container with the label .*: nothing was touched"):
             hit(labels)
     assert len(hit({attach_preflight.ALLOW: "true"})) == 1
+
+
+def test_a_service_of_others_is_flooded_only_with_the_label():
+    floods = []
+    runtime = attached.AttachedRuntime(
+        lab_subject("sim"), project=PROJECT, run=RUN, owner=OWNER, directory=Path("unused")
+    )
+    runtime.flood = SimpleNamespace(start=lambda *flood: floods.append(flood))
+
+    def flood(labels):
+        container = Container(
+            "c1", {**labelled("same project, no labels", "api"), **labels}, running=True, paused=False
+        )
+        runtime._client = Engine([container])
+        runtime.overload("api", 2.5, 8)
+
+    with pytest.raises(NotReady, match=r"no container with the label .*: nothing was touched"):
+        flood({})
+    assert floods == []
+    flood({attach_preflight.ALLOW: "true"})
+    assert floods == [("api", 2.5, 8)]
 
 
 def test_a_container_of_compose_run_is_not_taken_for_the_service():

@@ -32,13 +32,20 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("attach", [False, True])
 def test_a_fault_that_only_the_lab_can_prove_or_perform_is_skipped(folder, attach):
-    own = subject_of(folder, attach=attach)
-    settings = Settings(
-        run="r", seed=1, runtime="compose", backend="own", reports=folder, repeat=1, worker="", replay_line="", own=own
-    )
-
-    assert {"overload", "engine"} & abilities_of(settings) == set()
-    assert "pause" in abilities_of(settings)
+    for scraped, able in [((), {"pause"}), (("web",), {"pause", "overload"})]:
+        own = subject_of(folder, attach=attach, metrics=scraped)
+        settings = Settings(
+            run="r",
+            seed=1,
+            runtime="compose",
+            backend="own",
+            reports=folder,
+            repeat=1,
+            worker="",
+            replay_line="",
+            own=own,
+        )
+        assert {"pause", "overload", "engine"} & abilities_of(settings) == able
 
 
 @pytest.fixture

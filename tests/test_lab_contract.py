@@ -32,7 +32,7 @@ def wants() -> Wants:
     signals = yaml.safe_load((stack_dir() / "remediation.yaml").read_text())["signals"]
     found += wants_of(((name, one["query"]) for name, one in signals.items() if "query" in one), "remediation.yaml")
     subject = lab_subject("sim")
-    own = {name: getattr(subject, name) for name in ("busy_query", "rotation_query", "requests_query")}
+    own = {name: getattr(subject, name) for name in ("busy_query", "rotation_query", "requests_query", "waiting_query")}
     return found + wants_of(((name, query) for name, query in own.items() if query), "subject")
 
 

@@ -1,8 +1,7 @@
 """Overload: its requests, its proofs, and refusals without a possible proof."""
 
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,50 +9,28 @@ from typing import Any
 
 import pytest
 from support.clock import Clock
+from support.own_stack_keys import make_folder, subject_of
 
-from pytest_llmchaos.errors import InvalidExperiment, NoData
+from pytest_llmchaos.errors import InvalidExperiment, NoData, PrometheusUnreachable
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.lab import overload
-from pytest_llmchaos.lab.overload import ProcessFlood
-from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.lab.overload import Offer, ProcessFlood, Seen
+from pytest_llmchaos.loads.arrivals import MAX_ARRIVALS
+from pytest_llmchaos.servers.canonical import BY_SERIES
+from pytest_llmchaos.servers.contract import parse, selectors_in
+from pytest_llmchaos.subject.lab import Subject, lab_subject
 from pytest_llmchaos.subject.requests import Requests
 
-
-@pytest.mark.parametrize(
-    ("subject", "service", "said"),
-    [
-        (replace(lab_subject("sim"), requests_query=None), "api", "a flood of api cannot be proven"),
-        (lab_subject("sim"), "model-1", "only api can be flooded, got 'model-1'"),
-    ],
-    ids=["an unknown count of requests", "another service"],
-)
-def test_a_flood_without_a_witness_is_refused(subject: Any, service: str, said: str) -> None:
-    unused: Any = None
-    flood = ProcessFlood(subject, "http://127.0.0.1:9", unused, unused)
-
-    with pytest.raises(InvalidExperiment, match=said):
-        flood.start(service, times=2.5, max_tokens=8)
-    assert flood.seen(service, 0.0) is None
-
-
-@pytest.mark.parametrize(("seen_rps", "is_proven"), [(49.0, False), (50.0, True)])
-def test_a_flood_is_proven_by_half_of_its_requests_at_the_service(seen_rps: float, is_proven: bool) -> None:
-    record: Any = None
-    prometheus: Any = SimpleNamespace(value=lambda *_: seen_rps)
-    flood = ProcessFlood(lab_subject("sim"), "http://127.0.0.1:9", record, lambda: prometheus)
-    process: Any = SimpleNamespace(t0_unix_s=7.0)
-    flood._process, flood._rate_rps = process, 100.0
-
-    proof = flood.seen("api", time.time() - 10)
-
-    assert (proof is not None) is is_proven
-    assert flood.seen("api", time.time() - 1) is None, "what is seen at once was there before"
+# 31.25 requests/s of 8 tokens.
+SMALL = {"peak_tokens_per_s": 100.0, "capacity_tokens_per_s": 40.0}
+NOTHING = Seen(arriving_rps=None, waiting=None, waited=0.0, tokens_per_s=None)
+LARGE = Offer(rate_rps=100.0, tokens_per_s=1000.0)
 
 
 class Generator:
     """The load generator without its program."""
 
-    t0_unix_s = 2.0
+    t0_unix_s = 1000.0
     pid = os.getpid()
 
     def __init__(self, plan: Any, directory: Path) -> None:
@@ -67,130 +44,188 @@ class Generator:
         self.alive = False
 
 
+class Metrics:
+    """Prometheus with the numbers of some metrics, by a part of the query."""
+
+    def __init__(self, numbers: Mapping[str, float]) -> None:
+        self.numbers: Mapping[str, float] | None = numbers
+        self.asked: list[tuple[str, float]] = []
+
+    def value(self, query: str, at_unix_s: float) -> float:
+        self.asked.append((query, at_unix_s))
+        if self.numbers is None:
+            raise PrometheusUnreachable("no answer from http://prometheus")
+        found = [number for part, number in self.numbers.items() if part in query]
+        if not found:
+            raise NoData("no series")
+        return found[0]
+
+
 @pytest.fixture
 def flood_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """A flood of 2.5 times the peak in answers of 8 tokens, with Prometheus' view."""
+    """A flood of 2.5 times the peak in answers of 8 tokens, 5 s after its start."""
     clock: Any = Clock(unix_s=Generator.t0_unix_s)
     monkeypatch.setattr(overload, "LoadProcess", Generator)
     monkeypatch.setattr(overload, "time", clock)
 
-    def make(seen: Callable[..., float] = lambda *_: 0.0, **subject: Any) -> Any:
+    def make(subject: Subject | None = None, *, begin: bool = True, **numbers: float) -> Any:
         processes: list[tuple[int, str]] = []
         record: Any = SimpleNamespace(directory=tmp_path, process=lambda *about: processes.append(about))
-        prometheus: Any = SimpleNamespace(value=seen)
-        flood = ProcessFlood(replace(lab_subject("sim"), **subject), "http://it", record, lambda: prometheus)
-        flood.start("api", times=2.5, max_tokens=8)
-        return SimpleNamespace(it=flood, process=flood._process, processes=processes, clock=clock)
+        metrics: Any = Metrics(numbers)
+        subject = subject or replace(lab_subject("sim"), **SMALL)
+        flood = ProcessFlood(subject, "http://it", record, lambda: metrics)
+        if begin:
+            flood.start(subject.api, times=2.5, max_tokens=8)
+            clock.advance(5)
+        return SimpleNamespace(it=flood, process=flood._process, processes=processes, clock=clock, metrics=metrics)
 
     return make
 
 
-class TestFlood:
-    def test_sends_so_many_times_what_the_backend_was_seen_to_serve_for_ten_minutes(self, flood_of: Any) -> None:
-        plan = flood_of(peak_tokens_per_s=100.0, capacity_tokens_per_s=40.0).process.plan
+def wrong_of(cases: Iterable[tuple[str, bool, Seen, bool]]) -> list[str]:
+    return [what for what, lab, seen, proves in cases if seen.is_too_much(LARGE, at_gateway=lab) is not proves]
 
-        assert len(plan.arrivals) == 31.25 * 600
-        assert [arrival.due_s for arrival in plan.arrivals[:3]] == [0.0, 0.032, 0.064]
-        assert len({arrival.prompt for arrival in plan.arrivals}) == len(plan.arrivals), "no answer comes from a cache"
-        assert {arrival.max_tokens for arrival in plan.arrivals} == {8}
-        assert (plan.url, plan.model) == ("http://it", lab_subject("sim").model)
-        assert (plan.timeout_s, plan.drain_s) == (10.0, 0.0)
 
-    def test_sends_requests_like_the_loads(self, flood_of: Any) -> None:
-        requests = Requests(tls="unverified", path="/chat")
-        plan = flood_of(requests=requests).process.plan
-
-        assert (plan.requests, plan.url) == (requests, "https://it")
-
-    def test_exceeds_what_the_backend_holds_where_its_most_is_not_known(self, flood_of: Any) -> None:
-        plan = flood_of(peak_tokens_per_s=0.0, capacity_tokens_per_s=40.0).process.plan
-
-        assert len(plan.arrivals) == 12.5 * 600
-
-    def test_a_flood_is_a_process_of_the_trial(self, flood_of: Any, tmp_path: Path) -> None:
-        flood = flood_of()
-
-        assert flood.processes == [(os.getpid(), identity.process_started(os.getpid()))]
-        assert flood.process.directory == tmp_path / "overload"
-
-    def test_the_gateways_own_count_proves_a_flood(self, flood_of: Any) -> None:
-        asked: list[tuple[Any, ...]] = []
-
-        def seen(query: str, at_unix_s: float) -> float:
-            asked.append((query, at_unix_s))
-            if query != "sum(arrived)":
-                raise NoData("this engine has no metrics")
-            return 31.0
-
-        flood = flood_of(seen, peak_tokens_per_s=100.0, requests_query="sum(arrived)")
-        flood.clock.advance(5)
-
-        proof = flood.it.seen("api", Generator.t0_unix_s)
-
-        assert asked[0] == ("sum(arrived)", Generator.t0_unix_s + 5)
-        assert proof.step == "injected"
-        assert proof.at_unix_s == Generator.t0_unix_s
-        assert proof.witness == "Prometheus: api sees 31 requests/s or waiting, 31/s are sent"
-
-    @pytest.mark.parametrize(
-        ("metrics", "said"),
+def test_a_flood_is_proven_by_half_of_its_requests_at_the_service() -> None:
+    assert not wrong_of(
         [
-            (
-                {"llmchaos:output_tokens_total": 98.4, "llmchaos:requests_waiting": 7.0},
-                "98 output tokens/s, 7 requests wait",
-            ),
-            ({"llmchaos:output_tokens_total": 98.4}, "98 output tokens/s"),
-            ({"llmchaos:requests_waiting": 0.0}, "0 requests wait"),
-        ],
-        ids=["both", "no queue", "no tokens"],
+            ("half", True, replace(NOTHING, arriving_rps=50.0), True),
+            ("less", True, replace(NOTHING, arriving_rps=49.9), False),
+            ("half, and a queue", True, replace(NOTHING, arriving_rps=50.0, waiting=1.0), True),
+            ("less, and a queue", True, replace(NOTHING, arriving_rps=49.9, waiting=99.0), False),
+            ("none is counted", True, replace(NOTHING, waiting=99.0), False),
+        ]
     )
-    def test_the_engines_report_what_they_serve_and_whether_requests_wait(
-        self, flood_of: Any, metrics: dict[str, float], said: str
-    ) -> None:
-        def seen(query: str, at_unix_s: float) -> float:
-            if query == "sum(arrived)":
-                return 99.0
-            found = [value for name, value in metrics.items() if name in query]
-            if not found:
-                raise NoData("this engine lacks it")
-            assert at_unix_s == Generator.t0_unix_s + 5
-            return found[0]
 
-        flood = flood_of(seen, requests_query="sum(arrived)", peak_tokens_per_s=100.0)
-        flood.clock.advance(5)
 
-        assert flood.it.seen("api", Generator.t0_unix_s).witness.endswith(f"are sent; the engines: {said}")
+def test_a_flood_is_proven_by_more_than_what_is_served() -> None:
+    all_come = replace(NOTHING, arriving_rps=100.0)
+    assert not wrong_of(
+        [
+            ("no queue at the gateway", True, replace(all_come, waiting=0.0), False),
+            ("an old queue", True, replace(all_come, waiting=7.0, waited=7.0), False),
+            ("a longer one", True, replace(all_come, waiting=8.0, waited=7.0), True),
+            (
+                "a queue, although the engines serve most",
+                True,
+                replace(all_come, waiting=1.0, tokens_per_s=990.0),
+                True,
+            ),
+            (
+                "no queue, although the engines serve little",
+                True,
+                replace(all_come, waiting=0.0, tokens_per_s=9.0),
+                False,
+            ),
+            ("waits for an engine's next step", False, replace(all_come, waiting=9.9), False),
+            ("0.1 s of requests wait", False, replace(all_come, waiting=10.0), True),
+            ("no more than before", False, replace(all_come, waiting=19.0, waited=10.0), False),
+            ("a gateway keeps some back", False, replace(NOTHING, arriving_rps=9.0, waiting=10.0), True),
+            ("no queue known, most is served", False, replace(all_come, tokens_per_s=900.0), False),
+            ("no queue known, less is served", False, replace(all_come, tokens_per_s=899.0), True),
+            (
+                "no queue known, few requests arrive",
+                False,
+                replace(NOTHING, arriving_rps=49.0, tokens_per_s=1.0),
+                False,
+            ),
+            ("nothing", False, NOTHING, False),
+        ]
+    )
+    few = Offer(rate_rps=2.0, tokens_per_s=20.0)
+    assert not replace(NOTHING, waiting=0.9).is_too_much(few, at_gateway=False), "a request waits at least"
 
-    @pytest.mark.parametrize(("after_s", "is_seen"), [(2.5, False), (3.0, True), (3.5, True)])
-    def test_a_flood_is_proven_from_its_third_second_on(self, flood_of: Any, after_s: float, is_seen: bool) -> None:
-        flood = flood_of(lambda *_: 9999.0)
-        flood.clock.advance(after_s)
 
-        assert (flood.it.seen("api", Generator.t0_unix_s) is not None) is is_seen
+def test_a_proof_has_what_is_offered_and_served_and_what_no_server_reports() -> None:
+    known = Seen(arriving_rps=98.4, waiting=7.0, waited=1.0, tokens_per_s=400.4)
+    sent = "Prometheus: api is sent 100 requests/s"
+    said = {
+        known: f"{sent}, 98/s arrive or wait; 7 requests wait, 1 before; the engines generate 400 of 1000 offered tokens/s",
+        replace(known, waiting=None, arriving_rps=None): f"{sent}; the engines generate 400 of 1000 offered tokens/s; "
+        "no server reports waiting requests",
+        NOTHING: f"{sent}; no server reports waiting requests or output tokens, so whether they are saturated is not measured",
+    }
 
-    def test_a_flood_is_unproven_while_prometheus_has_no_answer(self, flood_of: Any) -> None:
-        def no_data(*_: object) -> float:
-            raise NoData("not scraped yet")
+    assert {seen: seen.text("api", LARGE) for seen in said} == said
 
-        flood = flood_of(no_data)
-        flood.clock.advance(5)
 
-        assert flood.it.seen("api", Generator.t0_unix_s) is None
+def test_a_flood_without_a_witness_is_refused(flood_of: Any, tmp_path: Path) -> None:
+    lab, folder = lab_subject("sim"), make_folder(tmp_path)
+    own, blind = subject_of(folder, metrics=("web",)), subject_of(folder)
+    cases = [
+        (lab, "model-1", "only api can be flooded, got 'model-1'"),
+        (blind, "web", "a flood of web cannot be proven: this stack has no scraped model server"),
+        (own, "web", "no scraped service has llmchaos:requests_waiting or llmchaos:requests_done_total"),
+        (
+            replace(lab, peak_tokens_per_s=11_000.0),
+            "api",
+            rf"a flood of .* at most {MAX_ARRIVALS} are possible: raise max_tokens",
+        ),
+    ]
 
-    def test_a_flood_is_gone_once_its_process_has_ended(self, flood_of: Any) -> None:
-        flood = flood_of()
-        flood.clock.advance(5)
-        assert flood.it.gone() is None
-
-        flood.it.stop()
-
-        proof = flood.it.gone()
-        assert (proof.step, proof.at_unix_s) == ("healed", Generator.t0_unix_s + 5)
-
-    def test_a_flood_that_never_began_is_gone_and_can_be_stopped(self, flood_of: Any) -> None:
-        unused: Any = None
-        flood = ProcessFlood(lab_subject("sim"), "http://it", unused, unused)
-
+    for subject, service, said in cases:
+        flood = flood_of(subject, begin=False).it
+        with pytest.raises(InvalidExperiment, match=said):
+            flood.start(service, times=2.5, max_tokens=8)
+        assert flood.seen(service, 0.0) is None
+        assert flood.report(service) == f"no flood of {service} has begun"
         flood.stop()
-
         assert flood.gone() is not None
+
+
+def test_a_flood_sends_so_many_times_the_peak_for_ten_minutes(flood_of: Any, tmp_path: Path) -> None:
+    requests = Requests(tls="unverified", path="/chat")
+    lab = replace(lab_subject("sim"), requests=requests, **SMALL)
+    flood = flood_of(lab)
+    plan = flood.process.plan
+
+    assert len(plan.arrivals) == 31.25 * 600
+    assert [arrival.due_s for arrival in plan.arrivals[:3]] == [0.0, 0.032, 0.064]
+    assert len({arrival.prompt for arrival in plan.arrivals}) == len(plan.arrivals), "no answer comes from a cache"
+    assert {arrival.max_tokens for arrival in plan.arrivals} == {8}
+    assert (plan.requests, plan.url, plan.model) == (requests, "https://it", lab.model)
+    assert (plan.timeout_s, plan.drain_s) == (10.0, 0.0)
+    assert flood.processes == [(os.getpid(), identity.process_started(os.getpid()))]
+    assert flood.process.directory == tmp_path / "overload"
+    assert len(flood_of(replace(lab, peak_tokens_per_s=0.0)).process.plan.arrivals) == 12.5 * 600, "a declared capacity"
+
+
+def test_a_flood_is_proven_in_prometheus_from_its_third_second_on_until_it_ends(flood_of: Any) -> None:
+    flood = flood_of(llmlab_requests_total=31.0, min_over_time=4.0, max_over_time=0.0, output_tokens=98.4)
+    begin, now = Generator.t0_unix_s, Generator.t0_unix_s + 5
+
+    proof = flood.it.seen("api", begin)
+
+    assert (proof.step, proof.at_unix_s) == ("injected", begin)
+    assert proof.witness == (
+        "Prometheus: api is sent 31 requests/s, 31/s arrive or wait; 4 requests wait, 0 before; "
+        "the engines generate 98 of 250 offered tokens/s"
+    )
+    waiting = lab_subject("sim").waiting_query
+    assert (f"min_over_time({waiting}[3s:1s])", now) in flood.metrics.asked
+    assert (f"max_over_time({waiting}[5s:1s])", begin) in flood.metrics.asked, "what waited before it"
+    assert [flood.it.seen("api", now - after_s) is not None for after_s in (2.5, 3.0)] == [False, True]
+    flood.metrics.numbers = {**flood.metrics.numbers, "min_over_time": 0.0}
+    assert flood.it.seen("api", begin) is None
+    assert flood.it.report("api").endswith("offered tokens/s: raise times of faults.overload")
+    flood.metrics.numbers = None
+    assert flood.it.seen("api", begin) is None
+    assert flood.it.report("api") == "no answer from http://prometheus"
+
+    assert flood.it.gone() is None
+    flood.it.stop()
+    assert (flood.it.gone().step, flood.it.gone().at_unix_s) == ("healed", now)
+
+
+def test_a_flood_of_a_users_own_stack_is_proven_by_canonical_names(flood_of: Any, tmp_path: Path) -> None:
+    own = subject_of(make_folder(tmp_path), metrics=("web",), tokens_per_s=100.0)
+    flood = flood_of(own, requests_waiting=4.0)
+    flood.metrics.numbers = {"min_over_time(sum(llmchaos:requests_waiting)[": 4.0}
+
+    assert "4 requests wait, 0 before" in flood.it.seen("web", Generator.t0_unix_s).witness
+    flood.metrics.numbers = {"min_over_time": 3.0}
+    assert flood.it.seen("web", Generator.t0_unix_s) is None
+    assert flood.it.report("web").endswith(": raise llmchaos_tokens_per_s, now 100")
+    names = {one.name for query in (own.requests_query, own.waiting_query) for one in selectors_in(parse(str(query)))}
+    assert names <= set(BY_SERIES)
+    assert len(names) == 5

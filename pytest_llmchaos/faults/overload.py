@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from pytest_llmchaos.model import CanOverload, Fault
 
 
+# A queue has to grow and to be scraped, through recording rules on a user's own stack.
+PROOF_WITHIN_S = 10.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Overload:
     """An open loop of further clients, next to the ones that are judged.
@@ -29,6 +33,7 @@ class Overload:
     expects: ClassVar[str] = (
         "queue depth rises, 429 and 503 are given; QueueBacklog or a burn alert fires; nothing is restarted"
     )
+    proof_within_s: ClassVar[float] = PROOF_WITHIN_S
     times: float
     max_tokens: int
 
@@ -41,6 +46,9 @@ class Overload:
     def observed(self, runtime: CanOverload, victim: str, since_unix_s: float) -> Proof | None:
         return runtime.overload_seen(victim, since_unix_s)
 
+    def counted(self, runtime: CanOverload, victim: str) -> str:
+        return runtime.overload_report(victim)
+
     def healed(self, runtime: CanOverload, victim: str, since_unix_s: float) -> Proof | None:  # noqa: ARG002 - the protocol's
         return runtime.overload_gone(victim)
 
@@ -51,6 +59,10 @@ def overload(target: Target = "api", *, times: float = 2.5, max_tokens: int = 64
     Further clients send it in an open loop, on top of the trial's own load. Only the
     trial's own clients are judged. The further ones send none of the load's `headers`.
 
+    The flood is proven once more requests wait than before it, at the lab's gateway or
+    at the model servers. A flood that is served is an error, which names the tokens per
+    second that the engines generate.
+
     - Ends: after `fault_s` (`passing`).
     - Fidelity: `real`.
     - Expected signal: the queue grows, the service answers 429 and 503. `QueueBacklog`
@@ -60,8 +72,9 @@ def overload(target: Target = "api", *, times: float = 2.5, max_tokens: int = 64
         target: Service name (default `api`), `model-*` for one service drawn by the
             seed, or a list of these. All services of a list are hit at once.
         times: Multiple of the backend's peak tokens per second, above 1, at most 10.
-            The default of 2.5 exceeds the real peak even if that is twice the declared
-            one.
+            The peak is a number per backend in the lab, and `llmchaos_tokens_per_s` on
+            your own stack. The default of 2.5 exceeds the real peak even if that is
+            twice the declared one.
         max_tokens: Length of each answer, in tokens, 1 to 4096.
 
     Returns:

@@ -542,8 +542,8 @@ class Lab:
             InvalidExperiment: no load is running, a victim is not among the targets, or
                 `lab.load(wire=...)` lacks the victim of a fault on the wire.
             Unsupported: the runtime lacks an ability that the fault needs.
-            FaultNotObserved: no witness saw the fault within 5 s (10 s for a fault on
-                the wire), or it ended early.
+            FaultNotObserved: no witness saw the fault within 5 s (10 s for an overload
+                or a fault on the wire), or it ended early.
             Aborted: `abort_if` returned True, or an injection waited too long.
             NoVictim: the target matches no service, or its victim was removed.
             HealFailed: the fault could not be reverted.

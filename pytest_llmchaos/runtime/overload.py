@@ -23,6 +23,9 @@ class OverloadAbility:
     def overload_seen(self, service: str, since_unix_s: float) -> Proof | None:
         return self._lent(service).seen(service, since_unix_s)
 
+    def overload_report(self, service: str) -> str:
+        return self._lent(service).report(service)
+
     def overload_gone(self, service: str) -> Proof | None:
         return self._lent(service).gone()
 

@@ -90,10 +90,12 @@ class Subject:
     # By `service`: requests that each replica works on, and 1 if it gets requests.
     busy_query: str | None = None
     rotation_query: str | None = None
-    # The service's own availability over the last $span, and its requests per second
-    # that arrive or wait.
+    # The service's own availability over the last $span.
     availability_query: str | None = None
+    # Requests per second that arrive or wait, and requests that wait, at the service or
+    # at its model servers. Without the first, no overload can be proven.
     requests_query: str | None = None
+    waiting_query: str = "sum(llmchaos:requests_waiting)"
     # Series that are 1 while the gateway sends requests to $victim. Empty if it is not
     # a replica.
     used_selector: str | None = None
@@ -278,6 +280,7 @@ def lab_subject(backend: str) -> Subject:
         availability_query='sum(increase(llmlab_requests_total{outcome="ok"}[$span])) / '
         'sum(increase(llmlab_requests_total{outcome!="client_cancelled"}[$span]))',
         requests_query="sum(rate(llmlab_requests_total[3s])) + max_over_time(sum(llmlab_queue_depth)[3s:1s])",
+        waiting_query='sum({__name__=~"llmlab_queue_depth|llmchaos:requests_waiting"})',
         latency_shares=_LATENCY_SHARES,
         extra_env=(("LLMCHAOS_BACKEND", backend),),
     )

@@ -37,6 +37,12 @@ _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _ENDPOINT = re.compile(rf"(?P<service>{_NAME.pattern})(?::(?P<port>[0-9]{{1,5}}))?(?P<path>/[\x21-\x7e]*)?")
 _ADDRESS = re.compile(r"[0-9A-Za-z.:_-]+")
 _SERVER = re.compile(rf"({_NAME.pattern})\s*:\s*([a-z0-9][a-z0-9-]*)")
+# Requests that arrive at the model servers, which all end or add to those that run.
+_ARRIVING = (
+    "sum(rate(llmchaos:requests_done_total[3s])) + (sum(rate(llmchaos:requests_failed_total[3s])) or vector(0)) + "
+    "(sum(rate(llmchaos:requests_aborted_total[3s])) or vector(0)) + "
+    "(sum(delta(llmchaos:requests_running[3s])) / 3 or vector(0))"
+)
 _LISTS = (
     "compose",
     "targets",
@@ -152,6 +158,7 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         replica_header=keys.replica_header or None,
         busy_query=keys.busy_query or None,
         rotation_query=keys.rotation_query or None,
+        requests_query=_ARRIVING if scrapes else None,
         own=True,
         attach=keys.attach,
         startup_s=startup_s,

@@ -241,6 +241,9 @@ class FakeRuntime(UndoRegistry):
             return None
         return Proof(step="injected", witness="the fake's own word", at_unix_s=at_unix_s)
 
+    def overload_report(self, service: str) -> str:
+        return f"no request waits at {service}"
+
     def overload_gone(self, service: str) -> Proof | None:
         if service in self._floods:
             return None

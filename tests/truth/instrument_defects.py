@@ -253,8 +253,8 @@ FAULTS: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/lab/overload.py",
-                old="        if seen < SEEN_SHARE * self._rate_rps:\n",
-                new="        if seen < 0.1 * self._rate_rps:\n",
+                old="self.arriving_rps >= SEEN_SHARE * offer.rate_rps\n",
+                new="self.arriving_rps >= 0.1 * offer.rate_rps\n",
             ),
         ),
         tests=("test_overload.py::test_a_flood_is_proven_by_half_of_its_requests_at_the_service",),

@@ -231,6 +231,10 @@ class AttachedRuntime(ComposeRuntime):
             why = "remediator=False would stop a service of an attached stack, which llmchaos does not do"
             raise Unsupported(f"{why}: stop it yourself for this trial")
 
+    def overload(self, service: str, times: float, max_tokens: int) -> None:
+        flood = self._lent(service)
+        self._act(service, lambda _: flood.start(service, times, max_tokens))  # only with the label
+
     def _act(self, service: str, act: Callable[[Container], object]) -> None:
         container = self._container(service)
         if container is None or not attach_preflight.may_be_hit(container):
