@@ -104,3 +104,21 @@ class TestShippedRules:
 
         assert world.acts() == []
         assert "vetoed" in world.results()
+
+    def test_an_ejected_replica_without_a_count_of_steps_is_killed_only_if_idle_and_silent(self) -> None:
+        silent = {"replica-ejected": 0.0, "replica-token": 0.0, "replica-unused": 1.0}
+        policy = self.world().policy
+        acts = {}
+        for case, values in {
+            "hung": silent,
+            "in use": silent | {"replica-ejected": 1.0},
+            "at work for clients": silent | {"replica-unused": 5.0},
+            "gives a token": silent | {"replica-token": 1.0},
+            "completes requests": silent | {"engine-steps": 1.0},
+        }.items():
+            world = World(policy=policy)
+            world.values |= {(name, "model-1"): value for name, value in values.items()}
+            world.run(20)
+            acts[case] = world.acts()
+
+        assert acts == {case: [] for case in acts} | {"hung": [("model-1", "kill")]}
