@@ -253,7 +253,7 @@ def _commands_in(files: Sequence[Path]) -> dict[str, str]:
         try:
             services = yaml.safe_load(_text_of(file))["services"]
             found |= {name: _words(one.get("command") or one.get("entrypoint")) for name, one in services.items()}
-        except (yaml.YAMLError, AttributeError, KeyError, TypeError):
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError, RecursionError):
             continue  # tags of Compose or a file of includes: a guess less
     return found
 
@@ -380,6 +380,6 @@ def _prometheus(texts: Sequence[str], names: Sequence[str]) -> tuple[dict[str, t
                         host, _, port = str(target).partition(":")
                         if host in names:
                             found[host] = (int(port or 80), path)
-        except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
+        except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
             continue  # not a configuration that can be read: a guess less
     return found, has_rules

@@ -124,7 +124,7 @@ def merge_services(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
     for file in files:
         try:
             document = yaml.safe_load(file.read_text())
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, yaml.YAMLError, RecursionError) as error:
             raise BadScenario(f"{file} is not a readable compose file: {error}") from None
         for name, service in (document.get("services") or {}).items():
             merged[name] = _merge(merged.get(name, {}), service)

@@ -100,7 +100,7 @@ def load_policy(text: str, repairs: tuple[str, ...], *, more: str | None = None,
 def _document(text: str, where: str, known: set[str] | None = None) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise RulesError(f"{where}: expected YAML, got something else: {error}") from error
     top = _mapping(raw, where, known and known | {"schema"})
     if top.get("schema") != SCHEMA:
