@@ -12,7 +12,8 @@ from support.server_pages import full_page
 from pytest_llmchaos.servers.canonical import BY_SERIES
 from pytest_llmchaos.servers.catalogue import servers
 from pytest_llmchaos.servers.contract import check, selectors_in
-from pytest_llmchaos.servers.wanted import Target, judge
+from pytest_llmchaos.servers.losses import Target
+from pytest_llmchaos.servers.wanted import judge
 from pytest_llmchaos.servers.wanted_files import Wants, wants_of, wants_of_dashboard, wants_of_rules
 from pytest_llmchaos.subject.lab import dashboards_dir, lab_subject, stack_dir
 

@@ -6,17 +6,18 @@ import re
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import promql_parser
 import pytest
 import yaml
 from support.api_server import Reply, api
-from support.server_pages import full_page
+from support.server_pages import bare, full_page
 
 from pytest_llmchaos.cli import main
 from pytest_llmchaos.errors import BadScenario
-from pytest_llmchaos.prometheus import metrics_page
+from pytest_llmchaos.prometheus import metrics_command, metrics_page
 from pytest_llmchaos.servers.canonical import CANONICAL
 from pytest_llmchaos.servers.catalogue import server, servers
 from pytest_llmchaos.servers.contract import BROKEN, check, selectors_of
@@ -445,6 +446,7 @@ def test_the_json_has_its_shape(llmchaos, vllm):
         "page",
         "server",
         "title",
+        "package",
         "version",
         "since",
         "until",
@@ -467,7 +469,7 @@ def test_recording_rules_are_written(llmchaos, vllm, tmp_path):
     assert status == 0
     assert out.endswith(f"wrote {path}\n")
     (group,) = yaml.safe_load(path.read_text())["groups"]
-    assert 'vllm:num_requests_running{job="m"}' in [rule["expr"] for rule in group["rules"]]
+    assert 'vllm:num_requests_running{job="m"}' in [bare(rule["expr"]) for rule in group["rules"]]
     for rule in group["rules"]:
         promql_parser.parse(rule["expr"])
     status, out, err = llmchaos(vllm, "--write-rules", "-", "--matchers", 'job="m"')
@@ -495,6 +497,36 @@ def test_a_warm_server_must_have_what_is_late(llmchaos, tmp_path):
 
     assert llmchaos(path)[0] == 0
     assert llmchaos(path, "--warm")[0] == 1
+
+
+def test_a_query_of_a_dashboard_that_cannot_be_read_is_status_1(llmchaos, vllm, tmp_path):
+    board = tmp_path / "b.json"
+    panels = [{"title": one, "targets": [{"expr": one}]} for one in ("vllm:num_requests_running", "sum(up", "rate(")]
+    panels.append({"title": "Logs", "targets": [{"expr": '{app="x"} |= "y"'}]})
+
+    for count, said in ((3, "1 query could not be read"), (4, "2 queries could not be read")):
+        board.write_text(json.dumps({"panels": [*panels[: count - 1], panels[-1]]}))
+        status, out, _ = llmchaos(vllm, "--dashboard", board)
+        assert status == 1
+        assert (
+            f"  {said}, so nothing is known about the series:\n  - {board}: panel 'sum(up': the query must be PromQL ("
+            in out
+        )
+        assert out.index("panel 'Logs'") < out.index(said)
+    unread = json.loads(llmchaos(vllm, "--dashboard", board, "--json")[1])["wanted"]["unread"]
+    assert [one.split(": ")[1] for one in unread] == ["panel 'sum(up'", "panel 'rate('"]
+    board.write_text(json.dumps({"panels": [panels[0], panels[-1]]}))
+    assert llmchaos(vllm, "--dashboard", board)[0] == 0
+
+
+def test_a_server_of_another_package_is_named_with_it(llmchaos, vllm, monkeypatch):
+    theirs = {"vllm": replace(server("vllm"), package="their-vllm 3.1")}
+    monkeypatch.setattr(metrics_command, "servers", lambda: servers() | theirs)
+
+    (line,) = (one for one in llmchaos("--list")[1].splitlines() if one.startswith("vllm "))
+    assert " their-vllm 3.1 " in line
+    assert "\n  Its file is from their-vllm 3.1.\n" in llmchaos(vllm)[1]
+    assert json.loads(llmchaos(vllm, "--json")[1])["pages"][0]["package"] == "their-vllm 3.1"
 
 
 def test_the_known_servers_are_listed(llmchaos):
@@ -600,4 +632,4 @@ def test_the_guides_package_is_found(tmp_path):
     )  # fmt: skip
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"^parrot +Parrot +engine +2.1 +parrot_$", done.stdout, re.MULTILINE)
+    assert re.search(r"^parrot +Parrot +engine +2.1 +parrot-metrics 1.0 +parrot_$", done.stdout, re.MULTILINE)

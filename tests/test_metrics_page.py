@@ -21,8 +21,8 @@ from pytest_llmchaos.servers.recognition import recognise, with_reported
 ENGINES = [one for one in servers().values() if one.prefixes]
 
 
-def states(of, page, version="", *, warm=False):
-    return {cell.metric.key: cell.state for cell in check(of, page, version, warm=warm)}
+def states(of, page, version="", **about):
+    return {cell.metric.key: cell.state for cell in check(of, page, version, **about)}
 
 
 def broken(of, page, version="", *, warm=False):
@@ -331,6 +331,44 @@ def test_what_appears_with_the_first_request_is_late_and_missing_after_an_answer
     notes = {cell.metric.key: cell.note for cell in check(BRACKETS, answered)}
     assert notes["failed"] == "The server exports it from the first event of its kind on."
     assert notes["healthy"] == "The server exports it with --health."
+
+
+def test_a_request_that_has_begun_is_an_answer_if_none_is_running():
+    begun = made_up(
+        running=native("parrot:running{}"),
+        waiting=native("parrot:waiting{}", late=True),
+        ttft=native("parrot:first_seconds{}", late=True),
+        per_token=native("parrot:mean_seconds{}", late=True),
+        done=native("parrot:answers_total{}", late=True),
+    )
+    first = [Series(name=f"parrot:first_seconds_{part}", labels={}, value=2) for part in ("bucket", "sum", "count")]
+
+    for running, done, waiting in ((0, "missing", "missing"), (1, "late", "late"), (None, "late", "late")):
+        gauges = [Series(name="parrot:running", labels={}, value=running)] if running is not None else []
+        # A new name of other words, so that it is not similar.
+        found = states(begun, page_with(*gauges, *first, "parrot:ended_total"))
+        assert (found["done"], found["waiting"], found["per_token"]) == (done, waiting, "late"), running
+    assert states(begun, page_with("parrot:running"), answered=True)["done"] == "missing"
+    assert states(begun, page_with("parrot:running"), answered=True)["per_token"] == "late"
+
+
+def test_an_event_of_a_newer_version_may_come_if_no_name_shows_the_version():
+    newer = made_up(
+        running=native("parrot:running{}"),
+        failed=[
+            native("parrot:failed_total{}", since="2", late=True),
+            {"status": "absent", "until": "2", "trap": "no", "source": "m"},
+        ],
+        done=[
+            native("parrot:done_total{}", since="2", late=True),
+            {"status": "absent", "until": "2", "trap": "no", "source": "m"},
+        ],
+    )
+    page = page_with("parrot:running")
+
+    for version, may_come in (("", {"failed"}), ("1", set()), ("2", {"failed", "done"})):
+        found = check(newer, page, version)
+        assert {cell.metric.key for cell in found if cell.may_come} == may_come, version
 
 
 def test_a_counter_at_0_is_no_answer():

@@ -3,8 +3,8 @@
 import pytest
 from support.server_pages import full_page, made_up, native, page_with
 
+from pytest_llmchaos.servers.losses import Fault
 from pytest_llmchaos.servers.preflight import (
-    Rename,
     ScrapedServer,
     contradiction,
     is_late,
@@ -36,19 +36,19 @@ def test_a_name_that_a_server_replaced_has_its_new_one_with_the_same_ending():
 
     found = rename_of("parrot:ttft_seconds_bucket", [on("owl:running", server=OWL, service="other"), parrot])
 
-    assert found == Rename(
-        old="parrot:ttft_seconds_bucket", new="parrot:first_seconds_bucket", since="1.2", where=parrot
-    )
-    assert str(found) == (
-        "parrot:ttft_seconds_bucket was renamed to parrot:first_seconds_bucket in 1.2 (Parrot 1.5 on model)"
+    assert found == Fault(
+        where="Parrot 1.5 on model",
+        new=("parrot:first_seconds_bucket",),
+        canonical="gen_ai_server_time_to_first_token_seconds_bucket",
+        advice="Parrot has parrot:first_seconds_bucket in its place since 1.2.",
     )
 
 
 def test_a_server_that_is_too_old_has_the_former_name():
     old = on("parrot:running", "parrot:ttft_seconds_bucket", "parrot:ttft_seconds_sum", "parrot:ttft_seconds_count")
 
-    assert str(rename_of("parrot:first_seconds_count", [old])) == (
-        "parrot:first_seconds_count was renamed to parrot:ttft_seconds_count (Parrot on model)"
+    assert reason_of("parrot:first_seconds_count", [old]) == (
+        "parrot:first_seconds_count: Parrot has parrot:ttft_seconds_count in its place (Parrot on model)"
     )
 
 
@@ -68,17 +68,18 @@ def test_a_name_that_one_page_has_was_not_replaced():
 @pytest.mark.parametrize(
     ("name", "page", "reason"),
     [
-        ("parrot:ttft_seconds_sum", NEW, "parrot:ttft_seconds_sum was renamed to parrot:first_seconds_sum in 1.2 (Parrot "),
-        ("llmchaos:requests_aborted_total", NEW, "llmchaos:requests_aborted_total is not available from Parrot on model: not cou"),
-        ("llmchaos:requests_waiting", NEW, "llmchaos:requests_waiting is exported by Parrot on model with --metrics: start it w"),
-        ("parrot:waiting", NEW, "parrot:waiting is exported by Parrot on model with --metrics: start it with that"),
-        ("llmchaos:requests_failed_total", NEW, "llmchaos:requests_failed_total is exported by Parrot on model from its first"),
+        ("parrot:ttft_seconds_sum", NEW, "Parrot has parrot:first_seconds_sum in its place since 1.2 (Parrot on model)"),
+        ("llmchaos:requests_aborted_total", NEW, "Parrot lacks it (absent). not counted (Parrot on model)"),
+        ("llmchaos:requests_waiting", NEW, "Parrot lacks it (needs option). The server exports it with --metrics (Parrot"),
+        ("parrot:waiting", NEW, "The page lacks it (needs option). The server exports it with --metrics (Parrot on model)"),
+        ("llmchaos:requests_failed_total", NEW, ""),
+        ("parrot:failed_total", NEW, ""),
         (
             "llmchaos:requests_done_total",
             [*NEW[:-1], "parrot:donee_total"],
-            "llmchaos:requests_done_total is missing from Parrot on model, whose page should have parrot:done_total: The page has p",
+            "Parrot lacks it (missing). The page has parrot:donee_total, which is similar (Parrot on model)",
         ),
-        ("parrot:done_total", ["parrot:running"], "parrot:done_total is missing from Parrot on model, whose page should ha"),
+        ("parrot:done_total", ["parrot:running"], "The page lacks it (missing)"),
         ("llmchaos:requests_running", NEW, ""),
         ("web_requests_total", NEW, ""),
     ],
@@ -86,7 +87,7 @@ def test_a_name_that_one_page_has_was_not_replaced():
 def test_a_missing_metric_has_its_reason(name, page, reason):
     found = reason_of(name, [on(*page)])
 
-    assert found.startswith(reason)
+    assert found.startswith(f"{name}: {reason}" if reason else "")
     assert bool(found) == bool(reason)
 
 
@@ -100,7 +101,7 @@ def test_a_canonical_name_needs_a_known_server_whose_metrics_are_recorded():
     both = [on(*NEW, recorded=False), on("owl:running", server=OWL)]
     assert (
         reason_of("llmchaos:requests_waiting", both)
-        == "llmchaos:requests_waiting is not available from Owl on model: not counted"
+        == "llmchaos:requests_waiting: Owl lacks it (absent). not counted (Owl on model)"
     )
 
 
@@ -116,6 +117,21 @@ def test_a_canonical_name_needs_a_known_server_whose_metrics_are_recorded():
 )
 def test_a_metric_that_begins_with_an_event_is_late_and_not_missing(name, late):
     assert is_late(name, [on(*NEW[:-1])]) is late
+
+
+def test_what_comes_with_a_request_is_not_late_once_one_was_answered():
+    late = made_up(
+        running=native("parrot:running{}"),
+        done=native("parrot:done_total{}", late=True),
+        inter_token=native("parrot:gap_seconds{}", late=True),
+    )
+
+    scraped = [on("parrot:running", "parrot:ended", server=late)]
+
+    assert not is_late("parrot:done_total", scraped)
+    assert reason_of("parrot:done_total", scraped) == "parrot:done_total: The page lacks it (missing) (Parrot on model)"
+    # The first answer may have one token only.
+    assert is_late("parrot:gap_seconds_count", scraped)
 
 
 def test_a_page_contradicts_a_named_server_without_any_of_its_names():

@@ -352,7 +352,7 @@ def test_a_metric_that_its_server_replaced_ends_the_wait_at_once_with_the_new_na
         require_metrics(Prometheus(url), [slo_over(FORMER)], servers=scraped(NOW))
 
     assert f"lacks the metric {FORMER} of the SLO file, although it scrapes" in str(refused.value)
-    assert f": {FORMER} was renamed to {NOW} in " in str(refused.value)
+    assert f": {FORMER}: vLLM has {NOW} in its place since " in str(refused.value)
 
 
 def test_a_metric_that_begins_with_an_event_is_not_required():

@@ -2,10 +2,12 @@
 
 import re
 from importlib.metadata import EntryPoint
+from types import SimpleNamespace
 
 import promql_parser
 import pytest
 import yaml
+from support.server_pages import bare
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.servers import catalogue
@@ -42,7 +44,7 @@ def native(expr, **more):
 
 def records(server, matchers=""):
     groups = yaml.safe_load(recording_rules([server], matchers))["groups"]
-    return {rule["record"]: rule for group in groups for rule in group["rules"]}
+    return {rule["record"]: {**rule, "expr": bare(rule["expr"])} for group in groups for rule in group["rules"]}
 
 
 def test_each_canonical_metric_has_its_own_name_in_prometheus_spelling_with_its_unit():
@@ -125,6 +127,8 @@ def test_versions_are_compared_by_their_numbers(version, key):
         (text(running={**native("a{}"), "source": ""}), "source must be where the fact is from"),
         (text(running=ABSENT | {"expr": "a{}"}), "expr must be empty for an absent metric"),
         (text(running=ABSENT | {"trap": ""}), "trap must be the reason why it is absent"),
+        (text(running=native("a{}", instead="b{}")), "instead must be empty unless the metric is absent, got 'b"),
+        (text(running=ABSENT | {"instead": "b"}), r"instead must be b\{\}, with braces after each metric"),
         (
             text(running=[]).replace("[metrics.waiting]", "[metrics]\nrunning = []\n[metrics.waiting]"),
             "must be a table",
@@ -180,7 +184,7 @@ def test_a_native_and_a_derived_metric_are_two_rules():
     both = [native("new_total{}", since="2.0"), native("a{} - b{}", until="2.0", status="derived")]
     groups = yaml.safe_load(recording_rules([parrot(done=both)]))["groups"]
 
-    assert [(rule["expr"], rule["labels"]["origin"]) for rule in groups[0]["rules"]] == [
+    assert [(bare(rule["expr"]), rule["labels"]["origin"]) for rule in groups[0]["rules"]] == [
         ("new_total", "native"),
         ("a - b", "derived"),
     ]
@@ -282,8 +286,9 @@ def end_of_all():
 
 @pytest.fixture
 def foreign(monkeypatch):
-    def install(value):
+    def install(value, dist=None):
         point = EntryPoint(name="parrot", value=value, group=catalogue.GROUP)
+        vars(point)["dist"] = dist
         monkeypatch.setattr(catalogue, "entry_points", lambda group: [point] if group == catalogue.GROUP else [])
         catalogue.servers.cache_clear()
 
@@ -295,6 +300,14 @@ def test_another_package_adds_a_server(foreign):
     foreign(f"{__name__}:foreign_text")
 
     assert catalogue.server("parrot").at("running").expr == "parrot:busy{}"
+    assert catalogue.server("parrot").package == f"{__name__}:foreign_text"
+    assert catalogue.server("vllm").package == ""
+
+
+def test_a_server_of_another_package_has_its_name_and_version(foreign):
+    foreign(f"{__name__}:foreign_text", dist=SimpleNamespace(name="parrot-metrics", version="1.0"))
+
+    assert catalogue.server("parrot").package == "parrot-metrics 1.0"
 
 
 @pytest.mark.parametrize(("name", "why"), [("not_text", "RuntimeError: no such file"), ("end_of_all", "SystemExit: 0")])

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from support.own_stack_keys import make_folder, subject_of
 from support.prometheus_server import program
-from support.server_pages import full_page, page_with
+from support.server_pages import bare, full_page, made_up, native, page_with
 
 from pytest_llmchaos.errors import NotReady, PrometheusUnreachable
 from pytest_llmchaos.prometheus import scraped_pages
@@ -45,8 +45,8 @@ def test_named_services_are_recorded_once_and_others_only_if_they_are_recognised
     assert set(groups) == {"canonical-vllm", *(f"recognised-{one}" for one in engines), "llmchaos"}
     (named,) = (one for one in groups["canonical-vllm"] if one["record"] == "llmchaos:requests_running")
     (found,) = (one for one in groups["recognised-vllm"] if one["record"] == "llmchaos:requests_running")
-    assert named["expr"] == 'vllm:num_requests_running{job=~"web|a[.]b"}'
-    assert found["expr"] == (
+    assert bare(named["expr"]) == 'vllm:num_requests_running{job=~"web|a[.]b"}'
+    assert bare(found["expr"]) == (
         '(vllm:num_requests_running{job=~"worker"}) and on (job) '
         'last_over_time(llmchaos_server_recognised{server="vllm"}[30s])'
     )
@@ -115,6 +115,33 @@ def page_of(*jobs):
     return {name.replace("JOB", job): values for job in jobs for name, values in PAGE.items()}
 
 
+def test_labels_that_a_rule_adds_do_not_hide_or_merge_those_of_the_server(folder):
+    labels = ("server", "origin", "ticks")
+    given = [f'{label}="{value}"' for label in labels for value in "ab"]
+    given += [f'exported_{label}="{value}"' for label in labels for value in "cd"]
+    given += [f'server="prod",exported_server="{value}"' for value in "ab"]
+    series = [{"series": f"owl:steps_total{{{one}}}", "values": "3x2"} for one in given]
+    owl = made_up("owl", heartbeat=native("owl:steps_total{}", ticks="step"))
+    (folder / "rules.yml").write_text(recording_rules([owl]))
+    name = 'llmchaos:engine_steps_total{server="owl",origin="native",ticks="step"}'
+    # Two series of its own name, and two of the name that is moved to it.
+    counts = {"server": 6, "origin": 4, "ticks": 4}
+    checks = [{"expr": f"count({name})", "eval_time": "2s", "exp_samples": [{"value": len(series)}]}]
+    checks += [
+        {"expr": f'count({name[:-1]},exported_{label}!=""}})', "eval_time": "2s", "exp_samples": [{"value": count}]}
+        for label, count in counts.items()
+    ]
+    test = {"interval": "1s", "input_series": series, "promql_expr_test": checks}
+    (folder / "tests.yml").write_text(
+        json.dumps({"rule_files": ["rules.yml"], "evaluation_interval": "1s", "tests": [test]})
+    )
+
+    command = [program("promtool"), "test", "rules", "tests.yml"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_an_unnamed_service_is_recorded_once_it_is_recognised_as_that_server(folder):
     subject = subject_of(folder, metrics=("web", "worker"))
     pushed = 'llmchaos_server_recognised{job="web",service="llmchaos-pushgateway",server="vllm"}'
@@ -171,7 +198,7 @@ def test_an_alert_that_reads_a_replaced_name_is_refused_with_the_new_one(monkeyp
         model_servers.require_live_rules(theirs, [ON_MODEL], pytest.fail)
 
     since = next(one.since for one in servers()["vllm"].of("kv_use") if NOW in one.expr)
-    renamed = f"{KV} was renamed to {NOW} in {since} (vLLM 0.25.0 on model); correct its expression"
+    renamed = f"{KV}: vLLM has {NOW} in its place since {since} (vLLM 0.25.0 on model); correct its expression"
     assert str(refused.value).splitlines() == [
         f"alert KvFull of your Prometheus at http://prom can never fire: {renamed}",
         f"rule kv:max of your Prometheus at http://prom can never have a value: {renamed}",
@@ -264,6 +291,14 @@ def test_a_query_of_the_users_files_needs_its_series(tmp_path, text, place):
     (line,) = str(refused.value).splitlines()
     assert line.startswith(f"mine: {place} reads {KV}, which is not there: ")
     assert f" vLLM has {NOW} in its place" in line
+
+
+def test_a_query_of_a_dashboard_that_cannot_be_read_is_refused(tmp_path):
+    file = tmp_path / "board.json"
+    file.write_text(json.dumps({"panels": [{"title": one, "targets": [{"expr": one}]} for one in (NOW, "sum(")]}))
+
+    with pytest.raises(NotReady, match=r"^board.json: panel 'sum\(': the query must be PromQL"):
+        model_servers.require_series([file], [WHOLE])
 
 
 def test_queries_that_nothing_can_be_compared_with_are_refused(tmp_path):
@@ -398,6 +433,15 @@ def test_a_replica_that_exports_nothing_yet_is_as_the_one_that_answered(judge, f
 
     assert {name: one.server.name for name, one in found.items()} == {"a": "sglang", "b": "sglang"}
     assert [url for _, url, _ in pushed] == [f"http://push/metrics/job/{one}/server/sglang" for one in "ab"]
+
+
+def test_a_server_of_another_package_is_named_with_it(judge, folder, monkeypatch):
+    theirs = {"vllm": replace(servers()["vllm"], package="their-vllm 3.1")}
+    monkeypatch.setattr(model_servers, "servers", lambda: servers() | theirs)
+
+    for named in ((), ("model: vllm",)):
+        _, _, said = judge({"model": VLLM}, subject_of(folder, metrics=("model",), servers=named))
+        assert said[-1] == "model is judged by the file of vLLM from their-vllm 3.1"
 
 
 def test_a_service_that_is_named_as_another_server_is_refused(judge, folder):

@@ -12,7 +12,8 @@ from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.servers.catalogue import servers
 from pytest_llmchaos.servers.contract import check, selectors_in
 from pytest_llmchaos.servers.exposition import Page, Series, parse_page
-from pytest_llmchaos.servers.wanted import Target, judge
+from pytest_llmchaos.servers.losses import Target
+from pytest_llmchaos.servers.wanted import judge
 from pytest_llmchaos.servers.wanted_files import (
     Wants,
     substituted,
@@ -123,6 +124,31 @@ def test_what_comes_with_the_first_request_or_has_no_sample_yet_is_late():
 
     assert found.lacks == ()
     assert found.late == {"parrot:done_total", "parrot:more_total", "other_total"}
+
+
+def test_what_comes_with_an_event_of_a_newer_version_is_late():
+    old = {"status": "absent", "until": "2", "trap": "not counted", "source": "m"}
+    jay = made_up("jay", running=native("jay:running{}"), failed=[native("jay:bad_total{}", since="2", late=True), old])
+    names = {"jay:bad_total", "llmchaos:requests_failed_total"}
+    page = page_with("jay:running")
+
+    for version, late in (("", names), ("1", set()), ("2", names)):
+        here = Target(where="j", server=jay, page=page, cells=check(jay, page, version))
+        found = judge(wants_of([("here", one) for one in names], "f"), [here], [jay])
+        assert found.late | found.found == late, version
+        assert {one.series for one in found.lacks} == names - late, version
+
+
+def test_a_metric_that_is_counted_in_another_unit_is_known_and_not_recorded():
+    blocks = {"status": "absent", "instead": "parrot:blocks{}", "until": "2", "trap": "in blocks", "source": "m"}
+    one = made_up(running=native("parrot:running{}"), prefix_hits=[native("parrot:hits{}", since="2"), blocks])
+    old, new = page_with("parrot:running", "parrot:blocks"), page_with("parrot:running", "parrot:hits")
+
+    assert judged("parrot:blocks", targets=[target(one, old)]).found == {"parrot:blocks"}
+    assert lack("parrot:blocks", targets=[target(one, new)]).fault.new == ("parrot:hits",)
+    assert lack("llmchaos:prefix_cache_hit_tokens_total", targets=[target(one, old)]).fault.advice == (
+        "Parrot lacks it (absent). in blocks Without a version, such a page may be that of an older version."
+    )
 
 
 def test_what_an_option_adds_has_the_option():
@@ -504,6 +530,13 @@ def test_a_number_is_an_expression():
     ("text", "message"),
     [
         ("a: [", "r.yml must be YAML (render templates of Helm first): "),
+        *(
+            (
+                one * 50_000,
+                "r.yml must be YAML (render templates of Helm first): it must have at most 100 levels inside one",
+            )
+            for one in ("[", "{a: ", "- ")
+        ),
         ("name: 2024-99-99", "r.yml must be YAML (render templates of Helm first): month must be in 1..12"),
         (
             f"groups: [{{rules: [{{alert: A, expr: '{'(' * 3_000}'}}]}}]",
@@ -688,31 +721,39 @@ def test_no_name_is_made_up_for_a_variable():
 
 
 LOGS = 'sum(count_over_time({app="x"} |= "y" [5m]))'
+BROKEN = "sum(up"
+FOREIGN = "its data source is not Prometheus"
+UNREAD = "the query must be PromQL ("
 
 
 @pytest.mark.parametrize(
-    ("source", "reason"),
+    ("source", "query", "reason"),
     [
-        ("Loki", "its data source is not Prometheus"),
-        ("${DS_ELASTICSEARCH}", "its data source is not Prometheus"),
-        ({"type": "loki"}, "its data source is not Prometheus"),
-        ("main", "the query must be PromQL ("),
-        ("Azure Prometheus", "the query must be PromQL ("),
-        (None, "the query must be PromQL ("),
+        ("Loki", BROKEN, FOREIGN),
+        ("${DS_ELASTICSEARCH}", BROKEN, FOREIGN),
+        ({"type": "loki"}, BROKEN, FOREIGN),
+        ("main", LOGS, FOREIGN),
+        (None, LOGS, FOREIGN),
+        ("main", BROKEN, UNREAD),
+        ("Azure Prometheus", BROKEN, UNREAD),
+        (None, 'sum(up{a="b|c"}', UNREAD),
+        (None, "sum(${x:pipe|y}", UNREAD),
     ],
 )
-def test_a_query_of_another_data_source_is_listed_and_the_others_are_read(source, reason):
+def test_a_query_of_another_data_source_is_listed_and_one_that_is_no_promql_is_not_good(source, query, reason):
     panels = [
-        {"title": "Logs", "datasource": source, "targets": [{"expr": LOGS}]},
+        {"title": "Logs", "datasource": source, "targets": [{"expr": query}]},
         {"title": "KV", "datasource": "Prometheus", "targets": [{"expr": "parrot:kv"}]},
     ]
 
     found = wants_of_dashboard(json.dumps({"panels": panels}), "b.json") + Wants()
 
     assert names(found) == [("panel 'KV'", ["parrot:kv"])]
-    (line,) = found.unread
+    (line,) = found.unread + found.foreign
     assert line.startswith(f"b.json: panel 'Logs': {reason}")
-    assert judge(found, [target()], KNOWN).skipped == {line}
+    judged = judge(found, [target()], KNOWN)
+    assert judged.skipped == {*found.foreign}
+    assert (judged.unread, judged.is_good) == ((line,) * (reason == UNREAD), reason == FOREIGN)
 
 
 def test_a_dashboard_that_is_too_deep_is_one_error():

@@ -17,10 +17,11 @@ from pytest_llmchaos.prometheus import metrics_text
 from pytest_llmchaos.prometheus.metrics_page import Reader, shown, text_of_file
 from pytest_llmchaos.servers.catalogue import server, servers
 from pytest_llmchaos.servers.contract import BROKEN, bracket, check, is_shown, parse
+from pytest_llmchaos.servers.losses import Target
 from pytest_llmchaos.servers.preflight import contradiction
 from pytest_llmchaos.servers.recognition import Recognised, recognise, version_on, with_reported
 from pytest_llmchaos.servers.rules import recording_rules
-from pytest_llmchaos.servers.wanted import Target, judge
+from pytest_llmchaos.servers.wanted import judge
 from pytest_llmchaos.subject.headers import headers_of, resolve
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ examples:
       the known servers
 
 Exit status: 0 if all is there; 1 if a metric is renamed or missing, a file wants a
-series that is not there, or the server is unknown; 2 for a wrong option, page or file.
+series that is not there, a query of a dashboard cannot be read, or the server is
+unknown; 2 for a wrong option, page or file.
 """
 
 
@@ -115,7 +117,7 @@ def _run(given: argparse.Namespace) -> int:
     reader = Reader(headers=headers, tls=given.tls, timeout_s=given.timeout)
     looked = [_look(reader, source, given) for source in given.pages]
     judged = judge(wants, [one.target for one in looked], servers().values()) if wants and wants.queries else None
-    is_whole = all(one.is_whole for one in looked) and not (judged and judged.lacks)
+    is_whole = all(one.is_whole for one in looked) and (judged is None or judged.is_good)
     text = (
         json.dumps(metrics_text.as_json(looked, judged, is_whole=is_whole), indent=2) + "\n"
         if given.json

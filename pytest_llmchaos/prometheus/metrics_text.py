@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.servers.wanted import Judged
 
 SCHEMA = "llmchaos-metrics/1"
+# The package of the servers' files that are no other package's.
+OWN = "pytest-llmchaos"
 _MOST_NAMES = 5
 # Characters of a server's expression in a table. JSON has the whole.
 _WIDEST = 66
@@ -34,9 +36,10 @@ def as_text(looked: Sequence[Looked], judged: Judged | None) -> str:
 
 def known_servers(known: Iterable[Server]) -> str:
     """Return a table of the servers."""
-    rows = [("name", "server", "kind", "facts of", "names begin with")]
+    rows = [("name", "server", "kind", "facts of", "from", "names begin with")]
     rows += [
-        (one.name, one.title, one.kind, one.checked, ", ".join(one.prefixes) or "(no metrics page)") for one in known
+        (one.name, one.title, one.kind, one.checked, one.package or OWN, ", ".join(one.prefixes) or "(no metrics page)")
+        for one in known
     ]
     return "\n".join(_table(rows)) + "\n"
 
@@ -49,6 +52,7 @@ def as_json(looked: Sequence[Looked], judged: Judged | None, *, is_whole: bool) 
             "found": sorted(judged.found),
             "late": sorted(judged.late),
             "skipped": sorted(judged.skipped),
+            "unread": list(judged.unread),
             "unrecorded": sorted(judged.unrecorded),
             "lacks": [
                 {
@@ -72,6 +76,7 @@ def _page_json(one: Looked) -> dict[str, object]:
         "page": one.target.where,
         "server": server.name if server else None,
         "title": server.title if server else None,
+        "package": (server.package or OWN) if server else None,
         "version": known.version or None,
         "since": known.bracket.since or None,
         "until": known.bracket.until or None,
@@ -105,6 +110,8 @@ def _page(one: Looked) -> Iterator[str]:
         return
     yield f"  {' '.join(filter(None, (server.title, _version(one))))} ({known.certainty})"
     yield from (f"  {reason}" for reason in known.reasons)
+    if server.package:
+        yield f"  Its file is from {server.package}."
     yield ""
     rows = [("canonical metric", "state", "name on this server", "note")]
     rows += [
@@ -155,6 +162,10 @@ def _wanted(judged: Judged) -> Iterator[str]:
         yield f"  not judged, because they are of other systems: {few}{more}"
     if judged.remark:
         yield f"  {judged.remark}"
+    if judged.unread:
+        yield ""
+        yield f"  {_queries(judged.unread)} could not be read, so nothing is known about the series:"
+        yield from (f"  - {line}" for line in judged.unread)
     for one in judged.lacks:
         yield ""
         yield f"  {one.file}: {one.place}"
@@ -163,6 +174,10 @@ def _wanted(judged: Judged) -> Iterator[str]:
         yield f"    {one.fault.advice}" + (f" ({one.fault.where})" if one.fault.where else "")
         if one.fault.canonical:
             yield f"    The same for every server, with recording rules: {one.fault.canonical}"
+
+
+def _queries(lines: Sequence[str]) -> str:
+    return "1 query" if len(lines) == 1 else f"{len(lines)} queries"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

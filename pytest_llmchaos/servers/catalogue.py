@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from importlib.metadata import entry_points
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.servers.mapping import Server, parse_server
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "pytest_llmchaos.servers"
 
@@ -32,7 +37,7 @@ def servers() -> dict[str, Server]:
 
     An entry point of the group `pytest_llmchaos.servers` has the server's name, and is
     a function without arguments that returns the text of its TOML file. It may replace
-    a server of this package.
+    a server of this package. Each has the name of its package.
 
     Raises:
         BadScenario: A file is wrong, or an entry point cannot be imported or called.
@@ -47,10 +52,15 @@ def servers() -> dict[str, Server]:
                 "repair or uninstall that package"
             ) from None
         try:
-            found[point.name] = parse_server(str(text), point.name)
+            found[point.name] = replace(parse_server(str(text), point.name), package=_package(point))
         except BadScenario as error:
             raise BadScenario(f"{error} (from {point.value}: repair or uninstall that package)") from None
     return dict(sorted(found.items()))
+
+
+def _package(point: EntryPoint) -> str:
+    """Return name and version of an entry point's package."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else point.value
 
 
 def server(name: str) -> Server:

@@ -27,11 +27,14 @@ State = Literal["found", "renamed", "late", "needs option", "absent", "missing"]
 # The states that break the contract.
 BROKEN: tuple[State, ...] = ("renamed", "missing")
 # Metrics that a healthy server may lack for ever: their first event is an accident.
-_EVENTS = frozenset({"failed", "aborted", "preempted", "prefix_hits"})
-# Metrics that an answer of one token does not have.
+EVENTS = frozenset({"failed", "aborted", "preempted", "prefix_hits"})
+# Metrics that an answer of one token, or one that is not streamed, may lack.
 _GAPS = frozenset({"inter_token", "per_token"})
 # Metrics that exist once an answer ended.
 _ENDS = ("done", "e2e", "tokens_out")
+# Metrics that exist at the latest once an answer ended. One of a request that still
+# runs may be there before all others.
+_BEGINNINGS = ("ttft", "inter_token", "per_token", "queue_time", "tokens_in", "heartbeat")
 # Bounds of a query: beyond them the parser or a walk through its tree may crash.
 _LONGEST = 10_000
 _DEEPEST = 200
@@ -39,6 +42,7 @@ _MOST_OPERATORS = 200
 QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|`[^`]*`')
 _BRACES = re.compile(r"\{[^{}]*\}")
 _OPERATOR = re.compile(r"\b(?:and|or|unless|atan2)\b|[-+*/%^]|[=!]=|[<>]=?", re.IGNORECASE)
+_ANY = frozenset(one.key for one in CANONICAL)
 # A version before all others. A plain 0 is a build without a release.
 _OLDEST = "0.0.1"
 # Words that a new name of a metric may have more or less than the old one.
@@ -95,6 +99,8 @@ class Cell:
         wanted: the native series of the entry.
         seen: for renamed, the series of the other version that are there.
         note: the reason of the state, or the trap of the metric. May be empty.
+        is_unproven: True if the metric is absent in older versions only, and the page
+            without a version may be of a newer one.
     """
 
     metric: CanonicalMetric
@@ -103,6 +109,14 @@ class Cell:
     wanted: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
     note: str = ""
+    is_unproven: bool = False
+
+    @property
+    def may_come(self) -> bool:
+        """True if the series may appear later, with the first event of its kind."""
+        if self.is_unproven:
+            return self.entry.late and self.metric.key in EVENTS
+        return self.state == "late"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,23 +159,42 @@ class Bracket:
         return " and ".join([f"at least {self.since}"] * bool(self.since) + [f"before {self.until}"] * bool(self.until))
 
 
-def check(server: Server, page: Page, version: str = "", *, warm: bool = False) -> tuple[Cell, ...]:
+def check(
+    server: Server, page: Page, version: str = "", *, answered: bool = False, warm: bool = False
+) -> tuple[Cell, ...]:
     """Return a cell for each canonical metric.
+
+    A late metric is excused only until its trigger: the first answer, a streamed answer
+    of several tokens for a gap, or an event such as a failure.
 
     Args:
         server: the server of the page.
         page: its metrics.
         version: its version. If empty, the oldest that has all names of the page, so
             that nothing is called missing without evidence.
-        warm: True if it has answered requests, so that a late metric must be there.
+        answered: True if it has answered a request, maybe a short one. If the page has
+            counted an answer, it has.
+        warm: True if it has answered all kinds of requests, so that only the events
+            may be late.
     """
     limits = bracket(server, page)
     at = version or limits.version
     options = {one.needs for one in server.entries if one.needs and _is_there(one, page)}
-    ended = any(_has_counted(one, page) for key in _ENDS for one in server.of(key))
-    late = _EVENTS if warm else _EVENTS | _GAPS if ended else frozenset(one.key for one in CANONICAL)
+    late = EVENTS if warm else EVENTS | _GAPS if answered or _has_answered(server, page) else _ANY
     found = (_cell(server.at(one.key, at), server, page, at, options, late) for one in CANONICAL)
     return tuple(one if version else _unproven(one, server, page, limits) for one in found)
+
+
+def _has_answered(server: Server, page: Page) -> bool:
+    """True if the page has counted an answer.
+
+    A request that has begun is an answer if none is running now.
+    """
+    ended, begun, running = (
+        [one for key in keys for entry in server.of(key) for one in _values(entry, page)]
+        for keys in (_ENDS, _BEGINNINGS, ("running",))
+    )
+    return any(ended) or (any(begun) and bool(running) and not any(running))
 
 
 def is_unproven(cell: Cell, server: Server, limits: Bracket) -> bool:
@@ -179,7 +212,7 @@ def _unproven(cell: Cell, server: Server, page: Page, limits: Bracket) -> Cell:
         wanted = tuple(map(str, selectors_of(newest)))
         return replace(cell, state="missing", entry=newest, wanted=wanted, note=close)
     note = f"{cell.note} Without a version, such a page may be that of an older version."
-    return replace(cell, note=note)
+    return replace(cell, entry=newest, note=note, is_unproven=True)
 
 
 def is_shown(cell: Cell, page: Page) -> bool:
@@ -219,7 +252,7 @@ def _loss(  # noqa: PLR0917 - private, and called once
     if entry.needs and entry.needs not in options:
         return "needs option", f"The server exports it with {entry.needs}."
     if entry.late and entry.canonical.key in late:
-        what = "event of its kind" if entry.canonical.key in _EVENTS else "request"
+        what = "event of its kind" if entry.canonical.key in EVENTS else "request"
         return "late", f"The server exports it from the first {what} on."
     return "missing", _similar(entry, page)
 
@@ -336,8 +369,11 @@ def _holds(value: str, how: str, wanted: str) -> bool:
 
 @cache
 def _trees(entry: Entry) -> tuple[promql_parser.Expr, ...]:
-    parts = PARTS if entry.canonical.kind == "histogram" else ("",)
-    return tuple(parse(text) for part in parts if (text := expression(entry, part)))
+    return tuple(parse(text) for part in _parts_of(entry) if (text := expression(entry, part)))
+
+
+def _parts_of(entry: Entry) -> tuple[str, ...]:
+    return PARTS if entry.canonical.kind == "histogram" else ("",)
 
 
 def _is_there(entry: Entry, page: Page) -> bool:
@@ -351,8 +387,8 @@ def is_declared(entry: Entry, page: Page) -> bool:
     )
 
 
-def _has_counted(entry: Entry, page: Page) -> bool:
-    return any(one.value > 0 for wanted in selectors_of(entry) for one in page.by_name.get(wanted.name, ()))
+def _values(entry: Entry, page: Page) -> list[float]:
+    return [one.value for wanted in selectors_of(entry) for one in page.by_name.get(wanted.name, ())]
 
 
 def _similar(entry: Entry, page: Page) -> str:
@@ -382,8 +418,28 @@ def _successors(entry: Entry, server: Server, page: Page) -> str:
 
 @cache
 def names_of(server: Server) -> frozenset[str]:
-    """Return all names that a server's file reads."""
-    return frozenset(one.name for entry in server.entries for one in selectors_of(entry))
+    """Return all names that a server's file has."""
+    return frozenset(
+        name for entry in server.entries for part in _parts_of(entry) for name in native_names(entry, part)
+    )
+
+
+@cache
+def entries_of(server: Server, name: str) -> tuple[tuple[Entry, str], ...]:
+    """Return the entries of a server with a name, each with the part of a histogram."""
+    return tuple(
+        (entry, part)
+        for entry in server.entries
+        for part in _parts_of(entry)
+        if {name, f"{name}_total"} & {*native_names(entry, part)}
+    )
+
+
+@cache
+def native_names(entry: Entry, part: str) -> tuple[str, ...]:
+    """Return the names of an entry, for a part of a histogram or an empty one."""
+    text = expression(entry, part) or entry.instead
+    return tuple(dict.fromkeys(one.name for one in selectors_in(parse(text)))) if text else ()
 
 
 @cache

@@ -56,6 +56,8 @@ class Entry:
         factor: multiply a value with it for the base unit.
         late: True if it is exported after the first request only.
         needs: option of the server without which it lacks the metric.
+        instead: of an absent metric, PromQL of what the server counts in its place and
+            in another unit. It is known, and not recorded.
         ticks: what moves a heartbeat: a step (at most a second apart while there is
             work), a batch (may take longer) or a finished request.
         trap: what a reader would get wrong, in one line. Why, if absent.
@@ -72,6 +74,7 @@ class Entry:
     factor: float = 1.0
     late: bool = False
     needs: str = ""
+    instead: str = ""
     ticks: Ticks = ""
     trap: str = ""
     source: str = ""
@@ -112,6 +115,7 @@ class Server:
             them for several. Recorded series have it as `service`.
         never: what it can never show, besides what is absent. One sentence each.
         entries: newest version first for each canonical metric.
+        package: the other package with its file, empty for a file of this package.
     """
 
     name: str
@@ -125,6 +129,7 @@ class Server:
     service_label: str = ""
     never: tuple[str, ...] = ()
     entries: tuple[Entry, ...]
+    package: str = ""
 
     def of(self, key: str) -> tuple[Entry, ...]:
         """Return the entries of a canonical metric, newest first."""
@@ -165,7 +170,7 @@ def parse_server(text: str, name: str) -> Server:
             f"{'; '.join(wrong)}"
         )
     version = VersionAt(**_checked(table.pop("version", {}), VersionAt, f"{name}: version"))
-    plain = _checked(table, Server, name, ("name", "entries", "version"))
+    plain = _checked(table, Server, name, ("name", "entries", "version", "package"))
     if "" in plain.get("prefixes", ()):
         raise _bad(name, "prefixes", "beginnings of names, without an empty one", plain["prefixes"])
     if (label := plain.get("service_label", "")) and not _LABEL.fullmatch(label):
@@ -213,6 +218,8 @@ def _entry(given: Mapping[str, Any], metric: CanonicalMetric, where: str) -> Ent
             raise _bad(where, "expr", "empty for an absent metric", entry.expr or entry.sum or entry.count)
         if not entry.trap:
             raise _bad(where, "trap", "the reason why it is absent", "")
+    elif entry.instead:
+        raise _bad(where, "instead", "empty unless the metric is absent", entry.instead)
     elif not entry.expr and not (metric.kind == "histogram" and entry.sum and entry.count):
         raise _bad(where, "expr", "PromQL, or sum and count of a histogram", "")
     for field in ("since", "until"):
@@ -231,7 +238,12 @@ def _entry(given: Mapping[str, Any], metric: CanonicalMetric, where: str) -> Ent
 
 def _check_expressions(entry: Entry, where: str) -> None:
     """Check that rules can be made of an entry. Raises BadScenario."""
-    for key, text in (("expr", entry.expr), ("sum", entry.sum), ("count", entry.count)):
+    for key, text in (
+        ("expr", entry.expr),
+        ("sum", entry.sum),
+        ("count", entry.count),
+        ("instead", entry.instead),
+    ):
         _require_promql(text, where, key)
         if unmarked := _UNMARKED.search(_LABELS.sub("", text)):
             raise _bad(where, key, f"{unmarked[0]}{{}}, with braces after each metric", text)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.servers.canonical import BY_SERIES
-from pytest_llmchaos.servers.contract import check, names_of, selectors_of
+from pytest_llmchaos.servers.contract import check, entries_of, names_of
+from pytest_llmchaos.servers.losses import Target, explain, explain_canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_llmchaos.servers.contract import Cell
     from pytest_llmchaos.servers.exposition import Page
-    from pytest_llmchaos.servers.mapping import Entry, Server
+    from pytest_llmchaos.servers.losses import Fault
+    from pytest_llmchaos.servers.mapping import Server
     from pytest_llmchaos.servers.recognition import Recognised
 
 
@@ -35,103 +38,53 @@ class ScrapedServer:
     version: str = ""
     recorded: bool = True
 
+    @cached_property
+    def target(self) -> Target:
+        """Its page, checked as that of a server that has answered a request."""
+        cells = check(self.server, self.page, self.version, answered=True)
+        return Target(where=str(self), server=self.server, page=self.page, cells=cells)
+
     def __str__(self) -> str:
         """For people."""
         return f"{f'{self.server.title} {self.version}'.strip()} on {self.service}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rename:
-    """A series whose server has another name for it now.
-
-    Attributes:
-        old: the name that is missing.
-        new: the name on the server's page.
-        since: first version with the new name, empty if unknown.
-        where: the service with the page.
-    """
-
-    old: str
-    new: str
-    since: str
-    where: ScrapedServer
-
-    def __str__(self) -> str:
-        """One sentence without a point."""
-        since = f" in {self.since}" if self.since else ""
-        return f"{self.old} was renamed to {self.new}{since} ({self.where})"
-
-
-def rename_of(name: str, scraped: Sequence[ScrapedServer]) -> Rename | None:
+def rename_of(name: str, scraped: Sequence[ScrapedServer]) -> Fault | None:
     """Return the new name of a series that no page has, None without one."""
     if any(name in one.page.names for one in scraped):
         return None
-    return next((found for one in scraped for found in _renames(name, one)), None)
-
-
-def _renames(name: str, one: ScrapedServer) -> Iterator[Rename]:
-    for entry in _entries(name, one.server):
-        for other in one.server.of(entry.canonical.key):
-            for selector in selectors_of(other):
-                if selector.name in one.page.names and _ending(selector.name) == _ending(name):
-                    yield Rename(old=name, new=selector.name, since=other.since, where=one)
+    return next((found for _, found in _faults(name, scraped) if found and found.new), None)
 
 
 def is_late(name: str, scraped: Sequence[ScrapedServer]) -> bool:
     """Return whether a server may export a missing series with its first event."""
-    return any(
-        cell.state == "late" or (not one.version and any(entry.late for entry in _entries(name, one.server)))
-        for one in scraped
-        for cell in _cells(name, one)
-    )
+    return any(not fault and cell.may_come for cell, fault in _faults(name, scraped))
 
 
 def reason_of(name: str, scraped: Sequence[ScrapedServer]) -> str:
     """Return why a missing series is missing, without a point. Empty if unknown."""
-    if renamed := rename_of(name, scraped):
-        return str(renamed)
-    shown = [one for one in scraped if one.recorded] if name in BY_SERIES else scraped
-    if name in BY_SERIES and not shown:
+    if name in BY_SERIES and not any(one.recorded for one in scraped):
         return (
             f"{name} is recorded for a known model server alone, and no scraped service is one: scrape it by "
             "llmchaos_metrics, and name it in llmchaos_servers, such as model: vllm"
         )
-    found = [text for one in shown for cell in _cells(name, one) if (text := _of_cell(name, cell, one))]
-    return "; ".join(dict.fromkeys(found))
+    renamed = rename_of(name, scraped)
+    faults = [renamed] if renamed else [one for _, one in _faults(name, scraped) if one]
+    return "; ".join(dict.fromkeys(f"{name}: {one.advice.rstrip('.')} ({one.where})" for one in faults))
 
 
-def _of_cell(name: str, cell: Cell, one: ScrapedServer) -> str:
-    note = cell.note.rstrip(".")
-    match cell.state:
-        case "absent":
-            return f"{name} is not available from {one}: {note}"
-        case "needs option":
-            return f"{name} is exported by {one} with {cell.entry.needs}: start it with that"
-        case "late":
-            return f"{name} is exported by {one} from its first event on"
-        case "missing":
-            wanted = ", ".join(cell.wanted[:1])
-            return f"{name} is missing from {one}, whose page should have {wanted}" + (f": {note}" if note else "")
-        case _:
-            return ""
+def _faults(name: str, scraped: Sequence[ScrapedServer]) -> Iterator[tuple[Cell, Fault | None]]:
+    """Yield the cell of each server with a name, and why its page lacks it.
 
-
-def _cells(name: str, one: ScrapedServer) -> tuple[Cell, ...]:
-    """Return the cells of the canonical metrics that a series belongs to."""
-    keys = {entry.canonical.key for entry in _entries(name, one.server)}
-    if name in BY_SERIES and one.recorded:
-        keys.add(BY_SERIES[name].key)
-    if not keys:
-        return ()
-    return tuple(cell for cell in check(one.server, one.page, one.version, warm=True) if cell.metric.key in keys)
-
-
-def _entries(name: str, server: Server) -> tuple[Entry, ...]:
-    return tuple(one for one in server.entries if any(selector.name == name for selector in selectors_of(one)))
-
-
-def _ending(name: str) -> str:
-    return next((end for end in ("_bucket", "_sum", "_count", "_total") if name.endswith(end)), "")
+    The reason is None if the name may come, or if rules record it.
+    """
+    metric = BY_SERIES.get(name)
+    for one in scraped:
+        if metric and one.recorded:
+            part = name.removeprefix(metric.name).lstrip("_")
+            yield one.target.cell(metric.key), explain_canonical(metric, part, one.target)
+        elif name not in one.page.names and (found := entries_of(one.server, name)):
+            yield one.target.cell(found[0][0].canonical.key), explain(name, one.target)
 
 
 def contradiction(

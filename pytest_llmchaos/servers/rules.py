@@ -26,7 +26,8 @@ def recording_rules(
     """Return the text of a rule file.
 
     Each rule copies a metric of a server with all its labels, and adds `server` and
-    `origin` (native or derived). Buckets keep their bounds.
+    `origin` (native or derived). Buckets keep their bounds. A label of the metric with
+    the name of an added one is kept as `exported_server`, as Prometheus does it.
 
     Args:
         servers: the servers that may be scraped.
@@ -54,13 +55,15 @@ def _group(server: Server, matchers: str, group: str, guard: str, more: str) -> 
 
 def _records(server: Server, entries: Sequence[Entry], matchers: str, guard: str, more: str) -> Iterator[str]:
     first = entries[0]
-    labels = f"server: {server.name}, origin: {first.status}" + (f", ticks: {first.ticks}" if first.ticks else "")
-    labels += f", {more}" if more else ""
+    added = {"server": server.name, "origin": first.status} | ({"ticks": first.ticks} if first.ticks else {})
+    labels = ", ".join(f"{name}: {value}" for name, value in added.items()) + (f", {more}" if more else "")
     for part in PARTS if first.canonical.kind == "histogram" else ("",):
         found = list(dict.fromkeys(one for entry in entries if (one := expression(entry, part))))
         if not found:
             continue
         text = " or ".join(found)
+        for name in added:
+            text = _exported(text, name)
         if server.service_label:
             text = f'label_replace({text}, "service", "$1", "{server.service_label}", "(.+)")'
         text = _with(text, matchers)
@@ -68,6 +71,15 @@ def _records(server: Server, entries: Sequence[Entry], matchers: str, guard: str
         yield f"      - record: {first.canonical.name}{part and '_'}{part}"
         yield f"        expr: {_quote(text)}"
         yield f"        labels: {{{labels}}}"
+
+
+def _exported(text: str, label: str) -> str:
+    """Keep the values of a label that the record overwrites.
+
+    If a scrape has made an exported label already, the value of the target is joined.
+    Unlike label_replace it compiles no pattern, so it is cheap for rules without series.
+    """
+    return f'label_join({text}, "exported_{label}", "", "exported_{label}", "{label}")'
 
 
 def expression(entry: Entry, part: str = "") -> str:

@@ -11,22 +11,20 @@ from typing import TYPE_CHECKING, Literal
 
 from pytest_llmchaos.servers.bounds import described, neighbours
 from pytest_llmchaos.servers.canonical import CANONICAL, PARTS
-from pytest_llmchaos.servers.contract import Selector, lacking, parse, selectors_in, selectors_of
-from pytest_llmchaos.servers.rules import expression
+from pytest_llmchaos.servers.contract import Selector, entries_of, lacking, native_names, selectors_in, selectors_of
+from pytest_llmchaos.servers.losses import Fault, canonical_name, explain, explain_canonical
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from pytest_llmchaos.servers.canonical import CanonicalMetric
-    from pytest_llmchaos.servers.contract import Cell
     from pytest_llmchaos.servers.exposition import Page
-    from pytest_llmchaos.servers.mapping import Entry, Server
+    from pytest_llmchaos.servers.losses import Target
+    from pytest_llmchaos.servers.mapping import Server
     from pytest_llmchaos.servers.wanted_files import Wants
 
 # Beginnings of canonical names.
 _OURS = ("llmchaos:", "gen_ai_server_")
-# States of a cell whose series Prometheus has, or will have.
-_USABLE = ("found", "late", "renamed")
 _MOST_NAMES = 3
 _MOST_VALUES = 8
 _EQUAL = ("=", "=~")
@@ -36,48 +34,6 @@ _ANYTHING = ".*"
 _OF_SCRAPES = frozenset({"job", "instance", "namespace", "pod", "container", "service", "endpoint", "node", "le"})
 _LITERAL = re.compile(r"[a-zA-Z0-9_:.]+")
 _ALTERNATIVES = re.compile(r"[a-zA-Z0-9_:]+(\|[a-zA-Z0-9_:]+)+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A page with its server.
-
-    Attributes:
-        where: its address or file.
-        server: None if unknown.
-        page: its metrics.
-        cells: what `check` returned for it, empty if the server is unknown.
-    """
-
-    where: str
-    server: Server | None
-    page: Page
-    cells: tuple[Cell, ...] = ()
-
-    def owns(self, name: str) -> bool:
-        """True if the name begins as those of the server, or its file has it."""
-        return self.server is not None and (name.startswith(self.server.prefixes) or bool(_entries(self.server, name)))
-
-    def cell(self, key: str) -> Cell:
-        """Return the cell of a canonical metric."""
-        return next(one for one in self.cells if one.metric.key == key)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """Why a series is not there.
-
-    Attributes:
-        where: the page that lacks it, empty if no page is expected to have it.
-        new: native series to read instead, empty if none is known.
-        canonical: canonical series to read instead, empty without one.
-        advice: one sentence.
-    """
-
-    where: str = ""
-    new: tuple[str, ...] = ()
-    canonical: str = ""
-    advice: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +62,8 @@ class Judged:
         found: names that are there, also those that a recording rule makes.
         late: names that may appear after the first request.
         skipped: names of other systems, which no page is expected to have, and a line
-            for each query of a dashboard that could not be read.
+            for each query of a dashboard that is of another data source.
+        unread: a line for each query of a dashboard that could not be read.
         unrecorded: canonical names that are there once rules record them, and that
             the files do not record.
     """
@@ -115,7 +72,13 @@ class Judged:
     found: frozenset[str]
     late: frozenset[str]
     skipped: frozenset[str]
+    unread: tuple[str, ...] = ()
     unrecorded: frozenset[str] = frozenset()
+
+    @property
+    def is_good(self) -> bool:
+        """True if every query was read, and all of its series are there."""
+        return not self.lacks and not self.unread
 
     @property
     def remark(self) -> str:
@@ -155,7 +118,8 @@ def judge(wants: Wants, targets: Sequence[Target], known: Iterable[Server]) -> J
         lacks=tuple(lacks),
         found=frozenset(names["found"]),
         late=frozenset(names["late"]),
-        skipped=frozenset({*names["skipped"], *wants.unread}),
+        skipped=frozenset({*names["skipped"], *wants.foreign}),
+        unread=wants.unread,
         unrecorded=frozenset(names["found"] & set(_CANONICAL) - wants.recorded),
     )
 
@@ -208,7 +172,7 @@ class _Verdicts:
         owners = [one for one in self.targets if one.owns(name) and self._may_mean(one.server, selector)]
         if not owners:
             return self._of_other(name)
-        found = [_on_page(name, one.page) or _explained(name, one, self._makers(name)) for one in owners]
+        found = [_on_page(name, one.page) or _of_fault(explain(name, one, self._makers(name))) for one in owners]
         faults = [fault for one in found for fault in one.faults]
         return _lack(*faults) if faults else found[0]
 
@@ -269,7 +233,7 @@ class _Verdicts:
             return True
         return any(
             all(_allows(selector, one) for one in found.matchers)
-            for entry, _ in _entries(server, selector.name)
+            for entry, _ in entries_of(server, selector.name)
             for found in selectors_of(entry)
         )
 
@@ -287,13 +251,14 @@ class _Verdicts:
         return _SKIPPED
 
     def _of_canonical(self, metric: CanonicalMetric, part: str, selector: Selector) -> _Verdict:
-        cells = [(one, one.cell(metric.key)) for one in self.targets if one.server]
-        if not cells:
+        pages = [one for one in self.targets if one.server]
+        if not pages:
             return _SKIPPED
+        found = [(one, explain_canonical(metric, part, one)) for one in pages]
         made = [
-            {"server": one.server.name, "origin": cell.entry.status}
-            for one, cell in cells
-            if one.server and cell.state in _USABLE and expression(cell.entry, part)
+            {"server": one.server.name, "origin": one.cell(metric.key).entry.status}
+            for one, fault in found
+            if one.server and not fault
         ]
         asked = _closed(selector, {"server", "origin"})
         if any(asked.fits(one) for one in made):
@@ -304,17 +269,7 @@ class _Verdicts:
                 for label in dict.fromkeys(label for label, _, _ in asked.matchers)
             ]
             return _lack(Fault(advice=f"No server of the pages has such labels: {', and '.join(lines)} here."))
-        return _lack(
-            *(
-                Fault(
-                    where=one.where,
-                    advice=f"{_title(one)} gives a sum and a count only, so it has no buckets."
-                    if cell.state in _USABLE
-                    else f"{_title(one)} lacks it ({cell.state}). {cell.note}".strip(),
-                )
-                for one, cell in cells
-            )
-        )
+        return _lack(*(fault for _, fault in found if fault))
 
     def _of_other(self, name: str) -> _Verdict:
         """Return the verdict on a name that no server of the pages has."""
@@ -326,7 +281,7 @@ class _Verdicts:
             return _SKIPPED
         maker = makers[0]
         what = f"This is a name of {maker.title}, which has no page here"
-        entry, part = next(iter(_entries(maker, name)), (None, ""))
+        entry, part = next(iter(entries_of(maker, name)), (None, ""))
         faults = [_equivalent(what, entry.canonical, part, one) for one in self.targets if entry and one.server]
         return _lack(*faults or [Fault(advice=f"{what}.")])
 
@@ -338,14 +293,14 @@ class _Verdicts:
         # Other exporters have no colon in their names, so people write an underscore.
         spelt = name.replace("_", ":", 1)
         for maker in self._makers(spelt):
-            if _entries(maker, spelt):
+            if entries_of(maker, spelt):
                 return _lack(Fault(new=(spelt,), advice=f"{maker.title} writes it with a colon."))
         return _SKIPPED
 
     def _makers(self, name: str) -> list[Server]:
         """Return the servers with such names, first one whose file has the name."""
         found = [one for one in self.known if name.startswith(one.prefixes)]
-        return sorted(found, key=lambda one: (not _entries(one, name), len(one.prefixes)))
+        return sorted(found, key=lambda one: (not entries_of(one, name), len(one.prefixes)))
 
 
 def _closed(selector: Selector, labels: Collection[str]) -> Selector:
@@ -390,50 +345,23 @@ def _few(values: Iterable[str]) -> str:
     return ", ".join(few + more)
 
 
+def _of_fault(fault: Fault | None) -> _Verdict:
+    return _lack(fault) if fault else _LATE
+
+
 def _on_page(name: str, page: Page) -> _Verdict | None:
     return _FOUND if name in page.by_name else _LATE if name in page.names else None
-
-
-def _explained(name: str, target: Target, makers: Sequence[Server]) -> _Verdict:
-    """Return why a page lacks a name of its server.
-
-    A server with the names of another one lacks some that the other's file has.
-    """
-    servers = [target.server] * (target.server is not None) + [*makers]
-    entry, part = next((one for server in servers for one in _entries(server, name)), (None, ""))
-    if entry is None:
-        close = difflib.get_close_matches(name, target.page.names, n=1, cutoff=0.8)
-        more = f" It has {close[0]}, which is similar." if close else ""
-        return _lack(Fault(where=target.where, advice=f"The page lacks it.{more}"))
-    cell = target.cell(entry.canonical.key)
-    new = _names(cell.entry, part)
-    canonical = _canonical(cell, part)
-    if name in new:
-        if cell.state == "late":
-            return _LATE
-        if cell.state == "renamed":
-            there = tuple(one for one in cell.seen if one.endswith(f"_{part}" if part else "")) or cell.seen
-            advice = f"This version of {_title(target)} exports {', '.join(there)}."
-            return _lack(Fault(where=target.where, new=there, canonical=canonical, advice=advice))
-        advice = f"The page lacks it ({cell.state}). {cell.note}".strip()
-        return _lack(Fault(where=target.where, advice=advice))
-    if cell.state in ("found", "late"):
-        since = f" since {cell.entry.since}" if cell.entry.since else ""
-        advice = f"{_title(target)} has {', '.join(new)} in its place{since}."
-        return _lack(Fault(where=target.where, new=new, canonical=canonical, advice=advice))
-    advice = f"The page lacks this name of another version, and the metric ({cell.state}). {cell.note}".strip()
-    return _lack(Fault(where=target.where, advice=advice))
 
 
 def _equivalent(what: str, metric: CanonicalMetric, part: str, target: Target) -> Fault:
     """Return what a server has in place of another server's metric."""
     cell = target.cell(metric.key)
-    new = _names(cell.entry, part) if cell.state in ("found", "late") else ()
+    new = native_names(cell.entry, part) if cell.state in ("found", "late") else ()
     if not new:
         note = f" {cell.note}" if cell.state == "absent" else ""
-        return Fault(where=target.where, advice=f"{what}, and {_title(target)} has no equivalent.{note}")
-    advice = f"{what}: {_title(target)} has {', '.join(new)}."
-    return Fault(where=target.where, new=new, canonical=_canonical(cell, part), advice=advice)
+        return Fault(where=target.where, advice=f"{what}, and {target.title} has no equivalent.{note}")
+    advice = f"{what}: {target.title} has {', '.join(new)}."
+    return Fault(where=target.where, new=new, canonical=canonical_name(cell, part), advice=advice)
 
 
 def _patterns(selector: Selector) -> Iterator[str]:
@@ -450,31 +378,6 @@ def _own_prefixes(server: Server) -> tuple[str, ...]:
     """Return the prefixes of a server that are no names of metrics themselves."""
     names = {one.expr.partition("{")[0] for one in server.entries}
     return tuple(one for one in server.prefixes if one not in names)
-
-
-@cache
-def _entries(server: Server, name: str) -> tuple[tuple[Entry, str], ...]:
-    """Return the entries of a server that read a name, with the part of a histogram."""
-    return tuple(
-        (entry, part)
-        for entry in server.entries
-        for part in (PARTS if entry.canonical.kind == "histogram" else ("",))
-        if {name, f"{name}_total"} & set(_names(entry, part))
-    )
-
-
-@cache
-def _names(entry: Entry, part: str) -> tuple[str, ...]:
-    text = expression(entry, part)
-    return tuple(dict.fromkeys(one.name for one in selectors_in(parse(text)))) if text else ()
-
-
-def _canonical(cell: Cell, part: str) -> str:
-    return cell.metric.name + (f"_{part}" if part else "")
-
-
-def _title(target: Target) -> str:
-    return target.server.title if target.server else "the server"
 
 
 _CANONICAL = {

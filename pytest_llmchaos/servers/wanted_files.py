@@ -27,6 +27,8 @@ _QUERY_RESULT = re.compile(r"query_result\((.+)\)", re.DOTALL)
 _METRICS = re.compile(r"metrics\((.+)\)", re.DOTALL)
 # Values of a variable outside of quotes: a span, a number, a name of a label.
 _GUESSES = ("5m", "1", "x")
+# Nesting of YAML. Far beyond it the parser crashes, and Python with it.
+_DEEPEST = 100
 _SCALED = ("ScaledObject", "ScaledJob")
 # Data sources of the old form have a name only.
 _PROMETHEUS = re.compile("prom|mimir|thanos|cortex|victoria|metrics", re.IGNORECASE)
@@ -63,12 +65,13 @@ class Wants:
     Attributes:
         queries: in their order.
         recorded: names that the files' recording rules make.
-        unread: queries of dashboards that are of other data sources, or no PromQL. One
-            line each.
+        foreign: queries of dashboards that are of other data sources. One line each.
+        unread: queries of dashboards that should be PromQL, and are not. One line each.
     """
 
     queries: tuple[Want, ...] = ()
     recorded: frozenset[str] = frozenset()
+    foreign: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
 
     def __add__(self, other: Wants) -> Wants:
@@ -76,6 +79,7 @@ class Wants:
         return Wants(
             queries=self.queries + other.queries,
             recorded=self.recorded | other.recorded,
+            foreign=self.foreign + other.foreign,
             unread=self.unread + other.unread,
         )
 
@@ -123,7 +127,7 @@ def wants_of_dashboard(text: str, file: str) -> Wants:
     """Return the queries of a Grafana dashboard: of panels, variables and annotations.
 
     Grafana's macros and variables are replaced. Queries of other data sources are not
-    read. Nor are those that are no PromQL: their data source may be another one.
+    read. They are known by their data source, or by a pipe, which PromQL lacks.
 
     Raises:
         BadScenario: The file is no dashboard, or none of its queries is PromQL.
@@ -138,11 +142,12 @@ def wants_of_dashboard(text: str, file: str) -> Wants:
         for one in _list(_at(board, "templating", "list") or _at(board, "dashboard", "templating", "list"))
     }
     found: list[Want] = []
+    foreign: list[str] = []
     unread: list[str] = []
     problem = None
     for place, expr, is_foreign in queries:
-        if is_foreign:
-            unread.append(f"{file}: {place}: its data source is not Prometheus")
+        if is_foreign or "|" in QUOTED.sub("", _VARIABLE.sub("", expr)):
+            foreign.append(f"{file}: {place}: its data source is not Prometheus")
             continue
         try:
             found.append(_want(file, place, expr, values))
@@ -153,6 +158,7 @@ def wants_of_dashboard(text: str, file: str) -> Wants:
         raise problem
     return Wants(
         queries=_some(found, file, "a Grafana dashboard with queries of Prometheus"),
+        foreign=tuple(dict.fromkeys(foreign)),
         unread=tuple(dict.fromkeys(unread)),
     )
 
@@ -258,13 +264,24 @@ def _value(given: object) -> str:
 
 
 def _documents(text: str, file: str) -> Iterator[object]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        for document in yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        _require_shallow(text, loader)
+        for document in yaml.load_all(text, Loader=loader):
             yield from _list(_at(document, "items")) if _at(document, "kind") == "List" else [document]
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # such as the 99th of a month
         raise BadScenario(
             f"{file} must be YAML (render templates of Helm first): {' '.join(str(error).split())}"
         ) from None
+
+
+def _require_shallow(text: str, loader: type[yaml.SafeLoader]) -> None:
+    """Require few levels, by events, which need no recursion. Raises ValueError."""
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise ValueError(f"it must have at most {_DEEPEST} levels inside one another, got more")
 
 
 def _some(found: list[Want], file: str, expected: str) -> tuple[Want, ...]:

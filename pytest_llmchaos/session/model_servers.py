@@ -16,10 +16,10 @@ from pytest_llmchaos.prometheus.scraped_pages import page_of
 from pytest_llmchaos.runtime.judge_files import RECOGNISED, unnamed
 from pytest_llmchaos.servers.canonical import BY_SERIES
 from pytest_llmchaos.servers.catalogue import servers
-from pytest_llmchaos.servers.contract import check, lacking, parse
-from pytest_llmchaos.servers.preflight import ScrapedServer, contradiction, rename_of
+from pytest_llmchaos.servers.contract import lacking, parse
+from pytest_llmchaos.servers.preflight import ScrapedServer, contradiction, reason_of, rename_of
 from pytest_llmchaos.servers.recognition import recognise
-from pytest_llmchaos.servers.wanted import Target, judge
+from pytest_llmchaos.servers.wanted import judge
 from pytest_llmchaos.servers.wanted_files import wants_of
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_llmchaos.prometheus.queries import Prometheus
+    from pytest_llmchaos.servers.exposition import Page
+    from pytest_llmchaos.servers.losses import Fault
     from pytest_llmchaos.servers.mapping import Server
-    from pytest_llmchaos.servers.preflight import Rename
     from pytest_llmchaos.servers.recognition import Recognised
     from pytest_llmchaos.servers.wanted import Judged, Lack
     from pytest_llmchaos.servers.wanted_files import Wants
@@ -61,38 +62,68 @@ def find(
         PrometheusUnreachable: Prometheus does not answer.
     """
     _await_scrapes(prometheus, {one.service for one in subject.scrapes})
-    known = servers()
-    candidates = [one for one in known.values() if one.kind != "provider"]
+    pages = {one.service: page_of(prometheus, one.service) for one in subject.scrapes}
+    found = _named(subject, pages)
+    others = _recognised({one: pages[one] for one in unnamed(subject)}, report)
+    others |= _replicas(subject, pages, found | others)
+    for service, one in others.items():
+        if one.recorded:
+            _push(push_url, service, one.server)
+    for one in (found | others).values():
+        if one.server.package:
+            report(f"{one.service} is judged by the file of {one.server.title} from {one.server.package}")
+    return tuple((found | others).values())
+
+
+def _candidates() -> tuple[Server, ...]:
+    """Return the servers with a metrics page."""
+    return tuple(one for one in servers().values() if one.kind != "provider")
+
+
+def _named(subject: Subject, pages: Mapping[str, Page]) -> dict[str, ScrapedServer]:
+    """Return the servers that the user names.
+
+    Raises:
+        NotReady: The page of a service is of another server.
+    """
     found: dict[str, ScrapedServer] = {}
     wrong: list[str] = []
     for service, name in subject.servers:
-        page = page_of(prometheus, service)
-        seen = recognise(page, candidates)
-        problem = contradiction(service, known[name], page, seen)
+        page, named = pages[service], servers()[name]
+        seen = recognise(page, _candidates())
+        problem = contradiction(service, named, page, seen)
         wrong += [problem] if problem else []
-        version = seen.version if seen.server is known[name] else ""
-        found[service] = ScrapedServer(service=service, page=page, server=known[name], version=version)
+        version = seen.version if seen.server is named else ""
+        found[service] = ScrapedServer(service=service, page=page, server=named, version=version)
     if wrong:
         raise NotReady("\n".join(wrong))
-    for service in unnamed(subject):
-        page = page_of(prometheus, service)
-        seen = recognise(page, candidates)
+    return found
+
+
+def _recognised(pages: Mapping[str, Page], report: Callable[[str], None]) -> dict[str, ScrapedServer]:
+    """Return the servers that their pages show. Those of a gateway are not recorded."""
+    found: dict[str, ScrapedServer] = {}
+    for service, page in pages.items():
+        seen = recognise(page, _candidates())
         if seen.server is not None and seen.certainty != "unclear":
             is_engine = seen.server.kind == "engine"
             found[service] = ScrapedServer(
                 service=service, page=page, server=seen.server, version=seen.version, recorded=is_engine
             )
             report(_line(service, seen))
-    for service in set(unnamed(subject)) & set(subject.replicas) - set(found):
-        # Another replica answered the first request, and this one exports nothing yet.
-        if like := next((found[one] for one in subject.replicas if one in found), None):
-            found[service] = ScrapedServer(
-                service=service, page=page_of(prometheus, service), server=like.server, recorded=like.recorded
-            )
-    for service in unnamed(subject):
-        if service in found and found[service].recorded:
-            _push(push_url, service, found[service].server)
-    return tuple(found.values())
+    return found
+
+
+def _replicas(
+    subject: Subject, pages: Mapping[str, Page], found: Mapping[str, ScrapedServer]
+) -> dict[str, ScrapedServer]:
+    """Return replicas that export nothing yet: they are as the one that answered."""
+    like = next((found[one] for one in subject.replicas if one in found), None)
+    return {
+        one: ScrapedServer(service=one, page=pages[one], server=like.server, recorded=like.recorded)
+        for one in unnamed(subject)
+        if like and one in subject.replicas and one not in found
+    }
 
 
 def _line(service: str, seen: Recognised) -> str:
@@ -154,7 +185,8 @@ def require_series(files: Sequence[Path], found: Sequence[ScrapedServer]) -> Non
         found: the model servers of the stack.
 
     Raises:
-        NotReady: A series is not there, or there is no model server to compare with.
+        NotReady: A series is not there, a query of a dashboard cannot be read, or there
+            is no model server to compare with.
     """
     if not files:
         return
@@ -163,19 +195,13 @@ def require_series(files: Sequence[Path], found: Sequence[ScrapedServer]) -> Non
             f"the series of {', '.join(one.name for one in files)} (llmchaos_queries) cannot be checked, because no scraped "
             "service is a known model server: add its endpoint to llmchaos_metrics"
         )
-    lacks = _judged(wants_of_files(files), found).lacks
-    if lacks:
-        raise NotReady("\n".join(dict.fromkeys(map(_lack, lacks))))
+    judged = _judged(wants_of_files(files), found)
+    if not judged.is_good:
+        raise NotReady("\n".join(dict.fromkeys([*judged.unread, *map(_lack, judged.lacks)])))
 
 
 def _judged(wants: Wants, found: Sequence[ScrapedServer]) -> Judged:
-    targets = [
-        Target(
-            where=str(one), server=one.server, page=one.page, cells=check(one.server, one.page, one.version, warm=True)
-        )
-        for one in found
-    ]
-    return judge(wants, targets, servers().values())
+    return judge(wants, [one.target for one in found], servers().values())
 
 
 def _lack(one: Lack) -> str:
@@ -234,27 +260,32 @@ def require_live_rules(theirs: Prometheus, found: Sequence[ScrapedServer], repor
     rules = [rule for group in groups for rule in group["rules"]]
     made = {str(rule["name"]) for rule in rules if rule["type"] == "recording"}
     stale = [
-        (rule, one) for rule in rules for one in _renames(str(rule.get("query", "")), found) if one.old not in made
+        (rule, old, fault)
+        for rule in rules
+        for old, fault in _renames(str(rule.get("query", "")), found).items()
+        if old not in made
     ]
     left = list(stale)
     deadline = time.monotonic() + THEIRS_S
-    while left := [(rule, one) for rule, one in left if not _has(theirs, one.old) and not _has(theirs, one.new)]:
+    while left := [
+        one for one in left if not _has(theirs, one[1]) and not any(_has(theirs, new) for new in one[2].new)
+    ]:
         if time.monotonic() > deadline:
             break
         time.sleep(0.2)
-    dead = [(rule, one) for rule, one in stale if (rule, one) not in left and not _has(theirs, one.old)]
-    for line in _without_series(theirs, rules, found, {one.old for _, one in stale}):
+    for line in _without_series(theirs, rules, found, {old for _, old, _ in stale}):
         report(line)
-    for rule, one in left:
+    for rule, old, fault in left:
         report(
-            f"{_name(rule)} reads {one.old}, which your Prometheus lacks, as it does {one.new}: it may not scrape the server"
+            f"{_name(rule)} reads {old}, which your Prometheus lacks, as it does {', '.join(fault.new)}: it may not scrape "
+            "the server"
         )
-    if dead:
+    if dead := [one for one in stale if one not in left and not _has(theirs, one[1])]:
         raise NotReady(
             "\n".join(
                 f"{_name(rule)} of your Prometheus at {theirs.url} can never "
-                f"{'fire' if rule['type'] == 'alerting' else 'have a value'}: {one}; correct its expression"
-                for rule, one in dead
+                f"{'fire' if rule['type'] == 'alerting' else 'have a value'}: {reason_of(old, found)}; correct its expression"
+                for rule, old, _ in dead
             )
         )
 
@@ -283,13 +314,14 @@ def _name(rule: Mapping[str, Any]) -> str:
     return f"{'alert' if rule['type'] == 'alerting' else 'rule'} {rule['name']}"
 
 
-def _renames(query: str, found: Sequence[ScrapedServer]) -> list[Rename]:
+def _renames(query: str, found: Sequence[ScrapedServer]) -> dict[str, Fault]:
+    """Return the renamed names of a query that no other side of an `or` replaces."""
     try:
         tree = parse(query)
     except BadScenario:
-        return []
+        return {}
     lacks = lacking(tree, lambda one: rename_of(one.name, found) is None)
-    return [renamed for name in dict.fromkeys(one.name for one in lacks) if (renamed := rename_of(name, found))]
+    return {one.name: renamed for one in lacks if (renamed := rename_of(one.name, found))}
 
 
 def _has(server: Prometheus, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.servers.canonical import BY_KEY
@@ -66,3 +67,9 @@ def full_page(server: Server, version: str = "") -> Page:
     """A page with everything that a version of the server exports."""
     wanted = dict.fromkeys(one for key in BY_KEY for one in selectors_of(server.at(key, version)))
     return page_with(*map(series_of, wanted))
+
+
+def bare(expr: str) -> str:
+    """The PromQL of a rule without the calls that keep labels which it overwrites."""
+    found = re.search(r'label_join\((.*), ("exported_\w+"), "", \2, "\w+"\)', expr)
+    return bare(expr[: found.start()] + found[1] + expr[found.end() :]) if found else expr

@@ -22,13 +22,13 @@ NAMES = Names(
         ),
         counter(
             "vllm:gpu_prefix_cache_queries_total",
-            "GPU prefix cache queries, in terms of number of queried tokens.",
-            lambda now: now.stats.prefix_queries,
+            "GPU prefix cache queries, in terms of number of queried blocks.",
+            lambda now: now.stats.prefix_queries // now.limits.block_tokens,
         ),
         counter(
             "vllm:gpu_prefix_cache_hits_total",
-            "GPU prefix cache hits, in terms of number of cached tokens.",
-            lambda now: now.stats.prefix_hits,
+            "GPU prefix cache hits, in terms of number of cached blocks.",
+            lambda now: now.stats.prefix_hits // now.limits.block_tokens,
         ),
         counter(
             "vllm:num_preemptions_total",
