@@ -129,6 +129,7 @@ def test_guards_of_a_rule_override_the_common_ones() -> None:
         ("signals:", "guards: {cooldown_s: soon}\nsignals:", "guard cooldown_s: expected a number >= 0, got 'soon'"),
         ("signals:", "guards: {grace: 1}\nsignals:", "expected keys among backoff"),
         ("signals:", "]", "expected YAML, got something else"),
+        (GOOD, "[" * 500, "expected YAML, got something else"),
         (GOOD, "", "the file: expected a mapping, got None"),
     ],
 )

@@ -110,8 +110,9 @@ def test_a_required_variable_that_is_not_set_is_named(tmp_path: Path, text: str)
         read_services([tmp_path / "a.yaml"], {"EMPTY": ""})
 
 
-def test_a_file_that_is_not_yaml_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "a.yaml").write_text("services: [")
+@pytest.mark.parametrize("text", ["services: [", "[" * 500], ids=["open", "deep"])
+def test_a_file_that_is_not_yaml_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
 
     with pytest.raises(BadScenario, match=r"a\.yaml"):
         read_services([tmp_path / "a.yaml"], {})

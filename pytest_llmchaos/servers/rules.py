@@ -77,7 +77,7 @@ def _exported(text: str, label: str) -> str:
     """Keep the values of a label that the record overwrites.
 
     If a scrape has made an exported label already, the value of the target is joined.
-    Unlike label_replace it compiles no pattern, so it is cheap for rules without series.
+    Unlike label_replace it compiles no pattern, so a rule without series is cheap.
     """
     return f'label_join({text}, "exported_{label}", "", "exported_{label}", "{label}")'
 
