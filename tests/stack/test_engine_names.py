@@ -80,6 +80,37 @@ def test_a_scenario_has_the_same_verdicts_under_each_servers_names(tmp_path: Pat
     assert outcomes(tmp_path) == ({"held"}, dict.fromkeys(claims, "passed"))
 
 
+# TensorRT-LLM counts requests and no steps: the gateway ejects the replica first.
+WITHOUT_STEPS = """
+from pytest_llmchaos import experiment, faults, loads
+
+pytestmark = experiment(
+    load=loads.open_loop(rate_rps=12, prompts="short-chat", max_tokens=64),
+    fault=faults.hang("model-1"),
+    steady_s=5,
+    stable_s=10,
+    repair_within_s=55,
+)
+
+
+def test_a_hung_replica_without_a_count_of_steps_is_restarted(trial):
+    assert trial.alert("ReplicaEjected", "model-1").after_s <= 25
+    assert trial.rule("replica-mute", "model-1").after_s <= 45
+    assert trial.repaired_by == "remediator"
+    assert trial.restarts == {"model-1": 1}
+"""
+
+
+@pytest.mark.nightly("test_lab_api_outliers has the ejection and test_triggers the rule, on a clock of their own")
+def test_a_hung_engine_that_counts_no_steps_is_restarted(tmp_path: Path) -> None:
+    file = tmp_path / "test_hung.py"
+    file.write_text(WITHOUT_STEPS)
+
+    code, out = sessions.run(tmp_path, str(file), *LOCAL, env={"LLMCHAOS_SIM_METRICS": "tensorrt-llm"})
+
+    assert code == 0, out[-4000:]
+
+
 SIDE_BY_SIDE = {"model-1": {"LAB_METRICS": "sglang"}, "model-2": {"LAB_METRICS": "tgi"}}
 
 
