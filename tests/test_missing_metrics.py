@@ -124,14 +124,18 @@ def test_what_comes_with_a_request_is_not_late_once_one_was_answered():
         running=native("parrot:running{}"),
         done=native("parrot:done_total{}", late=True),
         inter_token=native("parrot:gap_seconds{}", late=True),
+        ttft=native("parrot:first_seconds{}", late=True, streams=True),
+        e2e=native("parrot:whole_seconds{}", late=True),
     )
 
     scraped = [on("parrot:running", "parrot:ended", server=late)]
 
     assert not is_late("parrot:done_total", scraped)
     assert reason_of("parrot:done_total", scraped) == "parrot:done_total: The page lacks it (missing) (Parrot on model)"
-    # The first answer may have one token only.
+    assert not is_late("parrot:whole_seconds_count", scraped)
+    # The first answer may have one token only, or be no stream.
     assert is_late("parrot:gap_seconds_count", scraped)
+    assert is_late("parrot:first_seconds_count", scraped)
 
 
 def test_a_page_contradicts_a_named_server_without_any_of_its_names():

@@ -128,6 +128,7 @@ def test_versions_are_compared_by_their_numbers(version, key):
         (text(running=ABSENT | {"expr": "a{}"}), "expr must be empty for an absent metric"),
         (text(running=ABSENT | {"trap": ""}), "trap must be the reason why it is absent"),
         (text(running=native("a{}", instead="b{}")), "instead must be empty unless the metric is absent, got 'b"),
+        (text(running=native("a{}", streams=True)), "streams must be false unless the metric is late, got True"),
         (text(running=ABSENT | {"instead": "b"}), r"instead must be b\{\}, with braces after each metric"),
         (
             text(running=[]).replace("[metrics.waiting]", "[metrics]\nrunning = []\n[metrics.waiting]"),

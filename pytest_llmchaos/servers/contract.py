@@ -165,7 +165,7 @@ def check(
     """Return a cell for each canonical metric.
 
     A late metric is excused only until its trigger: the first answer, a streamed answer
-    of several tokens for a gap, or an event such as a failure.
+    (of several tokens for a gap), or an event such as a failure.
 
     Args:
         server: the server of the page.
@@ -251,7 +251,7 @@ def _loss(  # noqa: PLR0917 - private, and called once
         return "missing", close
     if entry.needs and entry.needs not in options:
         return "needs option", f"The server exports it with {entry.needs}."
-    if entry.late and entry.canonical.key in late:
+    if entry.late and (entry.canonical.key in late or (entry.streams and late >= _GAPS)):
         what = "event of its kind" if entry.canonical.key in EVENTS else "request"
         return "late", f"The server exports it from the first {what} on."
     return "missing", _similar(entry, page)

@@ -55,6 +55,7 @@ class Entry:
         until: first version without it, empty for none.
         factor: multiply a value with it for the base unit.
         late: True if it is exported after the first request only.
+        streams: True if it is late, and only streamed answers have it.
         needs: option of the server without which it lacks the metric.
         instead: of an absent metric, PromQL of what the server counts in its place and
             in another unit. It is known, and not recorded.
@@ -73,6 +74,7 @@ class Entry:
     until: str = ""
     factor: float = 1.0
     late: bool = False
+    streams: bool = False
     needs: str = ""
     instead: str = ""
     ticks: Ticks = ""
@@ -228,6 +230,8 @@ def _entry(given: Mapping[str, Any], metric: CanonicalMetric, where: str) -> Ent
             raise _bad(where, field, "a version such as 0.11.2", value)
     if entry.since and entry.until and version_key(entry.since) >= version_key(entry.until):
         raise _bad(where, "until", f"a version after {entry.since}", entry.until)
+    if entry.streams and not entry.late:
+        raise _bad(where, "streams", "false unless the metric is late", entry.streams)
     _check_expressions(entry, where)
     if (metric.key == "heartbeat" and entry.status != "absent") != bool(entry.ticks):
         raise _bad(where, "ticks", "one of step, batch, request for a heartbeat, and for nothing else", entry.ticks)
