@@ -23,9 +23,13 @@ def test_a_storm_is_detected(trial):
 
 
 def test_retries_stay_within_their_budget(trial):
-    """Every request of the fault fails. Two attempts for each would be above 1.3."""
+    """Every request of the fault fails. Two attempts for each would be above 1.3.
+
+    Before both replicas are ejected, the budget pays for about 10 retries: 1.017 to
+    1.02 in most trials.
+    """
     assert trial.during_fault.availability <= 0.1  # or the trigger missed them
-    assert trial.attempts_per_request >= 1.02  # or the gateway retried nothing
+    assert trial.attempts_per_request >= 1.008  # or the gateway retried nothing
     assert trial.attempts_per_request <= 1.2
 
 
