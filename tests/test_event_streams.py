@@ -161,6 +161,9 @@ def test_the_wait_for_a_usage_is_no_gap_and_the_usage_no_token():
             verdict = FORMATS[dialect].of_stream(bytes(answer.body), None)
             if (seen, verdict) != ((1.0, 1.0, 9.25, 5, "complete"), ("ok", 2)):
                 wrong[dialect, name] = seen, verdict
+            # With tokens after it, as in a stream with a usage in every event.
+            stream = received([token, usage, token, b"data: [DONE]\n\n"], dialect=dialect)
+            assert stream.max_gap_s == len(usage + token), name
     assert wrong == {}
 
     for piece in (

@@ -81,7 +81,7 @@ class Answer:
         self.began = self.complete = self.keep_alive = False
         self.ended: Ended = "cut"
         self.first_s: float | None = None
-        self.last_s = 0.0
+        self.last_s = self._usage_s = 0.0
         self.end_s = 0.0
         self.max_gap_s = 0.0
         self._framed = self._until_close = False
@@ -166,8 +166,11 @@ class Answer:
         for event in self._reader.feed(bytes(body[seen:])):
             if self.first_s is not None:
                 if self._format.is_usage(event):
-                    self.last_s = now_s  # a wait for it is no gap between tokens
+                    self._usage_s = now_s
                 else:
+                    if self._format.is_end(event):
+                        # A wait for the usage before the end is no gap between tokens.
+                        self.last_s = max(self.last_s, self._usage_s)
                     self._note_event(now_s)
             elif self._format.is_first_token(event, any_channel=self._any_channel):
                 self.first_s = self.last_s = now_s
