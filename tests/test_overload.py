@@ -15,15 +15,17 @@ from pytest_llmchaos.errors import InvalidExperiment, NoData, PrometheusUnreacha
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.lab import overload
 from pytest_llmchaos.lab.overload import Offer, ProcessFlood, Seen
+from pytest_llmchaos.loadgen.process import LoadStatus
 from pytest_llmchaos.loads.arrivals import MAX_ARRIVALS
 from pytest_llmchaos.servers.canonical import BY_SERIES
+from pytest_llmchaos.servers.catalogue import servers
 from pytest_llmchaos.servers.contract import parse, selectors_in
-from pytest_llmchaos.subject.lab import Subject, lab_subject
+from pytest_llmchaos.subject.lab import ENGINES, Subject, lab_subject
 from pytest_llmchaos.subject.requests import Requests
 
 # 31.25 requests/s of 8 tokens.
 SMALL = {"peak_tokens_per_s": 100.0, "capacity_tokens_per_s": 40.0}
-NOTHING = Seen(arriving_rps=None, waiting=None, waited=0.0, tokens_per_s=None)
+NOTHING = Seen(turned_away=0.0, arriving_rps=None, waiting=None, waited=0.0, tokens_per_s=None, without_queue=None)
 LARGE = Offer(rate_rps=100.0, tokens_per_s=1000.0)
 
 
@@ -39,12 +41,16 @@ class Generator:
     def __init__(self, plan: Any, directory: Path) -> None:
         self.plan, self.directory = plan, directory
         self.alive = False
+        self.sent, self.outcomes = 100, {"ok": 10, "http_429": 60, "http_5xx": 5}
 
     def start(self) -> None:
         self.alive = True
 
     def stop(self) -> None:
         self.alive = False
+
+    def status(self) -> LoadStatus:
+        return LoadStatus(sent=self.sent, outcomes=self.outcomes)
 
 
 class Metrics:
@@ -97,8 +103,6 @@ def wrong_of(cases: Iterable[tuple[str, bool, Seen, bool]]) -> list[str]:
 def test_a_flood_is_proven_by_half_of_its_requests_at_the_service() -> None:
     assert not wrong_of(
         [
-            ("half", True, replace(NOTHING, arriving_rps=50.0), True),
-            ("less", True, replace(NOTHING, arriving_rps=49.9), False),
             ("half, and a queue", True, replace(NOTHING, arriving_rps=50.0, waiting=1.0), True),
             ("less, and a queue", True, replace(NOTHING, arriving_rps=49.9, waiting=99.0), False),
             ("none is counted", True, replace(NOTHING, waiting=99.0), False),
@@ -129,14 +133,12 @@ def test_a_flood_is_proven_by_more_than_what_is_served() -> None:
             ("0.1 s of requests wait", False, replace(all_come, waiting=10.0), True),
             ("no more than before", False, replace(all_come, waiting=19.0, waited=10.0), False),
             ("a gateway keeps some back", False, replace(NOTHING, arriving_rps=9.0, waiting=10.0), True),
-            ("no queue known, most is served", False, replace(all_come, tokens_per_s=900.0), False),
-            ("no queue known, less is served", False, replace(all_come, tokens_per_s=899.0), True),
-            (
-                "no queue known, few requests arrive",
-                False,
-                replace(NOTHING, arriving_rps=49.0, tokens_per_s=1.0),
-                False,
-            ),
+            ("they wait, most is served", False, replace(all_come, waiting=99.0, tokens_per_s=900.0), False),
+            ("they wait, less is served", False, replace(all_come, waiting=99.0, tokens_per_s=899.0), True),
+            ("no queue known", False, replace(all_come, tokens_per_s=9.0), False),
+            ("no queue known in the lab", True, replace(all_come, tokens_per_s=9.0), False),
+            ("half is turned away", False, replace(NOTHING, waiting=99.0, turned_away=0.5), True),
+            ("more is turned away", False, replace(NOTHING, waiting=99.0, turned_away=0.51), False),
             ("nothing", False, NOTHING, False),
         ]
     )
@@ -145,13 +147,14 @@ def test_a_flood_is_proven_by_more_than_what_is_served() -> None:
 
 
 def test_a_proof_has_what_is_offered_and_served_and_what_no_server_reports() -> None:
-    known = Seen(arriving_rps=98.4, waiting=7.0, waited=1.0, tokens_per_s=400.4)
+    known = replace(NOTHING, arriving_rps=98.4, waiting=7.0, waited=1.0, tokens_per_s=400.4)
     sent = "Prometheus: api is sent 100 requests/s"
     said = {
         known: f"{sent}, 98/s arrive or wait; 7 requests wait, 1 before; the engines generate 400 of 1000 offered tokens/s",
-        replace(known, waiting=None, arriving_rps=None): f"{sent}; the engines generate 400 of 1000 offered tokens/s; "
-        "no server reports waiting requests",
-        NOTHING: f"{sent}; no server reports waiting requests or output tokens, so whether they are saturated is not measured",
+        replace(NOTHING, waiting=2.0, turned_away=0.6, without_queue=1.0): f"{sent}; 2 requests wait, 0 before; "
+        "60% of the flood ends with a status 3xx or 4xx, or gets no connection; "
+        "engines that report no waiting requests: 1",
+        NOTHING: f"{sent}; no engine reports waiting requests",
     }
 
     assert {seen: seen.text("api", LARGE) for seen in said} == said
@@ -163,7 +166,7 @@ def test_a_flood_without_a_witness_is_refused(flood_of: Any, tmp_path: Path) -> 
     cases = [
         (lab, "model-1", "only api can be flooded, got 'model-1'"),
         (blind, "web", "a flood of web cannot be proven: this stack has no scraped model server"),
-        (own, "web", "no scraped service has llmchaos:requests_waiting or llmchaos:requests_done_total"),
+        (own, "web", "no scraped engine has llmchaos:requests_waiting, .*The queues of gateways do not count"),
         (
             replace(lab, peak_tokens_per_s=11_000.0),
             "api",
@@ -172,7 +175,7 @@ def test_a_flood_without_a_witness_is_refused(flood_of: Any, tmp_path: Path) -> 
     ]
 
     for subject, service, said in cases:
-        flood = flood_of(subject, begin=False).it
+        flood = flood_of(subject, begin=False, before={"requests_done": 5.0, "requests_running": 5.0}).it
         with pytest.raises(InvalidExperiment, match=said):
             flood.start(service, times=2.5, max_tokens=8)
         assert flood.seen(service, 0.0) is None
@@ -229,9 +232,25 @@ def test_a_flood_of_a_users_own_stack_is_proven_by_canonical_names(flood_of: Any
     flood = flood_of(own, before={"requests_waiting": 0.0}, min_over_time=4.0)
 
     assert "4 requests wait, 0 before" in flood.it.seen("web", Generator.t0_unix_s).witness
+    for outcomes, is_proven in [
+        ({"http_4xx": 50}, True),
+        ({"http_4xx": 51}, False),
+        ({"http_3xx": 20, "refused": 31}, False),
+    ]:
+        flood.process.outcomes = outcomes
+        assert (flood.it.seen("web", Generator.t0_unix_s) is not None) is is_proven, outcomes
+    flood.process.outcomes, flood.process.sent = {}, 0
+    assert flood.it.seen("web", Generator.t0_unix_s) is None, "no request is sent"
+    flood.process.sent, flood.process.alive = 100, False
+    assert flood.it.seen("web", Generator.t0_unix_s) is None, "the flood has ended"
+    flood.process.alive = True
     flood.metrics.numbers = {"min_over_time": 3.0}
     assert flood.it.seen("web", Generator.t0_unix_s) is None
     assert flood.it.report("web").endswith(": raise llmchaos_tokens_per_s, now 100")
-    names = {one.name for query in (own.requests_query, own.waiting_query) for one in selectors_in(parse(str(query)))}
+    asked = {query for query, _ in flood.metrics.asked}
+    names = {one.name for query in asked for one in selectors_in(parse(query))}
     assert names <= set(BY_SERIES)
-    assert len(names) == 5
+    assert len(names) == 6
+    gateways = "|".join(sorted(one.name for one in servers().values() if one.kind == "gateway"))
+    assert f'{{server!~"{gateways}"}}' == ENGINES, "a gateway counts its engines' requests once more"
+    assert not [query for query in asked if query.count("llmchaos:") != query.count(ENGINES)]

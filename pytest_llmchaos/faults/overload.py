@@ -60,7 +60,7 @@ def overload(target: Target = "api", *, times: float = 2.5, max_tokens: int = 64
     trial's own clients are judged. The further ones send none of the load's `headers`.
 
     The flood is proven once more requests wait than before it, at the lab's gateway or
-    at the model servers. A flood that is served is an error, which names the tokens per
+    at your engines. A flood that is served is an error, which names the tokens per
     second that the engines generate.
 
     - Ends: after `fault_s` (`passing`).

@@ -13,6 +13,7 @@ from pytest_llmchaos.loadgen.process import LoadPlan, LoadProcess
 from pytest_llmchaos.loads.arrivals import MAX_ARRIVALS, Arrival
 from pytest_llmchaos.model import Proof
 from pytest_llmchaos.servers.canonical import BY_KEY
+from pytest_llmchaos.subject.lab import ENGINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,10 +28,16 @@ SEEN_SHARE = 0.5
 # Shortest queue at model servers, in seconds of offered requests. An engine that is not
 # saturated lets requests wait for its next step, some 10 ms.
 WAIT_S = 0.1
-# Engines that generate so much of what is offered are not saturated. It decides only
-# where no server reports its queue.
+# Engines that generate so much of what is offered are not saturated.
 SERVED_SHARE = 0.9
-_TOKENS = f"sum(rate({BY_KEY['tokens_out'].name}[3s]))"
+# The flood's own requests with these outcomes never reach an engine.
+_TURNED_AWAY = ("http_3xx", "http_4xx", "refused")
+_TOKENS = f"sum(rate({BY_KEY['tokens_out'].name}{ENGINES}[3s]))"
+# An idle engine's queue is no queue of a busy engine that reports none.
+_WITHOUT_QUEUE = (
+    f"count(count by (job) ({BY_KEY['done'].name}{ENGINES} or {BY_KEY['running'].name}{ENGINES}) "
+    f"unless count by (job) ({BY_KEY['waiting'].name}{ENGINES}))"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,32 +58,42 @@ class Seen:
     """Numbers of a flood in Prometheus. None is what no server reports.
 
     Attributes:
+        turned_away: share of the flood's requests that end with a status 3xx, or 4xx
+            other than 429, or get no connection. 1 if none is sent.
         arriving_rps: requests per second that arrive or wait.
         waiting: fewest requests that waited in the last 3 s.
         waited: fewest requests that waited in the 3 s before the flood.
         tokens_per_s: output tokens per second of the engines.
+        without_queue: engines of a user's stack that count requests and report no
+            waiting ones.
     """
 
+    turned_away: float
     arriving_rps: float | None
     waiting: float | None
     waited: float
     tokens_per_s: float | None
+    without_queue: float | None
 
     def is_too_much(self, offer: Offer, *, at_gateway: bool) -> bool:
         """Return whether the flood arrives, and is more than what is served.
+
+        Without a queue it is unknown. Servers that count a request at its end show too
+        few tokens while a served flood begins.
 
         Args:
             offer: What is offered.
             at_gateway: True if the gateway counts what arrives and what waits. False if
                 model servers alone do, and a gateway may keep requests from them.
         """
-        arrives = self.arriving_rps is not None and self.arriving_rps >= SEEN_SHARE * offer.rate_rps
         if self.waiting is None:
-            is_served = self.tokens_per_s is not None and self.tokens_per_s >= SERVED_SHARE * offer.tokens_per_s
-            return arrives and not is_served
+            return False
         if at_gateway:
+            arrives = self.arriving_rps is not None and self.arriving_rps >= SEEN_SHARE * offer.rate_rps
             return arrives and self.waiting > self.waited
-        return self.waiting - self.waited >= max(1.0, WAIT_S * offer.rate_rps)
+        is_served = self.tokens_per_s is not None and self.tokens_per_s >= SERVED_SHARE * offer.tokens_per_s
+        is_taken = self.turned_away <= 1 - SEEN_SHARE
+        return is_taken and not is_served and self.waiting - self.waited >= max(1.0, WAIT_S * offer.rate_rps)
 
     def text(self, service: str, offer: Offer) -> str:
         """Return all of it in words."""
@@ -87,10 +104,12 @@ class Seen:
             lines.append(f"{self.waiting:.0f} requests wait, {self.waited:.0f} before")
         if self.tokens_per_s is not None:
             lines.append(f"the engines generate {self.tokens_per_s:.0f} of {offer.tokens_per_s:.0f} offered tokens/s")
+        if self.turned_away > 0:
+            lines.append(f"{self.turned_away:.0%} of the flood ends with a status 3xx or 4xx, or gets no connection")
         if self.waiting is None:
-            lines.append("no server reports waiting requests")
-            if self.tokens_per_s is None:
-                lines[-1] += " or output tokens, so whether they are saturated is not measured"
+            lines.append("no engine reports waiting requests")
+        if self.without_queue:
+            lines.append(f"engines that report no waiting requests: {self.without_queue:.0f}")
         return "; ".join(lines)
 
 
@@ -142,20 +161,20 @@ class ProcessFlood:
             raise InvalidExperiment(
                 f"{why}: this stack has no scraped model server: name its endpoint in llmchaos_metrics"
             )
-        queries = (subject.waiting_query, subject.requests_query) if subject.own else ()
-        if queries and all(self._number(query, time.time()) is None for query in queries):
+        if subject.own and self._number(subject.waiting_query, time.time()) is None:
             raise InvalidExperiment(
-                f"{why}: no scraped service has {BY_KEY['waiting'].name} or {BY_KEY['done'].name}, so none is a known model "
-                "server that counts its requests: name it in llmchaos_servers, such as model: vllm"
+                f"{why}: no scraped engine has {BY_KEY['waiting'].name}, so a flood that is served looks like one that is not. "
+                "The queues of gateways do not count. Scrape an engine that reports its queue (llmchaos_metrics), and name it "
+                "in llmchaos_servers, such as model: vllm"
             )
 
     def seen(self, service: str, since_unix_s: float) -> Proof | None:
         """Proof in Prometheus that more is offered than served, else None."""
         now = time.time()
-        if self._process is None or now - since_unix_s < 3:
+        if self._process is None or not self._process.alive or now - since_unix_s < 3:
             return None
         try:
-            seen = self._measured(now)
+            seen = self._measured(self._process, now)
         except Inconclusive:
             return None
         if not seen.is_too_much(self._offer, at_gateway=not self._subject.own):
@@ -170,18 +189,21 @@ class ProcessFlood:
         if subject.own:
             more = f"raise llmchaos_tokens_per_s, now {subject.capacity_tokens_per_s:g}"
         try:
-            return f"{self._measured(time.time()).text(service, self._offer)}: {more}"
+            return f"{self._measured(self._process, time.time()).text(service, self._offer)}: {more}"
         except Inconclusive as error:
             return str(error)
 
-    def _measured(self, now_unix_s: float) -> Seen:
+    def _measured(self, process: LoadProcess, now_unix_s: float) -> Seen:
         """Return the numbers of now. Raises Inconclusive without an answer."""
-        waiting = f"min_over_time({self._subject.waiting_query}[3s:1s])"
+        waiting, status = f"min_over_time({self._subject.waiting_query}[3s:1s])", process.status()
+        away = sum(status.outcomes.get(one, 0) for one in _TURNED_AWAY)
         return Seen(
+            turned_away=away / status.sent if status.sent else 1.0,
             arriving_rps=self._number(str(self._subject.requests_query), now_unix_s),
             waiting=self._number(waiting, now_unix_s),
             waited=self._number(waiting, self._begun_unix_s) or 0.0,
             tokens_per_s=self._number(_TOKENS, now_unix_s),
+            without_queue=self._number(_WITHOUT_QUEUE, now_unix_s) if self._subject.own else None,
         )
 
     def _number(self, query: str, at_unix_s: float) -> float | None:

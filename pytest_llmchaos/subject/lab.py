@@ -15,6 +15,9 @@ from pytest_llmchaos.subject.headers import Header, secrets_of
 from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
 from pytest_llmchaos.subject.requests import Requests
 
+# Matches engines. A gateway counts their requests once more, and its queue is old (SMG)
+# or has requests in prefill (Dynamo).
+ENGINES = '{server!~"dynamo|litellm|smg|vllm-router"}'
 PACKAGE = Path(__file__).parent.parent
 # Path of a remediator's audit log in its container.
 AUDIT_FILE = "/audit/audit.jsonl"
@@ -95,7 +98,7 @@ class Subject:
     # Requests per second that arrive or wait, and requests that wait, at the service or
     # at its model servers. Without the first, no overload can be proven.
     requests_query: str | None = None
-    waiting_query: str = "sum(llmchaos:requests_waiting)"
+    waiting_query: str = f"sum(llmchaos:requests_waiting{ENGINES})"
     # Series that are 1 while the gateway sends requests to $victim. Empty if it is not
     # a replica.
     used_selector: str | None = None

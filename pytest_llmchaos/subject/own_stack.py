@@ -12,7 +12,7 @@ from pathlib import Path
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.model import TLS_SYSTEM, TLS_UNVERIFIED, is_header_name
 from pytest_llmchaos.subject.headers import PROMETHEUS_KEY, headers_of
-from pytest_llmchaos.subject.lab import AUDIT_FILE, PACKAGE, Endpoint, Subject
+from pytest_llmchaos.subject.lab import AUDIT_FILE, ENGINES, PACKAGE, Endpoint, Subject
 from pytest_llmchaos.subject.request_body import Body, model_of
 from pytest_llmchaos.subject.requests import (
     DIALECTS,
@@ -37,11 +37,12 @@ _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _ENDPOINT = re.compile(rf"(?P<service>{_NAME.pattern})(?::(?P<port>[0-9]{{1,5}}))?(?P<path>/[\x21-\x7e]*)?")
 _ADDRESS = re.compile(r"[0-9A-Za-z.:_-]+")
 _SERVER = re.compile(rf"({_NAME.pattern})\s*:\s*([a-z0-9][a-z0-9-]*)")
-# Requests that arrive at the model servers, which all end or add to those that run.
+# Requests that arrive at the engines, which all end or add to those that run.
 _ARRIVING = (
-    "sum(rate(llmchaos:requests_done_total[3s])) + (sum(rate(llmchaos:requests_failed_total[3s])) or vector(0)) + "
-    "(sum(rate(llmchaos:requests_aborted_total[3s])) or vector(0)) + "
-    "(sum(delta(llmchaos:requests_running[3s])) / 3 or vector(0))"
+    f"sum(rate(llmchaos:requests_done_total{ENGINES}[3s])) + "
+    f"(sum(rate(llmchaos:requests_failed_total{ENGINES}[3s])) or vector(0)) + "
+    f"(sum(rate(llmchaos:requests_aborted_total{ENGINES}[3s])) or vector(0)) + "
+    f"(sum(delta(llmchaos:requests_running{ENGINES}[3s])) / 3 or vector(0))"
 )
 _LISTS = (
     "compose",
