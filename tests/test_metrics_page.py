@@ -333,23 +333,57 @@ def test_what_appears_with_the_first_request_is_late_and_missing_after_an_answer
     assert notes["healthy"] == "The server exports it with --health."
 
 
-def test_a_request_that_has_begun_is_an_answer_if_none_is_running():
-    begun = made_up(
+TOKENS, IDLE, BUSY = "parrot:tokens_total 9", "parrot:running 0", "parrot:running 1"
+
+
+@pytest.mark.parametrize(
+    ("lines", "waiting"),
+    [
+        (['parrot:answers_total{code="200"} 1'], "missing"),
+        (['parrot:answers_total{code="401"} 1'], "late"),
+        (['parrot:answers_total{code="200"} NaN'], "late"),
+        ([IDLE, "parrot:first_seconds_sum 1", "parrot:first_seconds_count 1"], "late"),
+        ([IDLE, TOKENS], "missing"),
+        ([IDLE, TOKENS, 'parrot:answers_total{code="500"} 0'], "missing"),
+        ([IDLE, TOKENS, 'parrot:answers_total{code="500"} 1'], "late"),
+        ([BUSY, TOKENS], "late"),
+        ([TOKENS], "late"),
+    ],
+)
+def test_only_a_whole_answer_is_an_answer(lines, waiting):
+    parrot = made_up(
         running=native("parrot:running{}"),
         waiting=native("parrot:waiting{}", late=True),
         ttft=native("parrot:first_seconds{}", late=True),
         per_token=native("parrot:mean_seconds{}", late=True),
-        done=native("parrot:answers_total{}", late=True),
+        done=native('parrot:answers_total{code="200"}', late=True),
+        failed=native('parrot:answers_total{code="500"}', late=True),
+        tokens_out=native("parrot:tokens_total{}", late=True),
     )
-    first = [Series(name=f"parrot:first_seconds_{part}", labels={}, value=2) for part in ("bucket", "sum", "count")]
+    page = parse_page("\n".join(lines))
 
-    for running, done, waiting in ((0, "missing", "missing"), (1, "late", "late"), (None, "late", "late")):
-        gauges = [Series(name="parrot:running", labels={}, value=running)] if running is not None else []
-        # A new name of other words, so that it is not similar.
-        found = states(begun, page_with(*gauges, *first, "parrot:ended_total"))
-        assert (found["done"], found["waiting"], found["per_token"]) == (done, waiting, "late"), running
-    assert states(begun, page_with("parrot:running"), answered=True)["done"] == "missing"
-    assert states(begun, page_with("parrot:running"), answered=True)["per_token"] == "late"
+    assert states(parrot, page)["waiting"] == waiting
+    assert states(parrot, page)["per_token"] == "late"
+    assert states(parrot, page, answered=True)["waiting"] == "missing"
+
+
+@pytest.mark.parametrize(
+    ("server", "text"),
+    [
+        ("smg", 'smg_http_responses_total{status_code="200",error_code="",path="/health"} 5\nsmg_worker_health 1'),
+        ("litellm", 'litellm_proxy_total_requests_metric_total{status_code="401"} 1\nlitellm_in_flight_requests 0'),
+        ("dynamo", 'dynamo_frontend_requests_total{status="error"} 1\ndynamo_frontend_inflight_requests 0'),
+        (
+            "dynamo",
+            'dynamo_frontend_requests_total{status="error",error_type="not_found"} 1\ndynamo_frontend_request_duration_seconds_sum 1',
+        ),
+        ("dynamo", "dynamo_frontend_output_tokens_total 5\ndynamo_frontend_inflight_requests 1"),
+        ("tgi", "tgi_request_queue_duration_count 1\ntgi_batch_current_size 0"),
+        ("sglang", "sglang:num_requests_total 1\nsglang:num_aborted_requests_total 1\nsglang:num_running_reqs 0"),
+    ],
+)
+def test_a_server_without_a_whole_answer_misses_nothing(server, text):
+    assert "missing" not in states(servers()[server], parse_page(text + "\n")).values()
 
 
 def test_an_event_of_a_newer_version_may_come_if_no_name_shows_the_version():

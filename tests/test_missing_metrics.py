@@ -52,6 +52,25 @@ def test_a_server_that_is_too_old_has_the_former_name():
     )
 
 
+def test_a_name_that_is_also_in_a_sum_is_that_of_its_own_metric():
+    old = made_up(
+        tokens_in=[
+            native("parrot:in_total{} + parrot:cached_total{}", since="2"),
+            native("parrot:in_total{}", until="2"),
+        ],
+        prefix_hits=[
+            native("parrot:cached_total{}", since="2"),
+            {"status": "absent", "until": "2", "trap": "Not counted before 2.", "source": "m"},
+        ],
+    )
+    scraped = [on("parrot:in_total", server=old, version="1")]
+
+    assert rename_of("parrot:cached_total", scraped) is None
+    assert reason_of("parrot:cached_total", scraped).endswith(
+        "and the metric (absent). Not counted before 2 (Parrot 1 on model)"
+    )
+
+
 @pytest.mark.parametrize(
     "name", ["parrot:first_seconds_count", "parrot:other", "owl:running", "parrot:running", "parrot:failed_total"]
 )

@@ -30,11 +30,6 @@ BROKEN: tuple[State, ...] = ("renamed", "missing")
 EVENTS = frozenset({"failed", "aborted", "preempted", "prefix_hits"})
 # Metrics that an answer of one token, or one that is not streamed, may lack.
 _GAPS = frozenset({"inter_token", "per_token"})
-# Metrics that exist once an answer ended.
-_ENDS = ("done", "e2e", "tokens_out")
-# Metrics that exist at the latest once an answer ended. One of a request that still
-# runs may be there before all others.
-_BEGINNINGS = ("ttft", "inter_token", "per_token", "queue_time", "tokens_in", "heartbeat")
 # Bounds of a query: beyond them the parser or a walk through its tree may crash.
 _LONGEST = 10_000
 _DEEPEST = 200
@@ -66,7 +61,13 @@ class Selector:
 
     def is_on(self, page: Page) -> bool:
         """True if the page has a series of it."""
-        return any(self._matches(one) for one in (page.by_name.get(self.name, ()) if self.name else page.series))
+        return bool(self.series_on(page))
+
+    def series_on(self, page: Page) -> tuple[Series, ...]:
+        """Return the series of a page that it selects."""
+        return tuple(
+            one for one in (page.by_name.get(self.name, ()) if self.name else page.series) if self._matches(one)
+        )
 
     def is_declared_on(self, page: Page) -> bool:
         """True if the page declares its metric, and has no sample of it."""
@@ -180,21 +181,26 @@ def check(
     limits = bracket(server, page)
     at = version or limits.version
     options = {one.needs for one in server.entries if one.needs and _is_there(one, page)}
-    late = EVENTS if warm else EVENTS | _GAPS if answered or _has_answered(server, page) else _ANY
+    late = EVENTS if warm else EVENTS | _GAPS if answered or has_answered(server, page) else _ANY
     found = (_cell(server.at(one.key, at), server, page, at, options, late) for one in CANONICAL)
     return tuple(one if version else _unproven(one, server, page, limits) for one in found)
 
 
-def _has_answered(server: Server, page: Page) -> bool:
-    """True if the page has counted an answer.
+def has_answered(server: Server, page: Page) -> bool:
+    """True if the page has counted a whole answer.
 
-    A request that has begun is an answer if none is running now.
+    A derived count may have aborted requests, and tokens may be of a request that still
+    runs. Both count only if no request runs, failed or was aborted.
     """
-    ended, begun, running = (
-        [one for key in keys for entry in server.of(key) for one in _values(entry, page)]
-        for keys in (_ENDS, _BEGINNINGS, ("running",))
+    done, tokens, running, *accidents = (
+        [(entry, one) for entry in server.of(key) for one in _values(entry, page)]
+        for key in ("done", "tokens_out", "running", "failed", "aborted")
     )
-    return any(ended) or (any(begun) and bool(running) and not any(running))
+    counted = [entry for entry, value in (*done, *tokens) if value > 0]
+    if any(entry.canonical.key == "done" and entry.status == "native" for entry in counted):
+        return True
+    is_idle = bool(running) and all(value == 0 for _, value in running)
+    return bool(counted) and is_idle and not any(value > 0 for found in accidents for _, value in found)
 
 
 def is_unproven(cell: Cell, server: Server, limits: Bracket) -> bool:
@@ -388,7 +394,7 @@ def is_declared(entry: Entry, page: Page) -> bool:
 
 
 def _values(entry: Entry, page: Page) -> list[float]:
-    return [one.value for wanted in selectors_of(entry) for one in page.by_name.get(wanted.name, ())]
+    return [one.value for wanted in selectors_of(entry) for one in wanted.series_on(page)]
 
 
 def _similar(entry: Entry, page: Page) -> str:
@@ -426,13 +432,17 @@ def names_of(server: Server) -> frozenset[str]:
 
 @cache
 def entries_of(server: Server, name: str) -> tuple[tuple[Entry, str], ...]:
-    """Return the entries of a server with a name, each with the part of a histogram."""
-    return tuple(
+    """Return the entries of a server with a name, each with the part of a histogram.
+
+    An entry that has this name alone is before one that adds it to others.
+    """
+    found = (
         (entry, part)
         for entry in server.entries
         for part in _parts_of(entry)
         if {name, f"{name}_total"} & {*native_names(entry, part)}
     )
+    return tuple(sorted(found, key=lambda one: len(native_names(*one))))
 
 
 @cache
