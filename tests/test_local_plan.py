@@ -110,12 +110,25 @@ def test_a_required_variable_that_is_not_set_is_named(tmp_path: Path, text: str)
         read_services([tmp_path / "a.yaml"], {"EMPTY": ""})
 
 
-@pytest.mark.parametrize("text", ["services: [", "[" * 500], ids=["open", "deep"])
-def test_a_file_that_is_not_yaml_is_refused_by_name(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("services: [", "is not a readable compose file"),
+        ("[" * 500, "is not a readable compose file"),
+        ("services: {a: &a {image: x, y: *a}}", "is not a readable compose file: Circular reference"),
+        ("services: {a: {image: 2020-13-45}}", "is not a readable compose file: month"),
+        ("", "must be a mapping with `services`, each of them a mapping, got None"),
+        ("- 1", r"must be a mapping .*, got \[1\]"),
+        ("services: [1]", r"must be a mapping .*, got {'services': \[1\]}"),
+        ("services: {a: 1}", "must be a mapping .*, got {'services': {'a': 1}}"),
+    ],
+    ids=["open", "deep", "circular", "date", "empty", "list", "list of services", "number"],
+)
+def test_a_file_that_is_no_compose_file_is_refused_by_name(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
 
-    with pytest.raises(BadScenario, match=r"a\.yaml"):
-        read_services([tmp_path / "a.yaml"], {})
+    with pytest.raises(BadScenario, match=rf"a\.yaml {reason}"):
+        read_services([tmp_path / "a.yaml"] * 2, {})
 
 
 def test_a_service_gets_loopback_ports_and_folders_of_the_run(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Same services, commands and settings, on loopback ports and in folders of this r
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -124,9 +125,13 @@ def merge_services(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
     for file in files:
         try:
             document = yaml.safe_load(file.read_text())
-        except (OSError, yaml.YAMLError, RecursionError) as error:
+            json.dumps(document, default=str, skipkeys=True)  # refuses an alias inside its own anchor
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
             raise BadScenario(f"{file} is not a readable compose file: {error}") from None
-        for name, service in (document.get("services") or {}).items():
+        services = document.get("services") or {} if isinstance(document, dict) else None
+        if not isinstance(services, dict) or not all(isinstance(one, dict) for one in services.values()):
+            raise BadScenario(f"{file} must be a mapping with `services`, each of them a mapping, got {document!r:.80}")
+        for name, service in services.items():
             merged[name] = _merge(merged.get(name, {}), service)
     return merged
 
