@@ -17,6 +17,7 @@ from pytest_llmchaos.prometheus import scraped_pages
 from pytest_llmchaos.prometheus.api import RefusedError
 from pytest_llmchaos.runtime import judge_files
 from pytest_llmchaos.servers.catalogue import servers
+from pytest_llmchaos.servers.exposition import parse_page
 from pytest_llmchaos.servers.preflight import ScrapedServer
 from pytest_llmchaos.servers.rules import recording_rules
 from pytest_llmchaos.session import model_servers
@@ -433,6 +434,35 @@ def test_a_replica_that_exports_nothing_yet_is_as_the_one_that_answered(judge, f
 
     assert {name: one.server.name for name, one in found.items()} == {"a": "sglang", "b": "sglang"}
     assert [url for _, url, _ in pushed] == [f"http://push/metrics/job/{one}/server/sglang" for one in "ab"]
+
+
+def test_what_another_replica_exports_is_late_on_one_that_has_not_answered(judge, folder, tmp_path):
+    """With `other`, a replica that has answered, and lacks it all the same."""
+    subject = subject_of(folder, metrics=("a", "b"), replicas=("a", "b"), servers=("a: sglang", "b: sglang"))
+    name = "sglang:generation_tokens_total"
+    (tmp_path / "rules.yml").write_text(RULES.replace(NOW, name))
+    new = parse_page("sglang:num_running_reqs 0\nsglang:num_queue_reqs 0\n")
+    other = parse_page("sglang:num_running_reqs 0\nsglang:num_requests_total 3\n")
+
+    for page, is_good in ((page_with(), True), (new, True), (other, False)):
+        found, _, _ = judge({"a": SGLANG, "b": page}, subject)
+        if is_good:
+            model_servers.require_series([tmp_path / "rules.yml"], found.values())
+        else:
+            with pytest.raises(
+                NotReady, match=rf"reads {name}, which is not there: The page lacks it \(missing\). \(SGLang on b"
+            ):
+                model_servers.require_series([tmp_path / "rules.yml"], found.values())
+
+
+def test_a_replica_with_the_new_name_lacks_the_old_one_of_the_other(judge, folder, tmp_path):
+    subject = subject_of(folder, metrics=("a", "b"), servers=("a: vllm", "b: vllm"))
+    (tmp_path / "rules.yml").write_text(RULES.replace(NOW, KV))
+
+    found, _, _ = judge({"a": page_with(KV), "b": page_with(NOW)}, subject)
+
+    with pytest.raises(NotReady, match=f"vLLM has {NOW} in its place"):
+        model_servers.require_series([tmp_path / "rules.yml"], found.values())
 
 
 def test_a_server_of_another_package_is_named_with_it(judge, folder, monkeypatch):

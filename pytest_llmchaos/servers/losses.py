@@ -30,12 +30,15 @@ class Target:
         server: None if unknown.
         page: its metrics.
         cells: what `check` returned for it, empty if the server is unknown.
+        expected: names that the page will have with its first answer, because that of
+            another replica has them.
     """
 
     where: str
     server: Server | None
     page: Page
     cells: tuple[Cell, ...] = ()
+    expected: frozenset[str] = frozenset()
 
     @property
     def title(self) -> str:
@@ -78,6 +81,12 @@ def explain(name: str, target: Target, makers: Sequence[Server] = ()) -> Fault |
         target: the page, and its server.
         makers: servers whose names the server has, too. It lacks some of them.
     """
+    fault = _fault(name, target, makers)
+    is_replaced = fault is not None and any(one in target.page.names for one in fault.new)
+    return fault if is_replaced or name not in target.expected else None
+
+
+def _fault(name: str, target: Target, makers: Sequence[Server]) -> Fault | None:
     servers = [target.server] * (target.server is not None) + [*makers]
     entry, part = next((one for server in servers for one in entries_of(server, name)), (None, ""))
     if entry is None:

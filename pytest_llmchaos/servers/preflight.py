@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.servers.canonical import BY_SERIES
-from pytest_llmchaos.servers.contract import check, entries_of, names_of
+from pytest_llmchaos.servers.contract import check, entries_of, has_answered, names_of
 from pytest_llmchaos.servers.losses import Target, explain, explain_canonical
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class ScrapedServer:
         server: the server that the user names, or the recognised one.
         version: its version, empty if unknown.
         recorded: True if its metrics are recorded under canonical names.
+        replicas: pages of the other services with this server. The first request may
+            have reached one of them.
     """
 
     service: str
@@ -37,12 +39,18 @@ class ScrapedServer:
     server: Server
     version: str = ""
     recorded: bool = True
+    replicas: tuple[Page, ...] = ()
 
     @cached_property
     def target(self) -> Target:
-        """Its page, checked as that of a server that has answered a request."""
-        cells = check(self.server, self.page, self.version, answered=True)
-        return Target(where=str(self), server=self.server, page=self.page, cells=cells)
+        """Its page, checked as that of a server that has answered a request.
+
+        With replicas only if the page itself has counted an answer.
+        """
+        answered = not self.replicas or has_answered(self.server, self.page)
+        cells = check(self.server, self.page, self.version, answered=answered)
+        expected = frozenset() if answered else frozenset().union(*(one.names for one in self.replicas))
+        return Target(where=str(self), server=self.server, page=self.page, cells=cells, expected=expected)
 
     def __str__(self) -> str:
         """For people."""

@@ -72,7 +72,17 @@ def find(
     for one in (found | others).values():
         if one.server.package:
             report(f"{one.service} is judged by the file of {one.server.title} from {one.server.package}")
-    return tuple((found | others).values())
+    return _with_replicas([*(found | others).values()])
+
+
+def _with_replicas(found: Sequence[ScrapedServer]) -> tuple[ScrapedServer, ...]:
+    """Return the services, each with the pages of the others with its server."""
+    return tuple(
+        dataclasses.replace(
+            one, replicas=tuple(other.page for other in found if other is not one and other.server is one.server)
+        )
+        for one in found
+    )
 
 
 def _candidates() -> tuple[Server, ...]:
