@@ -15,7 +15,7 @@ from support import virtual_time
 from support.lab_api_world import DONE, World, answers, ask, chunk, good, hangs, in_world, sends, whole
 from support.waiting import until_async
 
-from lab_api.breaker import RetryBudget
+from lab_api.breaker import Cause, RetryBudget
 from lab_api.exchange import Board, Exchange
 from lab_api.hedging import FirstTokenTimes, Hedger
 from lab_api.metrics import Metrics
@@ -297,13 +297,13 @@ async def test_a_hedge_goes_to_the_prefixs_next_replica(it: World) -> None:
 # --- parts
 
 
-def _pool(concurrency: int = 1, clock: Callable[[], float] = time.monotonic) -> Pool:
+def _pool(concurrency: int = 1, clock: Callable[[], float] = time.monotonic, ejection: Ejection | None = None) -> Pool:
     pool = Pool(
         {"a": "http://h:1", "b": "http://h:2"},
         admission=Admission(concurrency=concurrency),
         shedding=Shedding(),
         probing=Probing(),
-        ejection=Ejection(slow_start_s=0),
+        ejection=ejection or Ejection(slow_start_s=0),
         patterns=Patterns(),
         clock=clock,
     )
@@ -407,6 +407,7 @@ class _Race:
     """A hedged stream whose two attempts are futures."""
 
     def __init__(self) -> None:
+        self.now_s = 0.0
         self.pool = _pool()
         self.released: list[object] = []
         self.sent: dict[str, asyncio.Future] = {}
@@ -416,6 +417,7 @@ class _Race:
             self.hedger._times.add(0)
 
     async def send(self, lease: Lease) -> object:
+        lease.sent()
         self.sent[lease.replica.name] = asyncio.get_running_loop().create_future()
         self.tasks[lease.replica.name] = asyncio.current_task()
         return await self.sent[lease.replica.name]
@@ -456,6 +458,34 @@ def test_a_failure_that_comes_with_the_others_first_token_is_counted() -> None:
         await until_async(lambda: race.in_flight == [1, 0], "the place of the failed attempt is free")
         assert race.pool.replicas[1].failures[Outcome.UPSTREAM_5XX] == 1
         assert race.released == []
+
+    asyncio.run(story())
+
+
+def test_a_losers_late_wait_is_no_failure_of_its_replica_and_that_of_a_client_who_leaves_is_one() -> None:
+    async def ejections(ends: Callable[[_Race, asyncio.Future], object]) -> dict[str, int]:
+        race = _Race()
+        policy = Ejection(min_requests=1, latency_min_requests=2)
+        race.pool = _pool(clock=lambda: race.now_s, ejection=policy)
+        race.hedger._pool = race.pool
+        for replica in race.pool.replicas * 2:
+            race.pool.outliers.heard(replica, 0.1, 0, trial=False)
+        task = await race.run()
+        race.now_s = 5.0
+        ends(race, task)
+        await asyncio.wait([task])
+        return {replica.name: replica.breaker.ejections[Cause.ERRORS] for replica in race.pool.replicas}
+
+    async def story() -> None:
+        assert {
+            "the first attempt wins": await ejections(lambda race, _: race.sent["a"].set_result(object())),
+            "the hedge wins": await ejections(lambda race, _: race.sent["b"].set_result(object())),
+            "the client leaves": await ejections(lambda _, task: task.cancel()),
+        } == {
+            "the first attempt wins": {"a": 0, "b": 0},
+            "the hedge wins": {"a": 0, "b": 0},
+            "the client leaves": {"a": 1, "b": 0},
+        }
 
     asyncio.run(story())
 

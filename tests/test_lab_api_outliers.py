@@ -36,6 +36,13 @@ class Lab:
     def circuit(self, name: str) -> Circuit:
         return self[name].breaker.state(self.now_s)
 
+    def sent_to_b(self, count: int = 1) -> list[Lease]:
+        """Streams at `b` that wait for their first token."""
+        leases = [lease for _ in range(count) if (lease := self.pool._take(["a"])) is not None]
+        for lease in leases:
+            lease.sent()
+        return leases
+
     def hear(self, times: int = 4, **took_s: float) -> None:
         """First tokens of the named replicas, after these seconds."""
         for _ in range(times):
@@ -252,3 +259,54 @@ def test_a_hung_replica_is_ejected_though_its_clients_leave_before_the_gateways_
     lab.hear(times=10, a=0.1)
     trial.end(Outcome.CLIENT_CANCELLED)
     assert lab.circuit("b") is Circuit.OPEN, "its trial was left too"
+
+
+def test_clients_who_leave_count_only_while_the_replica_gives_no_request_a_first_token() -> None:
+    circuits = {}
+    for case in ("mute", "mute by now", "serves others", "lost their races"):
+        lab = Lab(2, latency_min_requests=10, min_requests=5)
+        lab.hear(times=10, a=0.1)
+        if case == "mute by now":
+            lab.sent_to_b()[0].first_token()
+            lab.now_s = 0.1
+        *left, other = lab.sent_to_b(6)
+        lab.now_s += 1
+        if case == "serves others":
+            other.first_token()
+        lab.now_s += 1
+        for lease in left:
+            lease.end(Outcome.CLIENT_CANCELLED, lost=case == "lost their races")
+        circuits[case] = lab.circuit("b").name
+
+    assert circuits == {"mute": "OPEN", "mute by now": "OPEN", "serves others": "CLOSED", "lost their races": "CLOSED"}
+
+
+def test_a_trial_that_is_left_proves_nothing_about_a_replica_ejected_for_errors() -> None:
+    """A good one may have had a long prompt: the time is that of the last ejection."""
+    circuits = {}
+    for case in ("mute", "mute twice", "serves others", "lost its race", "answered 4xx"):
+        lab = Lab(2, connect_failures=1)
+        [old] = lab.sent_to_b()
+        lab["b"].breaker.record(0, Outcome.CONNECT_ERROR, trial=False)
+        for _ in range(2 if case == "mute twice" else 1):
+            lab.now_s += 5
+            [trial] = lab.sent_to_b()
+            lab.now_s += 2
+            lab.hear(a=0.1)
+            if case == "serves others":
+                old.first_token()
+            outcome = Outcome.UPSTREAM_4XX if case == "answered 4xx" else Outcome.CLIENT_CANCELLED
+            trial.end(outcome, lost=case == "lost its race")
+        after = lab.circuit("b").name
+        lab.now_s += 5
+        circuits[case] = (after, lab.circuit("b").name, lab["b"].breaker.cause.value)
+
+    again = ("OPEN", "HALF_OPEN", "errors")
+    waits = ("HALF_OPEN", "HALF_OPEN", "errors")
+    assert circuits == {
+        "mute": again,
+        "mute twice": again,
+        "serves others": waits,
+        "lost its race": waits,
+        "answered 4xx": waits,
+    }

@@ -84,8 +84,11 @@ class Breaker:
         failed = outcome in REPLICA_FAILURES
         if trial:
             self._trial_out = False
-            if failed or late:
+            if failed or (late and self.cause is Cause.LATENCY):
                 self._open(now_s, Cause.ERRORS if failed else Cause.LATENCY)
+            elif late and outcome is Outcome.CLIENT_CANCELLED:
+                self._trips -= 1  # no proof of a failure: its time is not doubled
+                self._open(now_s, Cause.ERRORS)
             elif outcome is Outcome.OK:
                 self._close()
                 self.closed_at_s = now_s

@@ -61,7 +61,7 @@ class _Hedge:
 
     def end(self) -> None:
         """Free its place, with its failure if it has failed."""
-        self.lease.end(_outcome_of(self.error))
+        self.lease.end(_outcome_of(self.error), lost=True)
 
 
 class Hedger:
@@ -163,8 +163,8 @@ class _Race:
             async with self._first:
                 return await self._send(self._lease), Hedged.LOST
         except BaseException as error:
-            self._lease.end(_outcome_of(error))
             decided = isinstance(error, TimeoutError) and self._first.expired()
+            self._lease.end(_outcome_of(error), lost=decided)
             if (hedge := self._hedge) is None or not (decided or (_spares_the_other(error) and hedge.error is None)):
                 raise
         finally:

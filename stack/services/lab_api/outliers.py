@@ -40,6 +40,7 @@ class Peer(Protocol):
     name: str
     breaker: Breaker
     first_tokens: FirstTokens
+    heard_s: float
 
     def usable(self, now_s: float) -> bool:
         """True if it may take requests."""
@@ -93,15 +94,20 @@ class Outliers:
             replica.breaker.eject(now_s)
         return False
 
-    def gave_up(self, replica: Peer, waited_s: float, now_s: float, *, trial: bool) -> bool:
-        """`heard` for a first token that did not come in this time.
+    def gave_up(self, replica: Peer, began_s: float, now_s: float, *, trial: bool, lost: bool) -> bool:
+        """`heard` for a first token that has not come since the request began.
 
         It would have been later still. A shorter wait is no evidence. True if the wait
-        was late and counts against the replica.
+        was late and counts against the replica. That of an attempt that lost a race
+        does not, nor any at a replica that gave another request a first token
+        meanwhile: it works, and the prompt was long.
         """
+        waited_s = now_s - began_s
         if not self.late(replica, waited_s, now_s):
             return False
-        return self.heard(replica, waited_s, now_s, trial=trial) or trial or self._may_eject(now_s)
+        if self.heard(replica, waited_s, now_s, trial=trial):
+            return True
+        return not lost and replica.heard_s < began_s and (trial or self._may_eject(now_s))
 
     def _may_eject(self, now_s: float) -> bool:
         """True if one more is within the share."""

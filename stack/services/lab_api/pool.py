@@ -42,13 +42,16 @@ class Lease:
         """Record that its first token has come. No effect after the end."""
         if self._awaits_token:
             self._awaits_token = False
-            now_s = self._pool.clock()
+            now_s = self.replica.heard_s = self._pool.clock()
             self._first_token_s = took_s = now_s - self.began_s
             self._pool.forecast.first_token(took_s)
             self._late = self._pool.outliers.heard(self.replica, took_s, now_s, trial=self._trial)
 
-    def end(self, outcome: Outcome) -> None:
-        """Free the place and record the result of the request."""
+    def end(self, outcome: Outcome, *, lost: bool = False) -> None:
+        """Free the place and record the result of the request.
+
+        An attempt has lost if the request's other attempt ended it.
+        """
         if self._ended:
             return
         self._ended = True
@@ -58,7 +61,8 @@ class Lease:
         now_s = self._pool.clock()
         if self._awaits_token:
             self._awaits_token = False
-            self._late = self._pool.outliers.gave_up(self.replica, now_s - self.began_s, now_s, trial=self._trial)
+            gave_up = self._pool.outliers.gave_up
+            self._late = gave_up(self.replica, self.began_s, now_s, trial=self._trial, lost=lost)
         self.replica.breaker.record(now_s, outcome, trial=self._trial, late=self._late)
         self.replica.tally.add(outcome, self._attempt(now_s))
         self._pool.left(self, now_s)

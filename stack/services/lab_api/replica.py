@@ -28,6 +28,7 @@ class Replica:
         self.in_flight = 0
         self.breaker = Breaker(ejection, patterns)
         self.first_tokens = FirstTokens(ejection)
+        self.heard_s = float("-inf")  # time of its last first token, for any request
         self.last_probe: Probed | None = None
         self.healthy = False  # by the shallow probe
         self.probe_s: float | None = None  # duration of the last good probe
