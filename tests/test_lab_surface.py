@@ -57,6 +57,7 @@ def test_options_are_given_by_name_and_have_these_defaults():
         "Reasons.during": {"alerts_alone": False},
         "RunningLoad._last": {"is_live": required},
         "RunningLoad.stop": {"drain": True},
+        "Seen.is_too_much": {"at_gateway": required},
     }
 
 
