@@ -92,6 +92,12 @@ def test_a_fault_in_force_is_no_proof_of_a_revert():
     assert act.fault.healed(runtime, act.victim, 0.0) is None
 
 
+def test_an_overload_that_is_not_proven_has_the_runtimes_report():
+    act = faults.overload("api").plan(random.Random(1), SERVICES)[0]
+
+    assert act.fault.counted(armed(), act.victim) == "no request waits at api"
+
+
 @pytest.mark.parametrize("fault", [fault for fault in PRIMITIVES if "overload" not in fault.needs], ids=str)
 def test_a_victim_that_is_down_is_no_proof_of_a_revert(fault):
     act = fault.plan(random.Random(1), SERVICES)[0]
