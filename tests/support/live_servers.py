@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -155,7 +156,8 @@ def _running(command: list[str], settings: Mapping[str, str], port: int, health:
             error.add_note(errors.read().decode()[-2000:])
             raise
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # Ollama's runner is a child
             process.wait()
 
 
