@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from pytest_llmchaos.model import CanOverload, Fault
 
 
-# A queue has to grow and to be scraped, through recording rules on a user's own stack.
-PROOF_WITHIN_S = 10.0
-
-
 @dataclass(frozen=True, kw_only=True)
 class Overload:
     """An open loop of further clients, next to the ones that are judged.
@@ -33,7 +29,8 @@ class Overload:
     expects: ClassVar[str] = (
         "queue depth rises, 429 and 503 are given; QueueBacklog or a burn alert fires; nothing is restarted"
     )
-    proof_within_s: ClassVar[float] = PROOF_WITHIN_S
+    # A queue has to grow and to be scraped, on a user's own stack through rules.
+    proof_within_s: ClassVar[float] = 10.0
     times: float
     max_tokens: int
 
