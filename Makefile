@@ -99,8 +99,9 @@ parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST) $(VENV)/neighbours
 	$(PART) truth $(STACK_TESTS) tests/truth
 	$(PART) alone $(STACK_TESTS) $(ALONE)
 
-programs: $(VENV)/.ready ## install the programs that only tests need: haproxy, a browser
+programs: $(VENV)/.ready ## install what only tests need: haproxy, a browser, the agents' packages
 	@$(BOOTSTRAP) programs
+	@$(RUN)/python tests/support/agents_packages.py
 
 coverage: $(VENV)/.ready ## check that tests cover every branch of the packages without I/O
 	$(RUN)/coverage run -m pytest -q --hypothesis-profile=gate --randomly-seed=$(ORDER) $(PURE_FILES)
@@ -162,6 +163,9 @@ lock: $(VENV)/bin/python ## resolve all lock files again
 		--constraint requirements.lock --custom-compile-command "make lock" --output-file tests/mutants.lock tests/mutants.in
 	$(RUN)/uv pip compile --quiet --universal --python-version 3.11 --no-deps --generate-hashes --no-emit-index-url --no-annotate \
 		--constraint requirements.lock --custom-compile-command "make lock" --output-file tests/neighbours.lock tests/neighbours.in
+	$(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+		--constraint requirements.lock --custom-compile-command "make lock" \
+		--output-file stack/services/requirements-agents.lock stack/services/requirements-agents.in
 	for name in requirements requirements-llamacpp; do \
 		$(RUN)/uv pip compile --quiet --python-version 3.13 --python-platform linux --only-binary :all: --generate-hashes \
 			--no-emit-index-url --no-annotate --custom-compile-command "make lock" \

@@ -169,13 +169,15 @@ def test_an_unknown_backend_is_answered_with_those_there_are():
         recipes_for("vllm")
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-llamacpp.lock", "requirements-weights.lock"])
+@pytest.mark.parametrize(
+    "name", ["requirements.lock", "requirements-agents.lock", "requirements-llamacpp.lock", "requirements-weights.lock"]
+)
 def test_lock_files_have_hashes_and_name_no_index(name):
     text = (STACK / "services" / name).read_text()
     pins = re.findall(r"^[a-z0-9-]+==\S+", text, re.MULTILINE)
 
     assert pins
-    assert len(re.findall(r"^[a-z0-9-]+==\S+ \\$", text, re.MULTILINE)) == len(pins)
+    assert len(re.findall(r"^[a-z0-9-]+==\S+( ;.*)? \\$", text, re.MULTILINE)) == len(pins)
     assert "://" not in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -389,3 +390,24 @@ def test_a_missing_ollama_is_an_error_with_an_alternative(monkeypatch: pytest.Mo
 
 def test_grafana_is_left_to_compose() -> None:
     assert frozenset({"grafana"}) == local_programs.OPTIONAL
+
+
+def test_packages_of_agents_are_installed_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    lock, pip = tmp_path / "lock", [1, 0]
+    lock.write_text("mcp==2.3.0\n")
+
+    def run(command, what):
+        (Path(command[command.index("--target") + 1]) / "mcp").mkdir()
+        return subprocess.CompletedProcess(command, pip.pop(0), "", "Looking\nno such wheel: mcp")
+
+    monkeypatch.setattr(prerequisites, "_run", run)
+    with pytest.raises(NotReady, match=r"installed from .*lock: no such wheel: mcp; let pip reach"):
+        prerequisites.agents_packages(lock)
+    folder = prerequisites.agents_packages(lock)
+    assert [one.name for one in folder.iterdir()] == ["mcp"]
+    assert prerequisites.agents_packages(lock) == folder
+    assert list(folder.parent.iterdir()) == [folder]
+    lock.write_text("mcp==2.4.0\n")
+    pip.append(0)
+    assert prerequisites.agents_packages(lock) != folder

@@ -172,6 +172,34 @@ def _run(command: list[str], what: str, **extra: str) -> subprocess.CompletedPro
         raise NotReady(f"could not get {what}: `{' '.join(command)}` failed: {error}") from None
 
 
+def agents_packages(lock: Path) -> Path:
+    """Folder with the packages of the lab's agents, for their PYTHONPATH.
+
+    From the cache, or installed once from the wheels that `lock` pins. They are apart
+    because one of them has a pytest plugin, which would load into every test run.
+    Raises NotReady with pip's last line.
+    """
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    folder = cache_dir() / "agents" / f"{digest}-{sys.implementation.cache_tag}"
+    if not folder.is_dir():
+        with _arriving(folder) as scratch:
+            _install(lock, scratch)
+    return folder
+
+
+def _install(lock: Path, target: Path) -> None:
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+    more = ["--only-binary", ":all:", "--target", str(target), "--requirement", str(lock)]
+    done = _run([*command, *more], "the agents' packages (300 MB)")
+    if done.returncode != 0:
+        output = (done.stderr or done.stdout).strip().splitlines()
+        raise NotReady(
+            f"the agents' packages could not be installed from {lock}: "
+            f"{output[-1] if output else f'pip ended with {done.returncode}'}; let pip reach a package index or a folder of "
+            "wheels (PIP_FIND_LINKS), or use --chaos-runtime=compose"
+        )
+
+
 def ollama_program() -> Path:
     """Path of Ollama: on PATH, or compiled by the lab's setup. Raises NotReady."""
     on_path = shutil.which("ollama")

@@ -16,8 +16,11 @@ from pytest_llmchaos.runtime.local.supervisord_config import Process, python_pat
 
 OPTIONAL = frozenset({"grafana"})  # a compose profile that the local runtime lacks
 WEIGHTS_LOCK = Path("services") / "requirements-weights.lock"
+AGENTS_LOCK = Path("services") / "requirements-agents.lock"
 SIM_METRICS = "LLMCHAOS_SIM_METRICS"  # the server whose names the simulated engine's metrics have
 _MODELS = ("model-1", "model-2")
+# Services with packages of their own.
+_AGENTS = ("agent", "desk")
 
 
 class Programs:
@@ -46,6 +49,11 @@ class Programs:
             prerequisites.weights(self._lock)
         elif self._backend == "ollama":
             prerequisites.ollama_models(prerequisites.ollama_program(), self._model, self._lock)
+        if set(_AGENTS) & set(self._services):
+            self._agents_packages()
+
+    def _agents_packages(self) -> Path:
+        return prerequisites.agents_packages(self._stack / AGENTS_LOCK)
 
     def translate(self, work: Path, addresses: Addresses) -> dict[str, Program]:
         translator = self._translator(work, addresses)
@@ -113,6 +121,8 @@ class Programs:
         if name in _MODELS and self._backend == "sim":
             extra["LAB_ADMIN_PORT"] = str(addresses.own_port(name, 8081))
         extra |= _python_settings(self._stack)
+        if name in _AGENTS:
+            extra["PYTHONPATH"] = os.pathsep.join([str(self._agents_packages()), extra["PYTHONPATH"]])
         return Process(
             service=name, command=command, environment={**program.environment, **extra}, background=program.background
         )
