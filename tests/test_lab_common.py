@@ -19,6 +19,7 @@ import lab_supervisor_proxy.settings
 from lab_common.addresses import authority, loopback_of
 from lab_common.browsers import refusal
 from lab_common.log import Log
+from lab_common.packages import AGENTS
 from lab_common.settings import CANNOT_START, Section, SettingsError, flag, number, refuse, section, text, whole
 
 
@@ -148,7 +149,7 @@ EXTRA = ("aiohttp", "supervisor", "uvloop", "xllamacpp")  # of the extra `local`
 NEEDED = [
     (main.parent.name, package)
     for main in sorted(SERVICES.glob("*/__main__.py"))
-    for package in EXTRA
+    for package in (*EXTRA, "mcp")
     if any(re.search(rf"(?m)^\s*(import|from) {package}\b", path.read_text()) for path in main.parent.rglob("*.py"))
 ]
 
@@ -167,9 +168,8 @@ def test_a_program_without_a_package_of_the_extra_names_the_command_that_install
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={"PYTHONPATH": str(SERVICES)}
     )
 
-    assert done.stderr == (
-        f"{program}: {package} is not installed in {sys.executable}: pip install 'pytest-llmchaos[local]'\n"
-    )
+    remedy = AGENTS if program in {"lab_agents", "lab_desk"} else "pip install 'pytest-llmchaos[local]'"
+    assert done.stderr == f"{program}: {package} is not installed in {sys.executable}: {remedy}\n"
     assert done.returncode == CANNOT_START
 
 

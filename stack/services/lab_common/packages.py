@@ -6,8 +6,10 @@ import sys
 
 from lab_common.settings import refuse
 
+LOCAL = "pip install 'pytest-llmchaos[local]'"
+AGENTS = "pip install --require-hashes -r stack/services/requirements-agents.lock"  # agents and their desk
 
-def refuse_without(service: str, error: ImportError) -> int:
+
+def refuse_without(service: str, error: ImportError, remedy: str = LOCAL) -> int:
     """Write the missing package and its remedy in one line, return the exit status."""
-    why = ImportError(f"{error.name} is not installed in {sys.executable}: pip install 'pytest-llmchaos[local]'")
-    return refuse(service, why)
+    return refuse(service, ImportError(f"{error.name} is not installed in {sys.executable}: {remedy}"))

@@ -1,0 +1,1 @@
+"""Tools of the lab's agents: an MCP server with a ledger of its effects."""
