@@ -12,6 +12,7 @@ import pytest
 
 import fault_agent.settings
 import lab_api.settings
+import lab_desk.settings
 import lab_engine.settings
 import lab_llamacpp.settings
 import lab_remediator.settings
@@ -87,6 +88,7 @@ def test_a_refused_start_is_one_line_for_each_problem_and_status_2(capsys: pytes
     [
         fault_agent.settings.Settings,
         lab_api.settings.Settings,
+        lab_desk.settings.Settings,
         lab_engine.settings.Environment,
         lab_llamacpp.settings.Settings,
         lab_remediator.settings.Settings,

@@ -12,4 +12,5 @@ AGENTS = "pip install --require-hashes -r stack/services/requirements-agents.loc
 
 def refuse_without(service: str, error: ImportError, remedy: str = LOCAL) -> int:
     """Write the missing package and its remedy in one line, return the exit status."""
-    return refuse(service, ImportError(f"{error.name} is not installed in {sys.executable}: {remedy}"))
+    package = (error.name or "a package").partition(".")[0]
+    return refuse(service, ImportError(f"{package} is not installed in {sys.executable}: {remedy}"))
