@@ -103,6 +103,7 @@ def test_each_variable_of_a_service_is_named_when_its_value_cannot_be(settings: 
         "LAB_HOLD_FILE",
         "LAB_RULES_FILE",
         "LAB_AUDIT_FILE",
+        "LAB_LEDGER_FILE",
         "LAB_SUPERVISOR_SOCKET",
         "LAB_CANARY",
     }
