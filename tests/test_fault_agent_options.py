@@ -27,6 +27,7 @@ NEEDED = {
     "duplicate": {"after_tokens": 1},
     "reorder": {"after_tokens": 1},
     "slow_drip": {"every_s": 0.1},
+    "tool_slow": {"delay_s": 0.1},
 }
 
 
@@ -37,6 +38,9 @@ def head(path="/v1/chat/completions", method="POST", **headers):
 
 def body(**fields):
     return json.dumps(fields).encode()
+
+
+CALL = body(jsonrpc="2.0", id=3, method="tools/call", params={"name": "refund", "arguments": {"order": 17}})
 
 
 def fault(kind, **more):
@@ -129,10 +133,20 @@ WRONG = [
         {"kind": "empty_answer", "lease_s": 9, "after_tokens": 1},
         "^empty_answer has no option 'after_tokens'; it takes s",
     ),
-    ({"kind": "hold", "lease_s": 9, "event": "sent"}, "^event must be one of received, first_token, answered, got 'se"),
+    ({"kind": "hold", "lease_s": 9, "event": "sent"}, "^event must be one of received, first_token, answered, deliv"),
     ({"kind": "hold", "lease_s": 9, "number": 0}, "^number must be at least 1, got 0"),
     ({"kind": "hold", "lease_s": 9, "share": 0.5}, "^share must be 1, because number selects the request, got 0.5"),
     ({"kind": "hold", "lease_s": 9, "match": {"model": "m"}}, "^match of hold must not name model or streaming"),
+    ({"kind": "flaky", "lease_s": 9, "match": {"tool": ""}}, "^match.tool must be a text that is not empty, got ''"),
+    (
+        {"kind": "tool_error", "lease_s": 9, "match": {"path": "/mcp"}},
+        "^match.tool is missing: tool_error acts on calls",
+    ),
+    ({"kind": "tool_rate_limited", "lease_s": 9, "retry_after_s": -1}, "^retry_after_s must be at least 0, got -1"),
+    ({"kind": "tool_slow", "lease_s": 9, "delay_s": 0}, "^delay_s must be greater than 0, got 0"),
+    ({"kind": "tool_slow", "lease_s": 9, "delay_s": 1, "match": {}}, "^match.tool is missing: tool_slow acts on calls"),
+    ({"kind": "tool_lost_answer", "lease_s": 9, "then": "rst"}, "^then must be one of close, hang, got 'rst'"),
+    ({"kind": "tool_injected_text", "lease_s": 9, "text": ""}, "^text must be a text that is not empty, got ''"),
     ({"kind": "reset", "lease_s": 9, "after_bytes": -1}, "^after_bytes must be at least 0, got -1"),
 ]
 
@@ -171,6 +185,15 @@ def test_the_readme_lists_each_kind_with_its_options():
         ({"model": "m-*"}, head(), body(model="n-1"), False),
         ({"model": "*"}, head(), body(model=3), False),
         ({"model": "*"}, head(), b"not JSON", False),
+        ({"tool": "ref*"}, head("/mcp"), CALL, True),
+        ({"tool": "ref*", "path": "/mcp"}, head("/mcp"), CALL, True),
+        ({"tool": "mail"}, head("/mcp"), CALL, False),
+        ({"tool": "*"}, head("/mcp"), b"[" + CALL + b"]", False),
+        ({"tool": "*"}, head("/mcp", "GET"), CALL, False),
+        ({"tool": "*"}, head("/mcp"), CALL.replace(b"tools/call", b"tools/list"), False),
+        ({"tool": "*"}, head("/mcp"), CALL.replace(b"2.0", b"1.0"), False),
+        ({"tool": "*"}, head("/mcp"), CALL.replace(b'"refund"', b"7"), False),
+        ({"tool": "*"}, head("/mcp"), body(jsonrpc="2.0", method="tools/call", params=["refund"]), False),
         ({"model": "*"}, head(), b"[1]", False),
         ({"model": "*"}, head(), b"[" * 100_000, False),
         ({"model": "*"}, head(), b"\xff", False),
@@ -262,7 +285,7 @@ def test_the_decisions_of_a_seed_never_change():
 def test_an_error_instead_of_an_answer_has_the_format_of_openai(data, status, headers, kind, reason):
     made = parse({"lease_s": 30, **data}).fault
     assert isinstance(made, faults.AnswerFault)
-    substitute = made.answer(head())
+    substitute = made.answer(head(), b"")
 
     assert (substitute.status, substitute.reason) == (status, reason)
     assert dict(substitute.headers) == {"content-type": "application/json"} | headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -34,4 +35,11 @@ class Cut:
     """Break the connection off here, in the middle of the answer."""
 
 
-Act = Send | Pause | Finish | Cut
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Call `sent` once all before it was sent."""
+
+    sent: Callable[[], None]
+
+
+Act = Send | Pause | Finish | Cut | Report

@@ -28,7 +28,7 @@ class Exchange:
         id: the request's id, for decisions.
         nth: how often the agent has seen that id, this time included.
         substitute: the answer that the agent gives itself.
-        held: bytes of a request whose model must be known before it is passed on.
+        held: bytes of a request whose body must be known before it is passed on.
         begun: True once the substitute's delay runs.
         hold: the fault that holds a message of this request.
     """
@@ -46,23 +46,19 @@ class Exchange:
     _body_size: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        for lease in self.leases:
-            if lease.active and isinstance(lease.fault, Hold) and lease.fault.match.matches(self.head, b""):
-                lease.meet()
-                if lease.counters["met"] == lease.fault.number:
-                    self.hold = (lease, lease.fault)
+        self._count_holds(of_bodies=False)
         if any(isinstance(one.fault, RequestFault) and one.fault.match.needs_body for one in self.leases):
             self._body = bytearray()
 
     @property
     def waits_for_body(self) -> bool:
-        """True if the whole request decides who answers it.
+        """True if the whole request decides who answers it, or whether it is held.
 
         A client that expects 100 sends no body before the service has agreed.
         """
         expects = self.head.header("expect") != ""
         return not expects and any(
-            isinstance(one.fault, AnswerFault) and one.fault.match.needs_body for one in self.leases
+            isinstance(one.fault, AnswerFault | Hold) and one.fault.match.needs_body for one in self.leases
         )
 
     def take_body(self, pieces: list[bytes]) -> None:
@@ -78,11 +74,34 @@ class Exchange:
     def wants_body(self) -> bool:
         return self._body is not None
 
+    def choose_hold(self) -> None:
+        """Decide by the body whether a message of this request is held."""
+        self._count_holds(of_bodies=True)
+
+    def _count_holds(self, *, of_bodies: bool) -> None:
+        for lease in self.leases:
+            fault = lease.fault
+            if not isinstance(fault, Hold) or fault.match.needs_body != of_bodies or not lease.active:
+                continue
+            if fault.match.matches(self.head, self._read):
+                lease.meet()
+                if lease.counters["met"] == fault.number:
+                    self.hold = (lease, fault)
+
+    def held_by(self, event: str) -> Lease | None:
+        """The fault in force that holds this message of the request."""
+        if self.hold is None or self.hold[1].event != event or not self.hold[0].active:
+            return None
+        return self.hold[0]
+
     def choose_substitute(self) -> None:
         """Decide whether the agent answers by itself."""
         for lease in self.leases:
-            if isinstance(lease.fault, AnswerFault) and self._is_hit(lease, lease.fault):
-                self.substitute = (lease.fault.answer(self.head), lease)
+            fault = lease.fault
+            if not isinstance(fault, AnswerFault) or not lease.active or not fault.answers(self.head, self._read):
+                continue
+            if self._is_hit(lease, fault):
+                self.substitute = (fault.answer(self.head, self._read), lease)
                 return
 
     def editors(self, answer: AnswerHead) -> list[tuple[Editor, Lease]]:
@@ -99,10 +118,12 @@ class Exchange:
     def _is_edited(self, lease: Lease, fault: StreamFault) -> bool:
         if isinstance(fault, Hold):
             return self.hold == (lease, fault) and lease.active and fault.event != "received"
-        return self._is_hit(lease, fault)
+        return lease.active and fault.edits(self.head, self._read) and self._is_hit(lease, fault)
+
+    @property
+    def _read(self) -> bytes:
+        return bytes(self._body or b"")
 
     def _is_hit(self, lease: Lease, fault: RequestFault) -> bool:
-        if not lease.active or not fault.match.matches(self.head, bytes(self._body or b"")):
-            return False
         lease.meet()
         return is_chosen(lease.seed, fault.kind, self.id, self.nth, fault.share)

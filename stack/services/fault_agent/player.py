@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
-from fault_agent.acts import Act, Finish, Pause, Send
+from fault_agent.acts import Act, Finish, Pause, Report, Send
 
 if TYPE_CHECKING:
     from fault_agent.faults.editors import Editor
@@ -31,8 +31,12 @@ class Stage(Protocol):
 class Player:
     """One answer that is edited, by each fault until that ends."""
 
-    def __init__(self, stage: Stage, editors: list[tuple[Editor, Lease]], *, chunked: bool, keep_alive: bytes) -> None:
+    def __init__(
+        self, stage: Stage, editors: list[tuple[Editor, Lease]], *, chunked: bool, keep_alive: bytes, head: bytes = b""
+    ) -> None:
+        """`head` goes out with the first bytes of the body, b"" if it already did."""
         self._stage, self._editors = stage, editors
+        self._head = head
         self._chunked = chunked
         self._comment = keep_alive
         self._queue: deque[tuple[Act, Lease | None]] = deque()
@@ -105,10 +109,11 @@ class Player:
             elif isinstance(act, Pause):
                 if lease is not None and lease.active:
                     self._wait(act, lease)
+            elif isinstance(act, Report):
+                act.sent()
             elif isinstance(act, Finish):
                 self.over = True
-                if self._chunked:
-                    self._stage.send(b"0\r\n\r\n")
+                self._say(b"0\r\n\r\n" if self._chunked else b"")
                 # Without chunks, only the end of the connection ends the answer.
                 self._stage.played(closes=not self._service_done or not self._chunked)
             else:
@@ -119,7 +124,12 @@ class Player:
 
     def _send(self, data: bytes) -> None:
         if data:
-            self._stage.send(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            self._say(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def _say(self, data: bytes) -> None:
+        head, self._head = self._head, b""
+        if head or data:
+            self._stage.send(head + data)
 
     def _wait(self, pause: Pause, lease: Lease) -> None:
         self._pause = (pause, lease)

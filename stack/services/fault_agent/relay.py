@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from fault_agent import framing, sockets
 from fault_agent.exchange import Exchange
+from fault_agent.faults.base import StreamFault
 from fault_agent.faults.decide import is_chosen
 from fault_agent.faults.events import keep_alive_of
 from fault_agent.faults.network import Latency, Reject, Reset
@@ -23,6 +24,8 @@ from fault_agent.player import Player
 from fault_agent.side import Side
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fault_agent.agent import Agent
     from fault_agent.leases import Lease
     from fault_agent.messages import AnswerHead
@@ -137,6 +140,8 @@ class Conversation:
             self._answer_body.done = True
             if self._player is not None:
                 self._player.end()
+            else:
+                self._delivered()
         if self._player is None:
             self._end_answers()
 
@@ -212,12 +217,12 @@ class Conversation:
         exchange = self._agent.exchange(head)
         self._exchanges.append(exchange)
         self._asked = exchange
-        if exchange.hold is not None and exchange.hold[1].event == "received":
-            self._hold_request(exchange, exchange.hold[0], raw)
+        if lease := exchange.held_by("received"):
+            self._hold_request(lease, functools.partial(self._take_request, exchange, raw))
             self.client.keep(rest)
             return b""
         self._take_request(exchange, raw)
-        return rest
+        return self._unless_held(rest)
 
     def _take_request(self, exchange: Exchange, raw: bytes) -> None:
         """Decide about a request whose head is known, and pass the head on."""
@@ -231,12 +236,25 @@ class Conversation:
         if self._request_body.done:
             self._request_read(exchange)
 
-    def _hold_request(self, exchange: Exchange, lease: Lease, raw: bytes) -> None:
-        """Keep a request, and all that follows it, until the fault ends."""
+    def _unless_held(self, rest: bytes) -> bytes:
+        """Return what follows a request. If that waits, keep it."""
+        if not self.client.holds("message"):
+            return rest
+        self.client.keep(rest)
+        return b""
+
+    def _hold_request(self, lease: Lease, pass_on: Callable[[], None]) -> None:
+        """Keep a request, and all that follows it, until the fault ends.
+
+        A request whose client has left by then is dropped.
+        """
         self.client.hold("message")
 
         def go_on() -> None:
-            self._take_request(exchange, raw)
+            if self.client.transport is None or sockets.has_left(self.client.transport):
+                self.reset()
+                return
+            pass_on()
             self.client.release("message")
 
         lease.at_end.add(go_on)
@@ -255,11 +273,11 @@ class Conversation:
         if decoded is not None:
             exchange.take_body(decoded)
             if exchange.held is not None and not exchange.wants_body:  # it is too long to be held
-                self._decide(exchange)
+                self._settle(exchange)
         self._pass_request(exchange, data if end == len(data) else data[:end])
         if body.done:
             self._request_read(exchange)
-        return data[end:]
+        return self._unless_held(data[end:])
 
     def _pass_request(self, exchange: Exchange, data: bytes) -> None:
         if exchange.substitute is not None:
@@ -275,11 +293,20 @@ class Conversation:
         self._request_body = self._asked = None
         exchange.is_read = True
         if exchange.held is not None:
-            self._decide(exchange)
+            exchange.choose_hold()
+            if lease := exchange.held_by("received"):
+                self._hold_request(lease, functools.partial(self._decide, exchange))
+                return
+        self._decide(exchange)
+
+    def _decide(self, exchange: Exchange) -> None:
+        """Answer a request that was read, unless it was passed on."""
+        if exchange.held is not None:
+            self._settle(exchange)
         if exchange.substitute is not None:
             self._substitute()
 
-    def _decide(self, exchange: Exchange) -> None:
+    def _settle(self, exchange: Exchange) -> None:
         """Answer a held request, or pass it on."""
         exchange.choose_substitute()
         if exchange.substitute is None:
@@ -354,6 +381,8 @@ class Conversation:
             return
         exchange.begun = True
         answer, lease = exchange.substitute
+        if answer.cuts:
+            lease.hit()
 
         def give() -> None:
             timer.cancel()
@@ -370,6 +399,9 @@ class Conversation:
     def _give(self, exchange: Exchange) -> None:
         assert exchange.substitute is not None  # noqa: S101 - checked by the caller
         answer, lease = exchange.substitute
+        if answer.cuts:
+            self._close_both()
+            return
         lease.hit()
         is_last = framing.is_last(exchange.head) or exchange.head.header("expect") != ""
         headers = [*answer.headers, ("Content-Length", str(len(answer.body)))]
@@ -378,7 +410,7 @@ class Conversation:
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
         head = f"HTTP/1.1 {answer.status} {answer.reason}\r\n{lines}\r\n".encode("latin-1")
         self._say(head if exchange.head.method == "HEAD" else head + answer.body)
-        self._exchanges.popleft()
+        self._delivered()
         if is_last:
             self._close_both()
             return
@@ -447,8 +479,11 @@ class Conversation:
             self._say(raw)
             return
         chunked = exchange.head.version != "1.0"
-        self._player = Player(self, editors, chunked=chunked, keep_alive=keep_alive_of(head))
-        self._say(framing.without_length(raw, chunked=chunked))
+        edited = framing.without_length(raw, chunked=chunked)
+        if not any(isinstance(lease.fault, StreamFault) and lease.fault.takes_head for _, lease in editors):
+            self._say(edited)
+            edited = b""
+        self._player = Player(self, editors, head=edited, chunked=chunked, keep_alive=keep_alive_of(head))
 
     def _read_answer_body(self, data: bytes) -> bytes:
         body = self._answer_body
@@ -481,8 +516,14 @@ class Conversation:
         if self._player is not None:
             self._player.end()
         else:
-            self._exchanges.popleft()
+            self._delivered()
             self._next_answer()
+
+    def _delivered(self) -> None:
+        """The client has the whole answer to its oldest request."""
+        lease = self._exchanges.popleft().held_by("delivered")
+        if lease is not None and not lease.acted.is_set():
+            lease.hit()
 
     def _next_answer(self) -> None:
         self._substitute()
@@ -501,11 +542,11 @@ class Conversation:
 
     def played(self, *, closes: bool) -> None:
         self._player = None
+        if self._exchanges:
+            self._delivered()
         if closes:
             self._close_both()
             return
-        if self._exchanges:
-            self._exchanges.popleft()
         if (self._service_ended or self.service.is_lost) and not self._owes_answer:
             self._end_answers()
             return

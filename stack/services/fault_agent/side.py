@@ -44,6 +44,10 @@ class Side(asyncio.Protocol):
             self._is_eof_kept = False
             self.eof_received()
 
+    def holds(self, why: str) -> bool:
+        """True until `why` is released."""
+        return why in self._holds
+
     def hold_if(self, why: str, is_held: bool) -> None:
         """Hold or release."""
         if is_held:

@@ -21,6 +21,8 @@ from fault_agent.faults import (  # noqa: F401 - each of them registers its kind
     slow_drip,
     slow_error,
     stall,
+    tool_answers,
+    tool_edits,
     truncate,
     wrong_model,
 )

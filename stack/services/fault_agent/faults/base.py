@@ -62,14 +62,28 @@ class RequestFault(Fault):
 class AnswerFault(RequestFault):
     """A fault that answers instead of the service. The request is not forwarded."""
 
-    def answer(self, head: RequestHead) -> Substitute:
-        """The answer to one request."""
+    def answers(self, head: RequestHead, body: bytes) -> bool:
+        """True if the fault may answer this request."""
+        return self.match.matches(head, body)
+
+    def answer(self, head: RequestHead, body: bytes) -> Substitute:
+        """The answer to one request. Its body is empty unless `match` needs it."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamFault(RequestFault):
-    """A fault that changes answers of the service."""
+    """A fault that changes answers of the service.
+
+    Attributes:
+        takes_head: True if the head waits for the first byte of the edited body.
+    """
+
+    takes_head: ClassVar[bool] = False
+
+    def edits(self, head: RequestHead, body: bytes) -> bool:
+        """True if the fault may change the answer to this request."""
+        return self.match.matches(head, body)
 
     def editor(self, answer: AnswerHead, hit: Callable[[], None]) -> Editor | None:
         """An editor for one answer, or None if the fault cannot act on it.

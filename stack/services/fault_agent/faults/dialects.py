@@ -1,7 +1,7 @@
 """Events of model servers: their meaning, and events that a fault makes of them.
 
-OpenAI's chat and plain completions, Ollama's `/api/chat` and `/api/generate`, and TGI.
-The fields of an event distinguish them.
+OpenAI's chat and plain completions, Ollama's `/api/chat` and `/api/generate`, TGI, and
+answers of MCP. The fields of an event distinguish them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from fault_agent.faults.substitute import error
 TOKEN = 1  # a part of the answer in any channel
 FINISH = 2  # the reason of the end
 END = 4  # the last event
+RESULT = 8  # of a JSON-RPC request
+FAILURE = 16  # the same, an error
 DONE = b"[DONE]"
 Fields = dict[str, Any]  # decoded JSON
 _CHANNELS = ("content", "reasoning", "reasoning_content", "refusal", "tool_calls", "function_call")
@@ -164,6 +166,8 @@ def _meaning(fields: Fields) -> int:
         return _of_choices(choices)
     if "done" in fields:
         return _of_ollama(fields)
+    if "jsonrpc" in fields and "method" not in fields:
+        return RESULT if isinstance(fields.get("result"), dict) else FAILURE if "error" in fields else 0
     if _is_tgi(fields):
         end = FINISH | END if isinstance(fields.get("generated_text"), str) else 0
         return (TOKEN if text_of(fields) else 0) | end

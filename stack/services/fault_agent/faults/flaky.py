@@ -35,6 +35,6 @@ class Flaky(AnswerFault):
         if self.retry_after_s is not None:
             require_whole("retry_after_s", self.retry_after_s, at_least=0, at_most=LONGEST_RETRY_S)
 
-    def answer(self, head: RequestHead) -> Substitute:  # noqa: ARG002 - the same for each request
+    def answer(self, head: RequestHead, body: bytes) -> Substitute:  # noqa: ARG002 - the same for each request
         """The error."""
         return error_answer(self.status, retry_after_s=self.retry_after_s)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from fault_agent.acts import Act, Pause, Send
+from fault_agent.acts import Act, Pause, Report, Send
 from fault_agent.faults.base import StreamFault, register
-from fault_agent.faults.dialects import END, FINISH, TOKEN
+from fault_agent.faults.dialects import END, FAILURE, FINISH, RESULT, TOKEN
 from fault_agent.faults.editors import AtMoment, Editor, Moment, PauseFirst, PauseLast
 from lab_common.values import InvalidValueError, require_one_of, require_whole
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fault_agent.faults.events import Stream
 
-EVENTS: Final = ("received", "first_token", "answered")
+EVENTS: Final = ("received", "first_token", "answered", "delivered")
 MOST_REQUESTS: Final = 1_000_000
 _UNTIL_THE_END: Final = Pause(None)
 
@@ -30,9 +30,11 @@ class Hold(StreamFault):
 
     Attributes:
         event: the message: the request itself (`received`), the first token of its
-            answer (`first_token`), or the last event of its answer (`answered`).
+            answer (`first_token`), or the last event of its answer (`answered`). With
+            `delivered` the whole answer has been passed on, and nothing waits.
         number: number of the request among those that match, counted from 1 since the
-            start of the fault, in the order of their heads.
+            start of the fault, in the order of their heads, or of their ends if `match`
+            names a tool.
     """
 
     kind: ClassVar[str] = "hold"
@@ -45,17 +47,29 @@ class Hold(StreamFault):
         require_whole("number", self.number, at_least=1, at_most=MOST_REQUESTS)
         if self.share != 1:
             raise InvalidValueError(f"share must be 1, because number selects the request, got {self.share!r}")
-        if self.match.needs_body:
-            raise InvalidValueError("match of hold must not name model or streaming: it counts requests by their heads")
+        if self.match.model is not None or self.match.streaming is not None:
+            raise InvalidValueError(
+                "match of hold must not name model or streaming: it counts requests or calls of a tool"
+            )
 
     def edit_stream(self, stream: Stream, hit: Callable[[], None]) -> Editor:
         """An editor for a stream."""
-        wanted = END if self.event == "answered" else TOKEN | FINISH | END
+        wanted = RESULT | FAILURE | END
+        if self.event == "delivered":  # some clients do not read on to the end of the body
+            return AtMoment(stream, lambda moment: [Send(moment.raw), Report(hit)], _no_hit, wanted=wanted)
+        if self.event == "first_token":
+            wanted |= TOKEN | FINISH
         return AtMoment(stream, self._act, hit, wanted=wanted)
 
-    def edit_whole(self, hit: Callable[[], None]) -> Editor:
-        """An editor for a JSON body."""
+    def edit_whole(self, hit: Callable[[], None]) -> Editor | None:
+        """An editor for a JSON body, None if the end of the answer is the message."""
+        if self.event == "delivered":
+            return None
         return PauseLast(hit) if self.event == "answered" else PauseFirst(_UNTIL_THE_END, hit)
 
     def _act(self, moment: Moment) -> list[Act]:
         return [_UNTIL_THE_END, Send(moment.raw)]
+
+
+def _no_hit() -> None:
+    """The hit is reported once the event is sent."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from fault_agent.faults.json_rpc import tool_of
 from lab_common.values import InvalidValueError, require_text
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class Match:
         model: glob of the field `model` in the body, None for any body.
         header: name and glob of the value, as in "x-tenant: a*". None for any headers.
         streaming: True for requests of a stream, False for others, None for both.
+        tool: glob of the tool's name in a call of MCP, None for any request.
     """
 
     path: str = "*"
@@ -35,6 +37,7 @@ class Match:
     model: str | None = None
     header: str | None = None
     streaming: bool | None = None
+    tool: str | None = None
 
     def __post_init__(self) -> None:
         """Check the conditions.
@@ -46,6 +49,8 @@ class Match:
         require_text("match.method", self.method)
         if self.model is not None:
             require_text("match.model", self.model)
+        if self.tool is not None:
+            require_text("match.tool", self.tool)
         if self.header is not None:
             require_text("match.header", self.header)
             name, colon, _ = self.header.partition(":")
@@ -57,7 +62,7 @@ class Match:
     @property
     def needs_body(self) -> bool:
         """True if the whole body of a request is needed for the decision."""
-        return self.model is not None or self.streaming is not None
+        return self.model is not None or self.streaming is not None or self.tool is not None
 
     def matches(self, head: RequestHead, body: bytes) -> bool:
         """True if a request is selected. `body` is read only if `needs_body`."""
@@ -75,6 +80,10 @@ class Match:
         fields = _fields(body)
         if self.streaming is not None and _is_streaming(path, fields) != self.streaming:
             return False
+        if self.tool is not None:
+            called = tool_of(fields)
+            if not called or not fnmatchcase(called, self.tool):
+                return False
         if self.model is None:
             return True
         model = fields.get("model")

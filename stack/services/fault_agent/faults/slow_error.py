@@ -32,6 +32,6 @@ class SlowError(AnswerFault):
         require_whole("status", self.status, at_least=400, at_most=599)
         require("delay_s", self.delay_s, above=0, at_most=LONGEST_DELAY_S)
 
-    def answer(self, head: RequestHead) -> Substitute:  # noqa: ARG002 - the same for each request
+    def answer(self, head: RequestHead, body: bytes) -> Substitute:  # noqa: ARG002 - the same for each request
         """The error."""
         return error_answer(self.status, delay_s=self.delay_s)

@@ -19,12 +19,14 @@ class Substitute:
         headers: without Content-Length, which the relay adds.
         body: the whole body.
         delay_s: seconds from the request to the answer.
+        cuts: True for no answer, but the end of the connection.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...]
     body: bytes
     delay_s: float = 0.0
+    cuts: bool = False
 
     @property
     def reason(self) -> str:
