@@ -54,6 +54,7 @@ from pytest_llmchaos.faults.stream_ends import EmptyAnswer, InbandError, Truncat
 from pytest_llmchaos.faults.stream_timing import LateFirstToken, SlowDrip, Stall, late_first_token, slow_drip, stall
 from pytest_llmchaos.faults.thermal_throttling import ThermalThrottling, thermal_throttling
 from pytest_llmchaos.faults.timed import timed
+from pytest_llmchaos.faults.tool_faults import ToolFault, tool
 from pytest_llmchaos.faults.wire_match import match
 from pytest_llmchaos.faults.xid import XidReported, xid
 from pytest_llmchaos.model import Fault
@@ -98,6 +99,7 @@ __all__ = [
     "thermal_throttling",
     "timed",
     "together",
+    "tool",
     "truncate",
     "wrong_model",
     "xid",
@@ -145,6 +147,7 @@ CATALOGUE: dict[str, frozenset[str]] = {
         WrongModel,
         Flaky,
         SlowError,
+        ToolFault,
     )
 }
 

@@ -148,6 +148,7 @@ EXPECTED = (
     ),
     *(Expected(fault=fault, on="*", why=_BY_STRENGTH) for fault in _ON_ANSWERS if fault not in _SEEN),
     *(Expected(fault=fault, on="api", why=_BY_STRENGTH) for fault in _SEEN),
+    Expected(fault="tool", on="*", why="no alert watches tools: the caller sees it"),
     *(Expected(fault=fault, on="model-*", alerts=alerts, why=_BY_STRENGTH) for fault, alerts in _SEEN.items()),
     *(
         Expected(fault=fault, on="prometheus", alerts=("PrometheusMissingRuleEvaluations",), why=_WHEN_IT_GOES_ON)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pytest_llmchaos import faults
 
 # Options that a fault requires besides its target.
-REQUIRED: dict[str, dict[str, float]] = {
+REQUIRED: dict[str, dict[str, float | str]] = {
     "limit_cpu": {"cores": 0.1},
     "limit_memory": {"mebibytes": 64},
     "latency": {"delay_s": 0.5},
@@ -13,6 +13,7 @@ REQUIRED: dict[str, dict[str, float]] = {
     "late_first_token": {"delay_s": 2},
     "slow_drip": {"every_s": 0.1},
     "slow_error": {"delay_s": 5},
+    "tool": {"how": "error"},
 }
 ON_WIRE = [
     faults.latency("model-1", delay_s=0.5),
@@ -32,6 +33,7 @@ ON_WIRE = [
     faults.wrong_model("model-1"),
     faults.flaky("model-1"),
     faults.slow_error("model-1", delay_s=5),
+    faults.tool("model-1.refund", how="lost_answer"),
 ]
 PRIMITIVES = [
     faults.kill("api"),
