@@ -97,7 +97,7 @@ REQUESTS: dict[str, tuple[Any, int, str]] = {
         {"messages": MESSAGES, "stream_options": {"include_usage": True}}, 400, "only allowed when 'stream' is true",
     ),
     "two answers": ({"messages": MESSAGES, "n": 2}, 400, "'n' is not modelled"),
-    "tools": ({"messages": MESSAGES, "tools": [{"type": "function"}]}, 400, "'tools' is not modelled"),
+    "tools": ({"messages": MESSAGES, "tools": [{"type": "function"}]}, 400, "'tools[0]' must be an object of type function"),
     "an answer both continued and begun": (
         {"messages": [*MESSAGES, {"role": "assistant", "content": "x"}], "continue_final_message": True},
         400,

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Iterable
 
-    from lab_engine.chat import ChatRequest
+    from lab_engine.chat import ChatRequest, Text
     from lab_engine.tokens import AnswerText
 
 
@@ -44,7 +44,7 @@ class Answer:
 
     request: ChatRequest
     sink: Sink
-    text: AnswerText
+    text: Text
     corruption: Corruption | None = None
     false_text: AnswerText | None = None  # the replacement text. None: random characters
 

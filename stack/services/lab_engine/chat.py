@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from lab_engine import tokens
+from lab_engine import tokens, tools
+from lab_engine.errors import BadRequestError, brief
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 MAX_STOPS = 4  # OpenAI's limit
@@ -15,7 +16,6 @@ MAX_STOP_CHARACTERS = 1000  # a search for longer ones would delay all other str
 # Fields whose effect this engine does not model, and their neutral values.
 NOT_MODELLED: dict[str, tuple[Any, ...]] = {
     "n": (None, 1),
-    "tools": (None, []),
     "functions": (None, []),
     "logprobs": (None, False),
     "response_format": (None, {"type": "text"}),
@@ -23,19 +23,15 @@ NOT_MODELLED: dict[str, tuple[Any, ...]] = {
 }
 
 
+_ALL = 10**12  # characters, more than any answer has
 _MOST_TOKENS = 10**9  # beyond any model's context. Python does not print numbers of thousands of digits
 
 
-class BadRequestError(ValueError):
-    """A request answered with a 4xx. `param` names the wrong field, if any."""
+class Text(Protocol):
+    """An answer's tokens: by a plan, or hashes of the prompt."""
 
-    def __init__(
-        self, message: str, *, param: str | None = None, status: int = 400, kind: str = "BadRequestError"
-    ) -> None:
-        super().__init__(message)
-        self.param = param
-        self.status = status
-        self.kind = kind
+    def token(self, index: int) -> str: ...
+    def rest(self, start: int) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,19 +47,36 @@ class ChatRequest:
     finish_reason: str
     start: int  # characters of the answer that the client sent, 0 for a new answer
     end: int  # characters of the whole answer, fewer than its tokens have after a stop string
+    script: tools.Script | None = None  # the answer by a plan
 
-    def piece(self, text: tokens.AnswerText, index: int) -> str:
+    @property
+    def text(self) -> Text:
+        """The source of the answer's tokens."""
+        return self.script or tokens.AnswerText(self.prompt)
+
+    def piece(self, text: Text, index: int) -> str:
         """The text of new token `index`. The first one completes a partial token."""
         at = tokens.held_by(self.start) + index
         token = text.token(at)[: max(0, self.end - at * tokens.TOKEN_CHARACTERS)]
         return token if index else text.rest(self.start)[: self.end - self.start] + token
 
 
-def parse(body: bytes, *, model: str, max_model_tokens: int) -> ChatRequest:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Messages:
+    """Checked messages."""
+
+    prompt: str  # text of the last user message
+    rendered: bytes  # the model's input
+    given: int  # characters of a partial answer
+    texts: tuple[tuple[str, str], ...]  # role and text of each
+    answered: frozenset[str]  # ids of the calls with a result
+
+
+def parse(body: bytes, *, model: str, max_model_tokens: int, manner: str = "disciplined") -> ChatRequest:
     data = _object(body)
     asked = data.get("model")
     if not isinstance(asked, str):
-        raise BadRequestError(f"'model' must be a string, got {_brief(asked)}", param="model")
+        raise BadRequestError(f"'model' must be a string, got {brief(asked)}", param="model")
     if asked != model:
         raise BadRequestError(
             f"The model `{asked[:80]}` does not exist; this engine serves `{model}`.",
@@ -72,15 +85,20 @@ def parse(body: bytes, *, model: str, max_model_tokens: int) -> ChatRequest:
     for name, harmless in NOT_MODELLED.items():
         if data.get(name) not in harmless:
             raise BadRequestError(f"'{name}' is not modelled by this simulated engine: drop it", param=name)
-    prompt, rendered, given = _messages(data.get("messages"), continues=_continues(data))
+    names = tools.declared(data)
+    continues = _continues(data)
+    messages = _messages(data.get("messages"), continues=continues, declared=data.get("tools"))
+    prompt, given = messages.prompt, messages.given
+    parallel = data.get("parallel_tool_calls") is not False
+    script = tools.answer(messages.texts, names, messages.answered, manner, parallel=parallel)
     stream = _flag(data, "stream")
     options = data.get("stream_options")
     if options is not None and not isinstance(options, dict):
-        raise BadRequestError(f"'stream_options' must be an object, got {_brief(options)}", param="stream_options")
+        raise BadRequestError(f"'stream_options' must be an object, got {brief(options)}", param="stream_options")
     if options and not stream:
         raise BadRequestError("'stream_options' is only allowed when 'stream' is true", param="stream_options")
     _sampling(data)
-    prompt_tokens = tokens.prompt_tokens(rendered) + tokens.held_by(given)
+    prompt_tokens = tokens.prompt_tokens(messages.rendered) + tokens.held_by(given)
     room = max_model_tokens - prompt_tokens
     wanted = _max_tokens(data)
     least = wanted or 1
@@ -91,10 +109,13 @@ def parse(body: bytes, *, model: str, max_model_tokens: int) -> ChatRequest:
             "Please reduce the length of the messages or completion.",
             param="messages" if room < 1 else "max_tokens",
         )
-    answer_tokens, end, reason = _extent(data, prompt, given=given, wanted=wanted, room=room)
+    if script is None:
+        answer_tokens, end, reason = _extent(data, prompt, given=given, wanted=wanted, room=room)
+    else:
+        answer_tokens, end, reason = _extent_of(script, data, given=given, most=wanted or room)
     return ChatRequest(
         prompt=prompt,
-        rendered=rendered,
+        rendered=messages.rendered,
         stream=stream,
         include_usage=options is not None and _flag(options, "include_usage"),
         prompt_tokens=prompt_tokens,
@@ -102,7 +123,24 @@ def parse(body: bytes, *, model: str, max_model_tokens: int) -> ChatRequest:
         finish_reason=reason,
         start=given,
         end=end,
+        script=script,
     )
+
+
+def _extent_of(script: tools.Script, data: dict[str, Any], *, given: int, most: int) -> tuple[int, int, str]:
+    """As `_extent`, of an answer by a plan."""
+    if _stops(data.get("stop")):
+        raise BadRequestError("'stop' is not modelled for answers by a plan: drop it", param="stop")
+    if given and (script.calls or given >= len(script.text)):
+        raise BadRequestError(
+            f"'continue_final_message' needs the start of the answer by the plan, which is {brief(script.text)} with "
+            f"{len(script.calls)} tool calls",
+            param="messages",
+        )
+    left = len(script.tokens) - tokens.held_by(given)
+    if most < left:
+        return most, _ALL, "length"
+    return max(1, left), _ALL, script.finish_reason
 
 
 def _extent(data: dict[str, Any], prompt: str, *, given: int, wanted: int | None, room: int) -> tuple[int, int, str]:
@@ -139,46 +177,78 @@ def _object(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise BadRequestError(f"the body is not JSON: {error}") from None
     if not isinstance(data, dict):
-        raise BadRequestError(f"the body must be a JSON object, got {_brief(data)}")
+        raise BadRequestError(f"the body must be a JSON object, got {brief(data)}")
     return data
 
 
-def _messages(messages: object, *, continues: bool) -> tuple[str, bytes, int]:
-    """The last user message, the model's input, and characters of a partial answer."""
+def _messages(messages: object, *, continues: bool, declared: object) -> _Messages:
+    """Check the messages, and join them with the tools to the model's input."""
     if not isinstance(messages, list) or not messages:
         raise BadRequestError(
-            f"'messages' must be a list with at least one message, got {_brief(messages)}", param="messages"
+            f"'messages' must be a list with at least one message, got {brief(messages)}", param="messages"
         )
-    rendered, prompt, text = [], None, ""
-    role: object = None
+    rendered = [f"<|im_start|>tools\n{json.dumps(declared)}<|im_end|>\n"] if declared else []
+    texts: list[tuple[str, str]] = []
+    called: set[str] = set()
+    answered: set[str] = set()
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
-        if not isinstance(message, dict):
-            raise BadRequestError(f"'{where}' must be an object, got {_brief(message)}", param=where)
-        role = message.get("role")
-        if role not in ROLES:
-            raise BadRequestError(
-                f"'{where}.role' must be one of {', '.join(ROLES)}, got {_brief(role)}", param=f"{where}.role"
-            )
-        text = _content(message.get("content"), f"{where}.content")
-        rendered.append(f"<|im_start|>{role}\n{text}<|im_end|>\n")
-        if role == "user":
-            prompt = text
+        role, text, calls = _message(message, where)
+        called.update(call.id for call in calls)
+        if role == "tool":
+            answered.add(_result_of(message, where, called))
+        texts.append((role, text))
+        said = "".join(f"<|call|>{call.name} {call.arguments}" for call in calls)
+        rendered.append(f"<|im_start|>{role}\n{text}{said}<|im_end|>\n")
+    prompt = next((text for role, text in reversed(texts) if role == "user"), None)
     if prompt is None:
         raise BadRequestError(
             "'messages' has no message of role user: the answer is derived from the last one", param="messages"
         )
+    role, text = texts[-1]
     if continues:
         if role != "assistant":
             raise BadRequestError(
-                f"'continue_final_message' needs a last message of role assistant, got {_brief(role)}", param="messages"
+                f"'continue_final_message' needs a last message of role assistant, got {brief(role)}", param="messages"
             )
         rendered.pop()  # its tokens are counted by their number
     rendered.append("<|im_start|>assistant\n")
     try:
-        return prompt, "".join(rendered).encode(), len(text) if continues else 0
+        encoded = "".join(rendered).encode()
     except UnicodeEncodeError:
         raise BadRequestError("'messages' holds a lone surrogate, which is not text", param="messages") from None
+    return _Messages(
+        prompt=prompt,
+        rendered=encoded,
+        given=len(text) if continues else 0,
+        texts=tuple(texts),
+        answered=frozenset(answered),
+    )
+
+
+def _message(message: object, where: str) -> tuple[str, str, tuple[tools.Call, ...]]:
+    """Role, text and tool calls of one message."""
+    if not isinstance(message, dict):
+        raise BadRequestError(f"'{where}' must be an object, got {brief(message)}", param=where)
+    role = message.get("role")
+    if role not in ROLES:
+        raise BadRequestError(
+            f"'{where}.role' must be one of {', '.join(ROLES)}, got {brief(role)}", param=f"{where}.role"
+        )
+    calls = tools.calls_of(message, where) if role == "assistant" else ()
+    content = message.get("content")
+    return role, "" if calls and content is None else _content(content, f"{where}.content"), calls
+
+
+def _result_of(message: dict[str, Any], where: str, called: set[str]) -> str:
+    """Id of the call whose result a message of role tool is."""
+    id_ = message.get("tool_call_id")
+    if not isinstance(id_, str) or id_ not in called:
+        raise BadRequestError(
+            f"'{where}.tool_call_id' must be the id of a tool call in a message before it, got {brief(id_)}",
+            param=f"{where}.tool_call_id",
+        )
+    return id_
 
 
 def _content(content: object, where: str) -> str:
@@ -189,7 +259,7 @@ def _content(content: object, where: str) -> str:
         if len(texts) == len(content) and all(isinstance(text, str) for text in texts):
             return "".join(text for text in texts if isinstance(text, str))
         raise BadRequestError(f"'{where}' may hold parts of type text only", param=where)
-    raise BadRequestError(f"'{where}' must be a string or a list of text parts, got {_brief(content)}", param=where)
+    raise BadRequestError(f"'{where}' must be a string or a list of text parts, got {brief(content)}", param=where)
 
 
 def _max_tokens(data: dict[str, Any]) -> int | None:
@@ -199,7 +269,7 @@ def _max_tokens(data: dict[str, Any]) -> int | None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_TOKENS:
             raise BadRequestError(
-                f"'{name}' must be a whole number of at least 1 and at most {_MOST_TOKENS}, got {_brief(value)}",
+                f"'{name}' must be a whole number of at least 1 and at most {_MOST_TOKENS}, got {brief(value)}",
                 param=name,
             )
         return int(value)
@@ -213,7 +283,7 @@ def _stops(stop: object) -> tuple[str, ...]:
     if len(stops) > MAX_STOPS or not all(isinstance(one, str) and 0 < len(one) <= MAX_STOP_CHARACTERS for one in stops):
         raise BadRequestError(
             f"'stop' must be a string or up to {MAX_STOPS} strings, each of 1 to {MAX_STOP_CHARACTERS} characters, "
-            f"got {_brief(stop)}",
+            f"got {brief(stop)}",
             param="stop",
         )
     return tuple(stops)
@@ -235,10 +305,10 @@ def _sampling(data: dict[str, Any]) -> None:
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise BadRequestError(f"'{name}' must be a number from {low} to {high}, got {_brief(value)}", param=name)
+            raise BadRequestError(f"'{name}' must be a number from {low} to {high}, got {brief(value)}", param=name)
     seed = data.get("seed")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise BadRequestError(f"'seed' must be a whole number, got {_brief(seed)}", param="seed")
+        raise BadRequestError(f"'seed' must be a whole number, got {brief(seed)}", param="seed")
 
 
 def _own_length(prompt: str, seed: int | None) -> int:
@@ -252,10 +322,5 @@ def _own_length(prompt: str, seed: int | None) -> int:
 def _flag(data: dict[str, Any], name: str) -> bool:
     value = data.get(name)
     if value is not None and not isinstance(value, bool):
-        raise BadRequestError(f"'{name}' must be true or false, got {_brief(value)}", param=name)
+        raise BadRequestError(f"'{name}' must be true or false, got {brief(value)}", param=name)
     return bool(value)
-
-
-def _brief(value: object) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -14,7 +14,6 @@ from lab_engine.leases import Faults
 from lab_engine.names import SERVERS
 from lab_engine.scheduler import Scheduler
 from lab_engine.stats import STEP_LATE_S, Histogram
-from lab_engine.tokens import AnswerText
 from lab_engine.work import Sequence, Step
 
 if TYPE_CHECKING:
@@ -94,10 +93,11 @@ class Engine:
             arrived_s=self.clock(),
             prompt_tokens=request.prompt_tokens,
             answer_tokens=request.answer_tokens,
-            finish_reason=request.finish_reason,
+            # vLLM counts an answer with tool calls as one that the model ended.
+            finish_reason="stop" if request.finish_reason == "tool_calls" else request.finish_reason,
             prefix=prefix,
         )
-        answer = Answer(request=request, sink=sink, text=AnswerText(request.prompt))
+        answer = Answer(request=request, sink=sink, text=request.text)
         self._arrivals += 1
         corruption = self.faults.effects.corruption
         if corruption is not None:

@@ -27,10 +27,10 @@ class Head:
         return f'data: {start}{{"index":0,"delta":{{"content":"'.encode()
 
     def first_event(self) -> bytes:
-        return self.event([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
+        return self.token_event({"role": "assistant", "content": ""})
 
-    def last_event(self, content: str, reason: str) -> bytes:
-        return self.event([{"index": 0, "delta": {"content": content}, "finish_reason": reason}])
+    def token_event(self, delta: dict[str, Any], reason: str | None = None) -> bytes:
+        return self.event([{"index": 0, "delta": delta, "finish_reason": reason}])
 
     def usage_event(self, usage: dict[str, Any]) -> bytes:
         return _event(self._chunk([]) | {"usage": usage})
@@ -38,8 +38,7 @@ class Head:
     def event(self, choices: list[dict[str, Any]]) -> bytes:
         return _event(self._chunk(choices))
 
-    def whole(self, content: str, reason: str, usage: dict[str, Any]) -> dict[str, Any]:
-        message = {"role": "assistant", "content": content}
+    def whole(self, message: dict[str, Any], reason: str, usage: dict[str, Any]) -> dict[str, Any]:
         return {
             "id": self.request_id,
             "object": "chat.completion",

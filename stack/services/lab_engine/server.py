@@ -13,6 +13,7 @@ from lab_engine import chat, replies, tokens
 from lab_engine.answers import RefusedError
 from lab_engine.dcgm import GpuCollector
 from lab_engine.engine import Engine
+from lab_engine.errors import BadRequestError
 from lab_engine.exposition import EngineCollector, page
 from lab_engine.streams import StreamSink, WholeSink
 
@@ -49,7 +50,7 @@ def application(engine: Engine) -> web.Application:
 async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
-    except chat.BadRequestError as error:
+    except BadRequestError as error:
         return _refusal(str(error), kind=error.kind, status=error.status, param=error.param)
     except RefusedError as error:
         return _refusal(str(error), kind=error.kind, status=error.status)
@@ -70,7 +71,13 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
 async def completions(request: web.Request) -> web.StreamResponse:
     engine = request.app[ENGINE]
     limits = engine.scheduler.limits
-    asked = chat.parse(await request.read(), model=engine.settings.model, max_model_tokens=limits.max_model_tokens)
+    settings = engine.settings
+    asked = chat.parse(
+        await request.read(),
+        model=settings.model,
+        max_model_tokens=limits.max_model_tokens,
+        manner=settings.manner,
+    )
     name = f"chatcmpl-{uuid.uuid4().hex}"
     head = replies.Head(request_id=name, model=engine.settings.model, created=int(time.time()))
     prefix = tokens.prefix_hashes(asked.rendered, limits.block_tokens)
@@ -79,11 +86,12 @@ async def completions(request: web.Request) -> web.StreamResponse:
     sink = WholeSink()
     sequence = engine.submit(name, asked, prefix, sink)
     try:
-        content = await sink.done
+        pieces = await sink.done
     finally:
         engine.abort(sequence)
     used = replies.usage(asked.prompt_tokens, asked.answer_tokens)
-    return web.json_response(head.whole(content, asked.finish_reason, used))
+    message = asked.script.message(pieces) if asked.script else {"role": "assistant", "content": "".join(pieces)}
+    return web.json_response(head.whole(message, asked.finish_reason, used))
 
 
 async def _streamed(

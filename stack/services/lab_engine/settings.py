@@ -13,6 +13,7 @@ from lab_common.values import InvalidValueError
 from lab_engine import profiles
 from lab_engine.names import SERVERS
 from lab_engine.profiles import PROFILES, Profile
+from lab_engine.tools import MANNERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +59,9 @@ class Environment(Section):
     load_s: float | None = number("LAB_LOAD_S", None, 0, 3600)
     state_dir: str = parsed("LAB_STATE_DIR", _folder, str)
     drain_s: float = number("LAB_DRAIN_S", 1.0, 0, 600)
+    manner: str = text(
+        "LAB_TOOL_MANNER", "disciplined", pattern="|".join(MANNERS), expected=f"one of {', '.join(MANNERS)}"
+    )
     seed: int = whole("LAB_SEED", 0, 0, 2**63)
 
     def chosen_admin_port(self) -> int:
@@ -108,6 +112,7 @@ class Settings:
     load_s: float  # seconds to load the model after the start
     state_dir: str  # a folder that outlives the process, for faults of the next start. "": none
     drain_s: float  # seconds that SIGTERM lets streams go on
+    manner: str  # how the model calls tools
     seed: int
 
     @classmethod
@@ -131,5 +136,6 @@ class Settings:
             load_s=profile.load_s if read.load_s is None else read.load_s,
             state_dir=read.state_dir,
             drain_s=read.drain_s,
+            manner=read.manner,
             seed=read.seed,
         )

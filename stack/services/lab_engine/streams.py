@@ -30,14 +30,21 @@ class StreamSink:
         self._prefix = head.event_prefix()
         self._transport = transport
         self._chunked = chunked
+        self._tokens = 0
 
     def token(self, piece: str, *, first: bool, last: bool) -> None:
         data = self._head.first_event() if first else b""
+        request, index = self._request, self._tokens
+        self._tokens += 1
         if not last:
-            self._write(data + self._prefix + piece.encode() + replies.TOKEN_EVENT_END)
+            if request.script is None:
+                data += self._prefix + piece.encode() + replies.TOKEN_EVENT_END
+            else:
+                data += self._head.token_event(request.script.delta(index, piece))
+            self._write(data)
             return
-        request = self._request
-        data += self._head.last_event(piece, request.finish_reason)
+        delta = {"content": piece} if request.script is None else request.script.delta(index, piece)
+        data += self._head.token_event(delta, request.finish_reason)
         if request.include_usage:
             data += self._head.usage_event(replies.usage(request.prompt_tokens, request.answer_tokens))
         self._write(data + replies.DONE)
@@ -62,16 +69,16 @@ class StreamSink:
 
 
 class WholeSink:
-    """Collects the whole text."""
+    """Collects the tokens."""
 
     def __init__(self) -> None:
-        self.done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
         self._pieces: list[str] = []
 
     def token(self, piece: str, *, first: bool, last: bool) -> None:  # noqa: ARG002 - the sinks' common form
         self._pieces.append(piece)
         if last and not self.done.done():
-            self.done.set_result("".join(self._pieces))
+            self.done.set_result(self._pieces)
 
     def failed(self, error: RefusedError) -> None:
         if not self.done.done():
