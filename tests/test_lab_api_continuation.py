@@ -109,6 +109,15 @@ def test_what_is_not_text_alone_is_not_continued(name: str) -> None:
     assert REFUSED[name] in reason_of(ask(), *events[:2], *events[2:3])
 
 
+def test_a_tool_call_is_never_continued_and_ends_without_a_request_once_it_is_finished() -> None:
+    call = [said({"role": "assistant", "content": None}), tool("", id="call_1", type="function"), tool('{"x":1}')]
+    for cut in (2, 3):
+        assert reason_of(ask(max_tokens=cut - 1), A, *call[:cut]) == "its events have tool_calls"
+    rest = rest_of(ask(), b"".join([*call, said(finish="tool_calls")]))
+
+    assert (rest.ask, rest.end) == (None, b"")
+
+
 REQUESTS = {
     "logprobs": {"logprobs": True},
     "a schema": {"response_format": {"type": "json_object"}},

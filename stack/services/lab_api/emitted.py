@@ -31,9 +31,12 @@ class Emitted:
 def read(events: bytes) -> Emitted:
     """Read whole events.
 
+    An answer that was finished may have tool calls, because nothing of it is requested.
+
     Raises:
         NotContinuableError: they contain more than the text of one answer.
     """
+    called = ""
     repeated: dict[str, object] = {}
     pieces: list[str] = []
     counted = tokens = 0
@@ -46,7 +49,8 @@ def read(events: bytes) -> Emitted:
         content = ""
         for choice in choices:
             delta = delta_of(choice)
-            require_text(choice, delta, (*CHANNELS, *CALLS))
+            require_text(choice, delta, CHANNELS)
+            called = next(filter(delta.get, CALLS), called)
             content = delta.get("content") or ""
             counted += _is_token(choice, delta)
             finished |= bool(choice.get("finish_reason"))
@@ -57,6 +61,8 @@ def read(events: bytes) -> Emitted:
         if content:
             pieces.append(content)
             tokens = counted  # later tokens without text are not in the prompt of the rest, so they come again
+    if called and not finished:
+        raise NotContinuableError(f"its events have {called}")
     return Emitted(
         repeated=repeated,
         text=_joined(pieces),
