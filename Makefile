@@ -14,7 +14,7 @@ PURE := arms attribution bounded bounds compositions effects engine_faults envir
 OLDEST_PYTEST := 8.4
 TOUCHES_PYTEST := test_byo test_claims test_experiments test_layers test_plan test_plugin processes/test_neighbours processes/test_progress
 # Files of tests/processes/ with loads, fault agents and supervisord, next to the remaining ones. Each lane has a core.
-TIMED := $(patsubst %,tests/processes/test_%.py,loadgen loadgen_requests fault_agent fault_agent_protocols fault_agent_tools fault_agent_transparent local_memory local_proxy local_supervisor)
+TIMED := $(patsubst %,tests/processes/test_%.py,loadgen loadgen_requests loadgen_tasks fault_agent fault_agent_protocols fault_agent_tools fault_agent_transparent local_memory local_proxy local_supervisor)
 # Files of tests/stack/, by what may run side by side on two cores:
 # BOUNDARIES kill many sessions at once and fill both cores.
 # DYING kill one session at a time and remove its orphans, or a start fails, next to STANDING, which inspect running stacks.

@@ -150,6 +150,22 @@ INI: tuple[tuple[str, IniType, str], ...] = (
         ),
     ),
     (
+        "llmchaos_agent",
+        "string",
+        (
+            "Service of your stack that takes an agent's tasks (loads.tasks), with its container's port if it offers several. "
+            "Default: none. Example: agent:8200."
+        ),
+    ),
+    (
+        "llmchaos_ledger",
+        "string",
+        (
+            "Ledger of the effects of your agent's tools, as SERVICE:PORT/PATH. Without it, claims on effects are inconclusive. "
+            "Default: none. Example: desk:8100/ledger."
+        ),
+    ),
+    (
         "llmchaos_profiles",
         "args",
         "Profiles of your compose file that are active, besides COMPOSE_PROFILES. Default: none. Example: cpu.",

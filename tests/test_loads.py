@@ -210,6 +210,11 @@ def test_tokens_per_second_are_what_the_backend_must_write_in_the_long_run():
             "poisson 8/s short-chat, x-priority: high, X-Team: a b",
         ),
         (loads.open_loop(), "constant 8/s short-chat"),
+        (loads.tasks(), "constant 2/s tasks find_order; refund; mail within 20 s"),
+        (
+            loads.tasks(plan="refund", task_s=9, cancel_share=0.1, cancel_after_s=2, arrivals="poisson"),
+            "poisson 2/s tasks refund within 9 s, 0.1 of them cancelled after 2 s",
+        ),
         (loads.poisson(rate_rps=0.5, max_tokens=4), "poisson 0.5/s short-chat, 4 tokens"),
         (loads.ramp(from_rps=1, to_rps=9, over_s=5), "constant ramp 1-9/s over 5 s short-chat"),
         (
@@ -251,10 +256,42 @@ def test_every_load_takes_headers():
         loads.burst(base_rps=1, burst_rps=2, after_s=1, burst_s=1, headers={"x-a": "b"}),
         loads.sine(mean_rps=5, amplitude_rps=1, period_s=1, headers={"x-a": "b"}),
         loads.trace(DATA / "burstgpt.csv", headers={"x-a": "b"}),
+        loads.tasks(headers={"x-a": "b"}),
     )
 
     assert {load.headers for load in makers} == {(("x-a", "b"),)}
     assert loads.open_loop().headers == ()
+
+
+def test_a_load_of_tasks_has_a_deadline_and_no_first_token():
+    load = loads.tasks(rate_rps=10, plan="find_order; refund", task_s=9, good_s=4)
+
+    assert load.latency_targets == LatencyTargets(ttft_s=math.inf, e2e_s=4)
+    assert (load.timeout_s, load.tasks.task_s, load.tokens_per_s) == (9, 9, 480)
+    assert loads.tasks().latency_targets.e2e_s == 20
+
+
+def test_orders_are_the_same_for_all_arms_until_each_load_gets_numbers_of_its_own():
+    load = loads.tasks(rate_rps=4)
+    planned = load.schedule(Random(1), 5)
+    sent = [load.with_orders(planned, Random(seed)) for seed in (1, 1, 2)]
+    orders = [[int(one.prompt.rpartition(" ")[2]) for one in arrivals] for arrivals in sent]
+
+    assert planned == load.schedule(Random(2), 5)
+    assert [one.prompt for one in planned[:2]] == [f"plan: find_order {n}; refund {n}; mail {n}" for n in (1, 2)]
+    assert orders[0] == orders[1] == list(range(orders[0][0], orders[0][0] + 20))
+    assert not set(orders[0]) & set(orders[2])
+    assert max(orders[0] + orders[2]) < 2**53
+    assert [one.due_s for one in sent[0]] == [one.due_s for one in planned]
+    chats = loads.open_loop().schedule(Random(1), 1)
+    assert loads.open_loop().with_orders(chats, Random(1)) == chats
+
+
+def test_callers_that_cancel_are_spread_evenly_over_the_schedule():
+    third = loads.tasks(cancel_share=1 / 3, cancel_after_s=1).tasks
+
+    assert [third.cancels(i) for i in range(6)] == [False, False, True] * 2
+    assert not any(loads.tasks().tasks.cancels(i) for i in range(100))
 
 
 def test_impatient_clients_are_spread_evenly_over_the_schedule():
@@ -727,6 +764,24 @@ def test_json_without_conversations_is_no_prompt_file(tmp_path, text, message):
             "amplitude_rps must be a number of at least 0 and at most 5",
         ),
         (lambda: loads.sine(mean_rps=5, amplitude_rps=1, period_s=0), "period_s"),
+        *(
+            (
+                lambda plan=plan: loads.tasks(plan=plan),
+                f"whose argument is the task's own order number, got {plan!r}",
+            )
+            for plan in ("", "refund;", "refund 17", 7, "a; " * 100 + "a")
+        ),
+        (lambda: loads.tasks(rate_rps=0), "loads.tasks: rate_rps must be a number above 0 and at most 100000, got 0"),
+        (lambda: loads.tasks(task_s=0), "loads.tasks: task_s must be a number above 0 and at most 3600, got 0"),
+        (lambda: loads.tasks(task_s=5, good_s=6), "loads.tasks: good_s must be a number above 0 and at most 5, got 6"),
+        (lambda: loads.tasks(cancel_share=2), "cancel_share must be a number of at least 0 and at most 1, got 2"),
+        (lambda: loads.tasks(cancel_share=0.5), "cancel_share and cancel_after_s need each other, got 0.5 and None"),
+        (lambda: loads.tasks(cancel_after_s=1), "cancel_share and cancel_after_s need each other, got 0 and 1"),
+        (
+            lambda: loads.tasks(task_s=5, cancel_share=1, cancel_after_s=5),
+            "loads.tasks: cancel_after_s must be below task_s=5, got 5: lower it",
+        ),
+        (lambda: loads.tasks(arrivals="gamma"), "loads.tasks: arrivals must be"),
         (lambda: loads.trace("no/such/file.csv"), "there is no file"),
         (lambda: loads.trace(3), "path must be a file, got 3"),
         (lambda: loads.trace(DATA / "burstgpt.csv", speed=0), "speed must be a number above 0, got 0"),
@@ -777,7 +832,7 @@ def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
     monkeypatch.chdir(tmp_path)
-    assert len(examples) == 3
+    assert len(examples) == 4
     for example in examples:
         exec(example, {})
 

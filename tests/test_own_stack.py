@@ -1,13 +1,15 @@
 """Ini keys as the subject. A missing or wrong key is one error that names it."""
 
+from dataclasses import replace
+
 import pytest
 from support.own_stack_keys import KEYS, make_folder, subject_of
 
-from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.errors import BadScenario, Unsupported
 from pytest_llmchaos.slo.openslo import slos_of
 from pytest_llmchaos.subject import own_stack
 from pytest_llmchaos.subject.headers import Header
-from pytest_llmchaos.subject.lab import Endpoint
+from pytest_llmchaos.subject.lab import Endpoint, lab_subject
 
 
 @pytest.fixture
@@ -95,6 +97,13 @@ def test_without_a_compose_file_the_lab_is_the_subject(folder):
         ({"audit_file": "/log"}, "llmchaos_audit_file .* got '/log' and no llmchaos_remediator: add it"),
         ({"slo": "no.yaml"}, r"llmchaos_slo: no file at .*no\.yaml"),
         ({"api": ""}, "llmchaos_api is missing, the service that .*: add it, such as llmchaos_api = web"),
+        ({"agent": "agent/tasks"}, "llmchaos_agent must be .* such as agent or agent:8200, got 'agent/tasks'"),
+        ({"ledger": "desk:8100/ledger"}, "llmchaos_ledger has no effect without llmchaos_agent, .*: add it"),
+        ({"agent": "a", "ledger": "desk:x"}, "llmchaos_ledger must be .* such as desk:8100/ledger, got 'desk:x'"),
+        (
+            {"agent": "a:8200", "ledger": "a:8100/ledger"},
+            "llmchaos_agent and llmchaos_ledger name two ports of 'a', and a run reaches one of a service: give both",
+        ),
         ({"prometheus": "prom:x"}, "llmchaos_prometheus must be a service .* got 'prom:x'"),
         ({"metrics": ("web:0",)}, "llmchaos_metrics must be a service .* such as web:8080/metrics, got 'web:0'"),
         ({"metrics": ("web:70000",)}, "llmchaos_metrics must be .* got 'web:70000'"),
@@ -255,8 +264,39 @@ def test_a_service_is_named_by_the_first_key_that_has_it(folder):
         "fixer": "llmchaos_remediator",
         "worker": "llmchaos_targets",
     }
+    agents = subject_of(folder, agent="agent:8200", ledger="desk:8100/ledger")
+    assert own_stack.services_by_key(agents).items() >= {"agent": "llmchaos_agent", "desk": "llmchaos_ledger"}.items()
     judged = subject_of(folder, prometheus="", metrics=("node",))
     assert own_stack.services_by_key(judged)["node"] == "llmchaos_metrics"
+
+
+def test_a_load_of_tasks_goes_to_the_agent(folder):
+    subject = subject_of(
+        folder,
+        agent="agent:8200",
+        ledger="desk:8100/ledger",
+        headers=("Host: llm.localhost", "X-Team: a"),
+        tls="system",
+        ready_path="/ready",
+        replica_header="x-replica",
+    )
+
+    seen = subject.for_tasks()
+
+    assert seen.ports == (("web", "", 0), ("prom", "", 0), ("agent", "", 8200), ("desk", "", 8100))
+    assert (seen.api, seen.api_port, seen.requests.path, seen.requests.tls) == ("agent", 8200, "/tasks", "")
+    assert [header.name for header in seen.requests.headers] == ["X-Team"]
+    assert (seen.ready_path, seen.replica_header, seen.ledger.path) == (None, None, "/ledger")
+
+
+def test_tasks_without_an_agent_or_a_model_for_tools_are_refused(folder):
+    with pytest.raises(BadScenario, match="the stack lacks one: set llmchaos_agent to its service, such as agent:8200"):
+        subject_of(folder).for_tasks()
+    with pytest.raises(BadScenario, match=r"the stack lacks one: the lab has one if an experiment\(load=...\)"):
+        replace(lab_subject("sim"), agents=None).for_tasks()
+    for backend in ("ollama", "llamacpp"):
+        with pytest.raises(Unsupported, match=r"smollm2:135m cannot call tools, .* use --chaos-backend=sim"):
+            lab_subject(backend).for_tasks()
 
 
 def test_without_the_former_key_nothing_is_refused():

@@ -1,18 +1,19 @@
 """The samples file: round trips and refusals."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.errors import BadScenario, TooFewSamples
 from pytest_llmchaos.evidence import samples_file
 from pytest_llmchaos.loadgen.tail import SamplesTail, merge
 from pytest_llmchaos.model import OUTCOMES, Sample
 from pytest_llmchaos.stats.recovery import clients_from
-from pytest_llmchaos.stats.windows import windows
+from pytest_llmchaos.stats.windows import LatencyTargets, windows
 
 micro = st.integers(0, 10**9).map(lambda n: n / 1e6)
 a_sample = st.builds(
@@ -84,6 +85,23 @@ def test_latencies_of_a_file_count_from_when_a_request_was_due(tmp_path):
     (window,) = windows(loaded, [("all", 0.0, 5.0)])
 
     assert (window.offered, window.e2e_s.max, window.ttft_s.max) == (1, 7.0, 6.5)
+
+
+def test_a_task_has_no_first_token_to_claim(tmp_path):
+    tasks = [replace(one, outcome="ok") for one in numbered(30)]
+    failed = [replace(one, outcome="timeout") for one in tasks]
+    limits = LatencyTargets(ttft_s=math.inf, e2e_s=20)
+
+    for seen in (samples_file.load(written(tmp_path / "s", tasks)), tasks, failed):
+        (window,) = windows(seen, [("all", 0.0, 1e9)], limits)
+        assert window.e2e_s.p95 > 0
+        for latency in (window.ttft_s, window.max_gap_s):
+            for claim in (lambda of: of.p95 <= 2, lambda of: of.max > 0, lambda of: of.estimate(0.5)):
+                with pytest.raises(TooFewSamples, match="a task of an agent has an end alone, so claim e2e_s"):
+                    claim(latency)
+    for seen in (numbered(30), failed):
+        (window,) = windows(seen, [("all", 0.0, 1e9)])
+        assert window.ttft_s.p95 > 0
 
 
 def test_columns_count_from_the_end_too(tmp_path):

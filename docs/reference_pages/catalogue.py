@@ -40,7 +40,7 @@ VARIANTS: dict[str, Variants] = {
     ),
 }
 COMPOSITIONS = ("together", "sequence", "random", "timed")
-LOADS = ("open_loop", "poisson", "ramp", "burst", "sine", "trace")
+LOADS = ("open_loop", "poisson", "ramp", "burst", "sine", "trace", "tasks")
 FAULTS_INTRO = """\
 Every fault takes a `target`: a service's name, a name with `*` at its end (one service of that
 name's beginning, drawn by the seed), or a list of either (all of them at once).

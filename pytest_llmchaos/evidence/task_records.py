@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -68,15 +69,16 @@ def load(folder: Path) -> tuple[TaskRecord, ...]:
     Raises:
         BadScenario: The file holds something else. The message has the line's number.
     """
-    return read(folder / NAME)
+    return _read(folder / NAME)
 
 
-def read(path: Path) -> tuple[TaskRecord, ...]:
-    """Return the tasks of one file by due time, without a torn last line.
+def merge(paths: Sequence[Path], into: Path) -> None:
+    """Write several workers' records into one file, by due time."""
+    found = sorted((record for path in paths for record in _read(path)), key=_place)
+    into.write_bytes(b"".join(map(line, found)))
 
-    Raises:
-        BadScenario: The file holds something else.
-    """
+
+def _read(path: Path) -> tuple[TaskRecord, ...]:
     if not path.is_file():
         return ()
     found = []
@@ -85,4 +87,8 @@ def read(path: Path) -> tuple[TaskRecord, ...]:
             found.append(_decoder.decode(text))
         except msgspec.DecodeError as error:
             raise BadScenario(f"{path}, line {number}: expected a task's record, got {text[:80]!r}: {error}") from error
-    return tuple(sorted(found, key=lambda record: (record.due_s, record.id)))
+    return tuple(sorted(found, key=_place))
+
+
+def _place(record: TaskRecord) -> tuple[float, str]:
+    return record.due_s, record.id

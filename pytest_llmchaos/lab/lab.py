@@ -90,7 +90,7 @@ class Lab:
         the pytest-xdist worker. `test` is the test that uses the lab now.
         """
         self.runtime = runtime
-        self.subject = subject
+        self.subject = self._stack = subject
         self.journal = journal
         self.directory = directory
         self.seed = seed
@@ -240,6 +240,25 @@ class Lab:
             yield
 
     @contextmanager
+    def serving(self, load: Load) -> Iterator[None]:
+        """See the stack as the clients of a load do: an agent takes tasks.
+
+        Args:
+            load: the load that runs in the block.
+
+        Raises:
+            Unsupported: the load has tasks, and the model cannot call tools.
+            BadScenario: the load has tasks, and the stack has no agent.
+        """
+        self._stack = self.subject
+        if load.tasks is not None:
+            self.subject = self._stack.for_tasks()
+        try:
+            yield
+        finally:
+            self.subject = self._stack
+
+    @contextmanager
     def load(
         self,
         load: Load,
@@ -308,6 +327,7 @@ class Lab:
         if planned is None:
             what = f"load {load}"
             planned = load.schedule(self.test.rng(what, self.test.number(what)), requests.longest_s)
+        planned = load.with_orders(planned, self.test.rng_of(record.planned, _orders_of(record.planned)))
         running = RunningLoad(load, planned, runtime=self.runtime, subject=self.subject, directory=record.directory)
         running.launch()
         record.process(running.pid, identity.process_started(running.pid))
@@ -353,7 +373,8 @@ class Lab:
         running: RunningLoad | None = None
         own: BaseException | None = None
         excused = self.reasons.unless_measured()
-        with excused, self.entered(planned) as record, test.owning(record), record.judged_by_its_test():
+        serving = self.serving(requests.load)
+        with excused, serving, self.entered(planned) as record, test.owning(record), record.judged_by_its_test():
             try:
                 configure(self, NO_VARIABLES)
                 with self._running(requests, remediator) as running:
@@ -567,9 +588,9 @@ class Lab:
         acts = self._aim(self._acts(fault, blast_radius))
         self._faults.append(fault)
         record.planned = _with_faults(record.planned, self._faults)
-        url = self.runtime.url(self.subject.api)
+        stack = self._stack
         lent = self.runtime.flood
-        self.runtime.flood = lent or ProcessFlood(self.subject, url, record, lambda: self.prometheus)
+        self.runtime.flood = lent or ProcessFlood(stack, self.runtime.url(stack.api), record, lambda: self.prometheus)
         injector = Injector(self.runtime, record, self.signals)
         self._injected.append(injector.injected)
         self.read_clocks()
@@ -689,6 +710,11 @@ def _leaves_evidence(error: BaseException) -> bool:
 
 def _shown(fault: Fault | Sequence[Injection]) -> str:
     return ", ".join(map(str, fault)) if isinstance(fault, Sequence) else str(fault)
+
+
+def _orders_of(planned: Planned) -> str:
+    """The draw of a load's order numbers, which the arms of a trial do not share."""
+    return f"orders of {planned.fault}, arm {planned.arm or ''}"
 
 
 def _with_faults(planned: Planned, faults: Sequence[Fault | Sequence[Injection]]) -> Planned:

@@ -27,6 +27,7 @@ MAX_LATENESS_P99_S = 0.050
 MIN_ACHIEVED = 0.98
 MAX_GENERATOR_CPU = 0.90
 START_DEADLINE_S = 20.0
+DRAIN_S = 30.0
 
 
 class RunningLoad:
@@ -63,9 +64,11 @@ class RunningLoad:
                 idle_timeout_s=load.idle_timeout_s,
                 first_token=load.first_token,
                 impatience=load.impatience,
+                tasks=load.tasks,
                 good_ttft_s=self.limits.ttft_s,
                 good_e2e_s=self.limits.e2e_s,
                 push_url=push,
+                drain_s=max(DRAIN_S, load.tasks.task_s) if load.tasks is not None else DRAIN_S,
             ),
             self._directory,
         )

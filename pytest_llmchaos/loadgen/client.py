@@ -19,6 +19,8 @@ from pytest_llmchaos.subject.requests import head_of
 
 # An event of one token is shorter, even with log probabilities and other fields.
 TOKEN_MAX_BYTES = 4096
+# Wait this long beyond a request's limits, because its real end has more information.
+OVERDUE_S = 0.25
 
 
 class Client:
@@ -101,6 +103,9 @@ class Client:
             return None
         return Leave(after_s=impatience.after_s - late_s, unless_begun=impatience.until == "first_token")
 
+    def close(self) -> None:
+        self.wire.close()
+
     def request_id(self, index: int) -> str:
         """The value of the header `X-Request-Id`.
 
@@ -121,6 +126,10 @@ class Client:
         age_s = time.monotonic() - self.t0_s - arrival.due_s
         limit_s = self._plan.good_e2e_s if self.has_begun(index) else min(self._plan.good_ttft_s, self._plan.good_e2e_s)
         return age_s - limit_s
+
+    def is_awaited(self, index: int, arrival: Arrival) -> bool:
+        """True if the end of the load waits for an open request."""
+        return self.overdue_s(index, arrival) <= OVERDUE_S
 
     def given_up(self, index: int, arrival: Arrival, sent_s: float) -> Sample:
         """The sample of a request that is open at the end of the load.

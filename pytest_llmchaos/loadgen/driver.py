@@ -16,6 +16,7 @@ import gevent
 from gevent.event import Event
 from prometheus_client import CollectorRegistry, start_http_server
 
+from pytest_llmchaos.evidence import task_records
 from pytest_llmchaos.host.ports import loopback
 from pytest_llmchaos.loadgen.client import Client
 from pytest_llmchaos.loadgen.load_plan import HURRY, LoadPlan, own
@@ -24,6 +25,7 @@ from pytest_llmchaos.loadgen.pushgateway import TIMEOUT_S as PUSH_TIMEOUT_S
 from pytest_llmchaos.loadgen.pushgateway import Gateway
 from pytest_llmchaos.loadgen.readiness import Readiness
 from pytest_llmchaos.loadgen.recorder import Cpu, Lateness, Recorder, write_json
+from pytest_llmchaos.loadgen.task_client import TaskClient
 from pytest_llmchaos.loads.arrivals import Arrival
 from pytest_llmchaos.model import Sample
 
@@ -31,8 +33,6 @@ BEAT_S = 0.25
 NICE = -10
 # An arrival that was due this recently at the stop does not count as unsent.
 UNSENT_GRACE_S = 0.05
-# Wait this long beyond a request's limits, because its real end has more information.
-OVERDUE_S = 0.25
 # After this many late arrivals in a row, read answers before sending the next request.
 MOST_AT_ONCE = 16
 
@@ -66,7 +66,11 @@ class Driver:
     ) -> None:
         self._plan, self._numbered, self._directory, self._worker = plan, numbered, directory, worker
         self._on_request = on_request
-        self._client = Client(plan)
+        self._client = (
+            Client(plan)
+            if plan.tasks is None
+            else TaskClient(plan, plan.tasks, directory / own(task_records.NAME, worker))
+        )
         self._inflight: dict[int, tuple[Arrival, Any]] = {}
         self._counts = Counts(lambda: len(self._inflight), load=plan.name)
         self._registry = CollectorRegistry(auto_describe=False)
@@ -153,7 +157,7 @@ class Driver:
         status = self._status()
         self._recorder.status(status)
         self._recorder.close()
-        self._client.wire.close()
+        self._client.close()
         kept = ("offered", "sent", "done", "shed", "reconnected", "lateness_p99_s", "push_failures")
         summary = {
             **{name: status[name] for name in kept},
@@ -174,7 +178,7 @@ class Driver:
             waiting = [
                 greenlet
                 for index, (arrival, greenlet) in self._inflight.items()
-                if self._client.overdue_s(index, arrival) <= OVERDUE_S
+                if self._client.is_awaited(index, arrival)
             ]
             if not waiting:
                 return
@@ -209,7 +213,8 @@ class Driver:
         e2e_s = sample.e2e_s
         ttft_s = e2e_s if sample.first_s is None else sample.first_s - sample.due_s
         is_good = sample.outcome == "ok" and ttft_s <= self._plan.good_ttft_s and e2e_s <= self._plan.good_e2e_s
-        self._counts.count_end(sample.outcome, ttft_s, e2e_s, is_good, sample.replica)
+        first_s = ttft_s if self._plan.tasks is None else None
+        self._counts.count_end(sample.outcome, first_s, e2e_s, is_good, sample.replica)
         self._recorder.add(sample)
         self._on_request(sample, size)
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pytest_llmchaos.errors import BadScenario, NotReady
+from pytest_llmchaos.loads.agent_tasks import AgentTasks
 from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Impatience
 from pytest_llmchaos.subject.headers import Header, headers_of
 from pytest_llmchaos.subject.requests import Requests
@@ -53,13 +54,14 @@ class LoadPlan:
         first_token: "content" waits for the answer's own text. "any" also accepts
             reasoning, a tool call or a refusal.
         impatience: clients that leave early, or None.
+        tasks: tasks of an agent in place of chat requests, or None.
         good_ttft_s: seconds to the first token of a good request.
         good_e2e_s: seconds to the end of a good request.
         push_url: address of a pushgateway for the clients' counters, or None.
         serve_port: local port that serves the counters, or None.
         drain_s: longest wait for open requests at the end of the load. A request is
             waited for until it ends or exceeds `good_ttft_s` (`good_e2e_s` after its
-            first token).
+            first token), a task until its deadline.
         processes: number of processes that share the load.
         max_inflight: requests beyond so many open ones are not sent but counted as
             shed. One of them makes the trial invalid.
@@ -79,6 +81,7 @@ class LoadPlan:
     stall_s: float = 2.0
     first_token: FirstToken = "any"
     impatience: Impatience | None = None
+    tasks: AgentTasks | None = None
     good_ttft_s: float = 2.0
     good_e2e_s: float = 10.0
     push_url: str | None = None
@@ -156,6 +159,8 @@ def load(directory: Path) -> tuple[LoadPlan, int | None]:
     about["requests"] = _requests(about["requests"])
     if about.get("impatience") is not None:
         about["impatience"] = Impatience(**about["impatience"])
+    if about.get("tasks") is not None:
+        about["tasks"] = AgentTasks(**{**about["tasks"], "tools": tuple(about["tasks"]["tools"])})
     with (directory / SCHEDULE).open(encoding="utf-8") as lines:
         return LoadPlan(arrivals=tuple(read_schedule(lines)), **about), parent_pid
 

@@ -115,7 +115,7 @@ class Alone:
         """Update the statistics of Locust's console and master."""
         self._environment.events.request.fire(
             request_type="POST",
-            name="chat",
+            name="chat" if self._plan.tasks is None else "task",
             response_time=sample.e2e_s * 1000,
             response_length=size,
             exception=FAILURES.get(sample.outcome),

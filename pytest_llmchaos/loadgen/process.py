@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from pytest_llmchaos.errors import LoadNotHeld, NotReady
-from pytest_llmchaos.evidence import readiness_file
+from pytest_llmchaos.evidence import readiness_file, task_records
 from pytest_llmchaos.evidence.redaction import redact_file
 from pytest_llmchaos.host.import_root import import_root
 from pytest_llmchaos.host.ports import loopback
@@ -80,7 +80,7 @@ class LoadProcess:
         for word in (GO, HURRY):
             (self.directory / word).unlink(missing_ok=True)
         for worker in self._workers:
-            for name in ("started.json", "summary.json", "samples.jsonl", "status.jsonl"):
+            for name in ("started.json", "summary.json", "samples.jsonl", "status.jsonl", task_records.NAME):
                 (self.directory / own(name, worker)).unlink(missing_ok=True)
         (self.directory / readiness_file.NAME).unlink(missing_ok=True)
         self.plan.write(self.directory, os.getpid())
@@ -183,6 +183,9 @@ class LoadProcess:
             self._end()
             if self.plan.processes > 1:
                 merge(self._samples.paths, self.directory / "samples.jsonl")
+                if self.plan.tasks is not None:
+                    files = [self.directory / own(task_records.NAME, worker) for worker in self._workers]
+                    task_records.merge(files, self.directory / task_records.NAME)
             self._summary = summary_of(
                 [self._read_summary(worker, place) for place, worker in enumerate(self._workers)]
             )

@@ -1,4 +1,4 @@
-"""Loads: steady, random, ramping, bursting or recorded requests.
+"""Loads: steady, random, ramping, bursting or recorded requests, and tasks.
 
 All loads are open loops: requests leave on schedule whatever the answers do. A closed
 loop waits for answers, which hides an outage (coordinated omission).
@@ -7,18 +7,21 @@ loop waits for answers, which hides an outage (coordinated omission).
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.loads import conversations, files, traces
+from pytest_llmchaos.loads.agent_tasks import AgentTasks, parse_plan
 from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Impatience, Load, PatientFrom, Spacing, require_number
 from pytest_llmchaos.loads.headers import check_headers
 from pytest_llmchaos.loads.prompts import BUILT_IN, PromptSet, from_lines
 from pytest_llmchaos.loads.shapes import Burst, Constant, Ramp, Shape, Sine
 from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets
 
-__all__ = ["Arrival", "LatencyTargets", "Load", "burst", "open_loop", "poisson", "ramp", "sine", "trace"]
+__all__ = ["Arrival", "LatencyTargets", "Load", "burst", "open_loop", "poisson", "ramp", "sine", "tasks", "trace"]
 
 MAX_RPS = 100_000.0
 MAX_TOKENS = 1_000_000
@@ -500,20 +503,86 @@ def trace(
     )
 
 
+def tasks(
+    *,
+    rate_rps: float = 2,
+    plan: str = "find_order; refund; mail",
+    task_s: float = 20,
+    good_s: float | None = None,
+    cancel_share: float = 0,
+    cancel_after_s: float | None = None,
+    arrivals: Spacing = "constant",
+    beyond_capacity: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> Load:
+    """Return a load of an agent's tasks with a constant rate.
+
+    Each arrival is one task: its caller sends it, waits for its end by long polls, and
+    repeats a request whose connection fails. docs/load.md has the contract.
+
+    Args:
+        rate_rps: Tasks per second, above 0, at most 100,000.
+        plan: Tools of a task's steps, separated by semicolons. Each step gets the
+            task's own order number as its argument.
+        task_s: Seconds from the due time until the caller gives a task up, above 0, at
+            most 3600.
+        good_s: Seconds from the due time in which a good task is completed, above 0, at
+            most `task_s`. None: `task_s`.
+        cancel_share: Share of the tasks that their callers cancel, 0 to 1, spread
+            evenly.
+        cancel_after_s: Seconds from the due time to the cancellation, at least 0, below
+            `task_s`. Required with `cancel_share`.
+        arrivals: `constant` (evenly spaced) or `poisson` (independent of each other).
+        beyond_capacity: True for a load that is meant to saturate the backend. Other
+            loads beyond the backend's declared capacity are refused.
+        headers: Further headers of each request to the agent, such as `{"x-tenant":
+            "a"}`. Reports show them.
+
+    Returns:
+        A load for `experiment(load=...)` and `lab.load`.
+
+    Raises:
+        BadScenario: An argument is outside its bounds.
+    """
+    who = "loads.tasks"
+    limit_s = require_number(who, "task_s", task_s, above=0, at_most=3600)
+    good = limit_s if good_s is None else require_number(who, "good_s", good_s, above=0, at_most=limit_s)
+    share = require_number(who, "cancel_share", cancel_share, at_least=0, at_most=1)
+    if (cancel_after_s is None) == bool(share):
+        raise BadScenario(
+            f"{who}: cancel_share and cancel_after_s need each other, got {cancel_share!r} and {cancel_after_s!r}: try "
+            "cancel_share=0.1, cancel_after_s=1"
+        )
+    after_s = 0.0 if cancel_after_s is None else require_number(who, "cancel_after_s", cancel_after_s, at_least=0)
+    if after_s >= limit_s:
+        raise BadScenario(f"{who}: cancel_after_s must be below task_s={limit_s:g}, got {cancel_after_s!r}: lower it")
+    load = _load(
+        who,
+        Constant(rate_rps=require_number(who, "rate_rps", rate_rps, above=0, at_most=MAX_RPS)),
+        latency_targets=LatencyTargets(ttft_s=math.inf, e2e_s=good),
+        timeout_s=limit_s,
+        beyond_capacity=beyond_capacity,
+        headers=headers,
+        arrivals=arrivals,
+    )
+    made = AgentTasks(tools=parse_plan(who, plan), task_s=limit_s, cancel_share=share, cancel_after_s=after_s)
+    return replace(load, tasks=made)
+
+
 def _load(
     who: str,
     shape: Shape | traces.Trace,
     *,
-    max_tokens: object,
     latency_targets: object,
     timeout_s: object,
-    idle_timeout_s: object,
-    first_token: object,
-    patience_s: object,
-    patient_from: object,
-    impatient_ratio: object,
     beyond_capacity: object,
     headers: object,
+    max_tokens: object = None,
+    idle_timeout_s: object = None,
+    first_token: object = "any",
+    patience_s: object = None,
+    patient_from: object = "end",
+    impatient_ratio: object = 1,
     arrivals: object = "constant",
     prompts: object = "short-chat",
     speed: float = 1.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal, NamedTuple
@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.loads import prompts as prompt_sets
 from pytest_llmchaos.loads import traces
+from pytest_llmchaos.loads.agent_tasks import AgentTasks, first_order
 from pytest_llmchaos.loads.prompts import PromptSet
 from pytest_llmchaos.loads.shapes import Shape
 from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets
@@ -107,6 +108,7 @@ class Load:
         speed: Factor by which a trace is replayed faster.
         beyond_capacity: True if the load is meant to saturate the backend.
         headers: Names and values of further headers of each request.
+        tasks: Tasks of an agent in place of chat requests, or None.
     """
 
     shape: Shape | traces.Trace
@@ -121,12 +123,13 @@ class Load:
     speed: float = 1.0
     beyond_capacity: bool = False
     headers: tuple[tuple[str, str], ...] = ()
+    tasks: AgentTasks | None = None
 
     def __str__(self) -> str:
         if isinstance(self.shape, traces.Trace):
             what = f"{self.shape} at speed {self.speed:g}"
         else:
-            what = f"{self.spacing} {self.shape} {self.prompts}"
+            what = f"{self.spacing} {self.shape} {self.tasks or self.prompts}"
         tokens = f", {self.max_tokens} tokens" if self.max_tokens is not None else ""
         first = ", first token of content" if self.first_token == "content" else ""
         idle = "" if self.idle_timeout_s is None else f", idle timeout {self.idle_timeout_s:g} s"
@@ -151,12 +154,28 @@ class Load:
     @property
     def tokens_per_s(self) -> float:
         """Long-run answer tokens per second. The healthy backend must serve as many."""
+        if self.tasks is not None:
+            return self.mean_rps * self.tasks.tokens
         if self.max_tokens is not None:
             return self.mean_rps * self.max_tokens
         if isinstance(self.shape, traces.Trace):
             total = sum(max(1, row.answer_tokens) for row in self.shape.rows)
             return self.mean_rps * total / len(self.shape.rows)
         return self.mean_rps * self.prompts.mean_tokens
+
+    def with_orders(self, arrivals: Sequence[Arrival], rng: Random) -> tuple[Arrival, ...]:
+        """Return tasks with order numbers that no other load of the run has.
+
+        A schedule counts orders from 1, so that all arms have the same bytes.
+
+        Args:
+            arrivals: The schedule. Requests that are no tasks stay as they are.
+            rng: Source of the first number.
+        """
+        if self.tasks is None:
+            return tuple(arrivals)
+        first = first_order(rng)
+        return tuple(one._replace(prompt=self.tasks.text(first + place)) for place, one in enumerate(arrivals))
 
     def schedule(self, rng: Random, duration_s: float) -> tuple[Arrival, ...]:
         """Return all requests of the first `duration_s` seconds, in order.
@@ -173,7 +192,10 @@ class Load:
                 trace has.
         """
         require_number("load.schedule", "duration_s", duration_s, above=0)
-        source = self._replay(rng) if isinstance(self.shape, traces.Trace) else self._draw(rng, self.shape)
+        if isinstance(self.shape, traces.Trace):
+            source = self._replay(rng)
+        else:
+            source = self._draw(rng, self.shape) if self.tasks is None else self._number(rng, self.shape, self.tasks)
         arrivals: list[Arrival] = []
         for arrival in source:
             if arrival.due_s >= duration_s:
@@ -194,16 +216,24 @@ class Load:
         return tuple(arrivals)
 
     def _draw(self, rng: Random, shape: Shape) -> Iterator[Arrival]:
-        when, draw, draw_tokens, tokens = shape.when, self.prompts.draw, self.prompts.draw_tokens, self.max_tokens
+        draw, draw_tokens, tokens = self.prompts.draw, self.prompts.draw_tokens, self.max_tokens
         answers = dict(zip(self.prompts.lines, self.prompts.answers, strict=False))
+        for after_s in self._times(rng, shape):
+            prompt = draw(rng)
+            yield Arrival(after_s, prompt, tokens or answers.get(prompt) or draw_tokens(rng))
+
+    def _number(self, rng: Random, shape: Shape, tasks: AgentTasks) -> Iterator[Arrival]:
+        for order, after_s in enumerate(self._times(rng, shape), 1):
+            yield Arrival(after_s, tasks.text(order), tasks.tokens)
+
+    def _times(self, rng: Random, shape: Shape) -> Iterator[float]:
         poisson = self.spacing == "poisson"
         count, after_s = -math.log(1 - rng.random()) if poisson else 0.0, 0.0
         while True:
-            after_s = when(count, after_s)
+            after_s = shape.when(count, after_s)
             # Whole microseconds, so that platforms whose logarithm differs in the last
             # bit give the same bytes.
-            prompt = draw(rng)
-            yield Arrival(round(after_s, 6), prompt, tokens or answers.get(prompt) or draw_tokens(rng))
+            yield round(after_s, 6)
             count += -math.log(1 - rng.random()) if poisson else 1.0
 
     def _replay(self, rng: Random) -> Iterator[Arrival]:

@@ -79,13 +79,13 @@ def gather(samples: Iterable[Sample]) -> Raw:
         raw.due_s.append(sample.due_s)
         raw.sent_s.append(sample.sent_s)
         raw.end_s.append(sample.end_s)
-        first_s = sample.first_s
-        if outcome == "ok" and first_s is not None:
-            raw.ttft_s.append(first_s - sample.due_s)
+        if outcome == "ok":
+            # An answer without a first token of its own, such as a task's, has an end.
+            raw.ttft_s.append((sample.end_s if sample.first_s is None else sample.first_s) - sample.due_s)
             raw.kind.append(0)
         else:
             raw.ttft_s.append(math.inf)
-            raw.kind.append(0 if outcome == "ok" else 1 + KINDS.index(_kind(outcome)))
+            raw.kind.append(1 + KINDS.index(_kind(outcome)))
     return raw
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.subject.lab import Subject
     from pytest_llmchaos.trial.perform import Performed
 
+# What a load of tasks needs of the model, as `skipped: needs` names it.
+CALLS_TOOLS = "a model that calls tools"
 NOT_PERFORMED = "the claim was not performed, because the session ended before it"
 
 
@@ -115,6 +117,8 @@ class Campaign:
         """
         if plan.key in self._met or self.lacking(plan) or "proxy" not in plan.needs:  # a skipped trial sends no load
             return
+        if plan.load.tasks is not None:  # the agent's own requests meet the faults
+            return
         self._met.add(plan.key)
         subject = self.settings.subject
         subject = replace(subject, requests=subject.requests.with_headers(plan.load.headers))
@@ -141,6 +145,8 @@ class Campaign:
         for plan in taken:
             if not self.lacking(plan):  # a skipped trial sends no load
                 planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
+                if plan.load.tasks is not None:
+                    subject.for_tasks()
         self._schedule = planning.schedule(taken)
         self._claims_left = {plan.key: [] for plan in taken}
         for nodeid, its in plans.items():
@@ -163,11 +169,12 @@ class Campaign:
         return sorted(plans, key=lambda plan: (not self.lacking(plan), scheduled.get(plan.key, 0)))
 
     def lacking(self, plan: TrialPlan) -> list[str]:
-        """Abilities that a trial needs and the runtime lacks.
+        """Abilities that a trial needs and the runtime or the model lacks.
 
         Such a trial is skipped.
         """
-        return sorted(plan.needs - self._abilities)
+        tools = () if plan.load.tasks is None or self.settings.subject.calls_tools else (CALLS_TOOLS,)
+        return sorted({*(plan.needs - self._abilities), *tools})
 
     @functools.cached_property
     def _abilities(self) -> frozenset[str]:

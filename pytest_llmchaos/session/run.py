@@ -25,6 +25,7 @@ from pytest_llmchaos.host import identity, measurement_lock
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.loadgen.first_request import require_answer
+from pytest_llmchaos.loadgen.first_task import require_agent
 from pytest_llmchaos.prometheus.required_metrics import coarse_bounds, require_metrics, require_rules, require_scrapes
 from pytest_llmchaos.runtime.docker import notes
 from pytest_llmchaos.runtime.docker.judge_project import project_name
@@ -291,6 +292,8 @@ class Run:
         """
         problems = own_checks.Problems()
         problems.of(require_answer, url, self.subject, self.progress.note)
+        if (agent := self.subject.agents) is not None:
+            problems.of(require_agent, lab.runtime.url(agent.service), agent, self.subject, self.progress.note)
         jobs = [one.service for one in self.subject.scrapes]
         if problems.errors and jobs:
             problems.of(require_scrapes, lab.prometheus, jobs)

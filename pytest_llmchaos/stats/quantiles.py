@@ -51,11 +51,13 @@ class Quantiles(NoClaim):
         unknown: Requests that were open when the load ended.
         where: The window, as messages name it.
         hint: Advice that gives the window more requests.
+        exists: False for a latency that the requests do not have, such as the first
+            token of a task. It cannot be claimed.
     """
 
     how_to_claim: ClassVar[str] = "such as .p95 <= 2"
 
-    __slots__ = ("_failed", "_hint", "_unknown", "_values", "_what", "_where")
+    __slots__ = ("_exists", "_failed", "_hint", "_unknown", "_values", "_what", "_where")
 
     def __init__(
         self,
@@ -66,11 +68,13 @@ class Quantiles(NoClaim):
         unknown: int = 0,
         where: str = "the window",
         hint: str = "raise rate_rps",
+        exists: bool = True,
     ) -> None:
         self._what = what
         self._values = array("d", values)
         self._failed, self._unknown = failed, unknown
         self._where, self._hint = where, hint
+        self._exists = exists
 
     def __repr__(self) -> str:
         return f"<{self._what} of {self.count} requests, {self._failed} without an end>"
@@ -146,6 +150,11 @@ class Quantiles(NoClaim):
         return self._at(1.0, "max", 1)
 
     def _at(self, q: float, name: str, needed: int) -> BoundedFloat:
+        if not self._exists:
+            raise TooFewSamples(
+                f"{name} of {self._what} needs requests with tokens, {self._where} lacks them: a task of an agent has an end "
+                "alone, so claim e2e_s"
+            )
         if self.count < needed:
             raise TooFewSamples(
                 f"{name} of {self._what} needs {needed} request{'s' * (needed > 1)}, {self._where} has {self.count}: "

@@ -285,7 +285,7 @@ def parts(
 ) -> tuple[Window, ...]:
     """Return one window per part, by due time."""
     columns = columns_of(samples)
-    judged = _Judged(columns=columns, good=_good(columns, limits), mute=_mute(columns))
+    judged = _judged(columns, limits)
     made = []
     for part in wanted:
         inside = [part.from_s <= due < part.to_s for due in columns.due_s]
@@ -303,7 +303,7 @@ def around(
     due.
     """
     columns = columns_of(samples)
-    judged = _Judged(columns=columns, good=_good(columns, limits), mute=_mute(columns))
+    judged = _judged(columns, limits)
     times = list(zip(columns.due_s, columns.end_s, strict=True))
     struck_s, over_s = during.from_s, during.to_s
     unharmed = [before.from_s <= due < struck_s and end < struck_s for due, end in times]
@@ -317,11 +317,20 @@ def around(
 
 
 class _Judged(NamedTuple):
-    """The samples, which were good, and which were left silently and alone."""
+    """The samples, which were good, and which were left silently and alone.
+
+    `has_tokens` is False for tasks of an agent.
+    """
 
     columns: Columns
     good: list[bool]
     mute: list[bool]
+    has_tokens: bool
+
+
+def _judged(columns: Columns, limits: LatencyTargets) -> _Judged:
+    has_tokens = limits.ttft_s < math.inf or any(first >= 0 for first in columns.first_s)
+    return _Judged(columns=columns, good=_good(columns, limits), mute=_mute(columns), has_tokens=has_tokens)
 
 
 def _mute(columns: Columns) -> list[bool]:
@@ -368,9 +377,9 @@ def _window(judged: _Judged, inside: list[bool], part: Part) -> Window:
     first_s = [end if first < 0 else first for first, end in zip(compress(columns.first_s, ok), end_s, strict=True)]
     offered, answered = counts.total(), len(due_s)
 
-    def quantiles(what: str, values: Iterable[float]) -> Quantiles:
+    def quantiles(what: str, values: Iterable[float], *, exists: bool = judged.has_tokens) -> Quantiles:
         failed = offered - answered
-        return Quantiles(what, values, failed, unknown=unknown, where=part.name, hint=part.hint)
+        return Quantiles(what, values, failed, unknown=unknown, where=part.name, hint=part.hint, exists=exists)
 
     return Window(
         name=part.name,
@@ -381,7 +390,7 @@ def _window(judged: _Judged, inside: list[bool], part: Part) -> Window:
         good=sum(compress(judged.good, inside)),
         outcomes={OUTCOMES[code]: count for code, count in counts.items()},
         ttft_s=quantiles("ttft_s", map(sub, first_s, due_s)),
-        e2e_s=quantiles("e2e_s", map(sub, end_s, due_s)),
+        e2e_s=quantiles("e2e_s", map(sub, end_s, due_s), exists=True),
         max_gap_s=quantiles("max_gap_s", compress(columns.max_gap_s, ok)),
         left=left,
         refused=refusals[HINTED] + refusals[UNHINTED],

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.errors import BadScenario, Unsupported
 from pytest_llmchaos.model import Measure
-from pytest_llmchaos.subject.backends import BACKENDS
+from pytest_llmchaos.subject.backends import BACKENDS, TOOL_BACKENDS
 from pytest_llmchaos.subject.headers import Header, secrets_of
 from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
 from pytest_llmchaos.subject.requests import Requests
@@ -146,6 +146,42 @@ class Subject:
     notices: tuple[str, ...] = ()  # lines to print before the first trial
     # Services that take TLS or HTTP/2 only, each with how their settings show it.
     unreadable: tuple[tuple[str, str], ...] = ()
+    # The agent that takes tasks, and the ledger of its tools' effects.
+    agents: Endpoint | None = None
+    ledger: Endpoint | None = None
+    calls_tools: bool = True  # its model can
+
+    def for_tasks(self) -> Subject:
+        """Return the stack as the callers of its agent see it.
+
+        The api's own counts are about the agent's requests then, so they are not
+        compared with the callers'.
+
+        Raises:
+            Unsupported: The model cannot call tools.
+            BadScenario: The stack lacks an agent.
+        """
+        if not self.calls_tools:
+            raise Unsupported(f"{self.model} cannot call tools, which a load of tasks needs: use --chaos-backend=sim")
+        if self.agents is None:
+            way = (
+                "set llmchaos_agent to its service, such as agent:8200"
+                if self.own
+                else "the lab has one if an experiment(load=...) of the session has tasks"
+            )
+            raise BadScenario(f"a load of tasks needs an agent, and the stack lacks one: {way}")
+        return replace(
+            self,
+            api=self.agents.service,
+            api_port=self.agents.port,
+            requests=self.requests.for_tasks(),
+            check=None,
+            replica_header=None,
+            ready_path=None,
+            availability_query=None,
+            latency_shares=(),
+            attempts_counters=None,
+        )
 
     def secrets(self, environ: Mapping[str, str]) -> frozenset[str]:
         """Return the values of headers and variables that no evidence may contain."""
@@ -264,6 +300,7 @@ def lab_subject(backend: str) -> Subject:
         remediator="remediator",
         model="smollm2:135m",
         check="sim-v1" if backend == "sim" else None,
+        calls_tools=backend in TOOL_BACKENDS,
         slo_file=stack / "slo.yaml",
         bootstrap=stack / "bootstrap.py",
         capacity_tokens_per_s=CAPACITY_TOKENS_PER_S[backend],

@@ -76,6 +76,8 @@ class OwnKeys:
     servers: tuple[str, ...] = ()
     queries: tuple[str, ...] = ()
     prometheus: str = ""
+    agent: str = ""
+    ledger: str = ""
     profiles: tuple[str, ...] = ()
     restart: str = ""
     remediator: str = ""
@@ -135,13 +137,19 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         raise BadScenario(f"llmchaos_startup_s must be seconds above 0 and below 1e6, got {startup_s:g}")
     api = _endpoint("api", keys.api)
     alerts = _endpoint("prometheus", keys.prometheus) if keys.prometheus else None
+    agent = _endpoint("agent", keys.agent) if keys.agent else None
+    ledger = _endpoint("ledger", keys.ledger) if keys.ledger else None
+    if ledger is not None and agent is None:
+        raise BadScenario("llmchaos_ledger has no effect without llmchaos_agent, the service that takes tasks: add it")
+    roles = [api, alerts, agent, ledger]
+    _check_ports(api=api, agent=agent, ledger=ledger)
     scrapes = tuple(_endpoint("metrics", one) for one in keys.metrics)
     requests, model = _requests(keys, folder)
     named = _servers(keys.servers, list(dict.fromkeys(one.service for one in scrapes)))
     return Subject(
         compose_files=tuple(_file("llmchaos_compose", folder / path) for path in keys.compose),
         targets=keys.targets,
-        ports=tuple((one.service, "", one.port or 0) for one in (api, alerts) if one is not None),
+        ports=tuple(dict.fromkeys((one.service, "", one.port or 0) for one in roles if one is not None)),
         api=api.service,
         api_port=api.port,
         prometheus=JUDGE,
@@ -174,9 +182,25 @@ def own_subject(keys: OwnKeys, folder: Path, *, toml: bool = False) -> Subject |
         servers=named,
         query_files=tuple(_file("llmchaos_queries", folder / path) for path in keys.queries),
         alerts=alerts,
+        agents=agent,
+        ledger=ledger,
         profiles=keys.profiles,
         keeps_restart=keys.restart == "keep",
     )
+
+
+def _check_ports(**roles: Endpoint | None) -> None:
+    """Check that the run reaches one port of a service. Raises BadScenario."""
+    ports: dict[str, tuple[str, int | None]] = {}
+    for key, one in roles.items():
+        if one is None:
+            continue
+        other, port = ports.setdefault(one.service, (key, one.port))
+        if port != one.port:
+            raise BadScenario(
+                f"llmchaos_{other} and llmchaos_{key} name two ports of {one.service!r}, and a run reaches one of a service: "
+                "give both the same port, or put them into two services"
+            )
 
 
 def _requests(keys: OwnKeys, folder: Path) -> tuple[Requests, str]:
@@ -229,6 +253,8 @@ def _selected(keys: OwnKeys) -> tuple[OwnKeys, dict[str, str]]:
         keys,
         api=name_of("api", keys.api),
         prometheus=name_of("prometheus", keys.prometheus),
+        agent=name_of("agent", keys.agent),
+        ledger=name_of("ledger", keys.ledger),
         remediator=name_of("remediator", keys.remediator),
         targets=tuple(name_of("targets", text) for text in keys.targets),
         replicas=tuple(name_of("replicas", text) for text in keys.replicas),
@@ -246,9 +272,12 @@ def _selected(keys: OwnKeys) -> tuple[OwnKeys, dict[str, str]]:
 
 def _is_all(keys: OwnKeys, selectors: Collection[str]) -> bool:
     """True if no key names a service of a Compose project."""
-    endpoints = (keys.api, keys.prometheus, *keys.metrics)
+    endpoints = (keys.api, keys.prometheus, keys.agent, keys.ledger, *keys.metrics)
     named = {re.split("[:/]", text)[0] for text in endpoints} | {keys.remediator, *keys.targets, *keys.replicas}
     return bool(selectors) and named <= {*selectors, ""}
+
+
+_ENDPOINT_EXAMPLES = {"api": "web or web:8080", "agent": "agent or agent:8200", "ledger": "desk:8100/ledger"}
 
 
 def _endpoint(key: str, text: str) -> Endpoint:
@@ -256,8 +285,8 @@ def _endpoint(key: str, text: str) -> Endpoint:
     match = _ENDPOINT.fullmatch(text)
     port = int(match["port"]) if match and match["port"] else None
     path = (match["path"] or "") if match else ""
-    if match is None or port == 0 or (port or 0) > 65535 or (key == "api" and path):
-        wanted = "web or web:8080" if key == "api" else "web:8080/metrics"
+    if match is None or port == 0 or (port or 0) > 65535 or (key in ("api", "agent") and path):
+        wanted = _ENDPOINT_EXAMPLES.get(key, "web:8080/metrics")
         raise BadScenario(
             f"llmchaos_{key} must be a service of the compose file, with its container's port if needed, such as "
             f"{wanted}, got {text!r}"
@@ -320,9 +349,23 @@ def services_by_key(subject: Subject) -> dict[str, str]:
     pairs = [(subject.api, "api"), (subject.remediator, "remediator")]
     if subject.alerts is not None:
         pairs += [(subject.alerts.service, "prometheus")]
+    pairs += [
+        (one.service, key) for one, key in ((subject.agents, "agent"), (subject.ledger, "ledger")) if one is not None
+    ]
     pairs += [(one, "targets") for one in subject.targets] + [(one.service, "metrics") for one in subject.scrapes]
     pairs += [(replica, "replicas") for replica in subject.replicas]
     return {name: f"llmchaos_{key}" for name, key in reversed(pairs) if name is not None}
+
+
+def reached(subject: Subject) -> tuple[tuple[Endpoint, str], ...]:
+    """Return the services that the run itself reaches, each with its key."""
+    pairs = (
+        (Endpoint(service=subject.api, port=subject.api_port), "llmchaos_api"),
+        (subject.alerts, "llmchaos_prometheus"),
+        (subject.agents, "llmchaos_agent"),
+        (subject.ledger, "llmchaos_ledger"),
+    )
+    return tuple((one, key) for one, key in pairs if one is not None)
 
 
 def refuse_services(lines: Sequence[str], *, toml: bool) -> None:

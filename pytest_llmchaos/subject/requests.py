@@ -34,6 +34,7 @@ PATHS: Mapping[Dialect, str] = {
     "ollama-generate": "/api/generate",
     "tgi": "/generate_stream",
 }
+TASKS_PATH = "/tasks"
 PATH_KEY = "llmchaos_path"
 _DEFAULTS = {"Content-Type": "application/json", "Accept": "text/event-stream, application/json"}
 _SECRET_IN_QUERY = re.compile(r"(?i)[?&]([\w.-]*(?:key|token|secret|sig|signature|password|auth))=([^&$][^&]*)")
@@ -75,6 +76,10 @@ class Requests:
     def address(self, url: str) -> str:
         """Return the service's address, with https if it has TLS."""
         return f"https://{url.partition('://')[2]}" if self.tls else url
+
+    def for_tasks(self) -> Requests:
+        """Return requests to an agent, with the same headers, but for `Host`."""
+        return Requests(path=TASKS_PATH, headers=tuple(one for one in self.headers if one.name.lower() != "host"))
 
     def with_headers(self, headers: Iterable[tuple[str, str]]) -> Requests:
         """Return these requests with a load's headers, which replace others."""

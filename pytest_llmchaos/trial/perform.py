@@ -85,9 +85,11 @@ def perform(lab: Lab, plan: TrialPlan) -> Performed:
     """
     try:
         grant(lab.runtime, plan.needs, f"{plan.scenario} with {plan.fault}")
+        if plan.load.tasks is not None:
+            lab.subject.for_tasks()
     except Unsupported as error:
         return Performed(error=error)
-    with lab.entered(plan_note(plan)) as record:
+    with lab.serving(plan.load), lab.entered(plan_note(plan)) as record:
         try:
             with lab.reasons.unless_measured():
                 trial = _perform(lab, plan, record)

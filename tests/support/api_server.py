@@ -84,7 +84,7 @@ def api(
         def do_POST(self) -> None:
             self.do_GET()
 
-        do_PUT = do_POST  # noqa: N815 - the name that http.server looks for
+        do_PUT = do_DELETE = do_POST  # noqa: N815 - the names that http.server looks for
 
     class Server(ThreadingHTTPServer):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -19,8 +19,8 @@ from pytest_llmchaos.runtime.docker import (
 from pytest_llmchaos.runtime.docker.near_names import near
 from pytest_llmchaos.runtime.docker.user_files import EVERY, UserFiles
 from pytest_llmchaos.runtime.judge_files import PROMETHEUS_PORT, PUSHGATEWAY_PORT
-from pytest_llmchaos.subject.lab import Endpoint, Subject
-from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY, services_by_key
+from pytest_llmchaos.subject.lab import Subject
+from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY, reached, services_by_key
 
 # The first Compose with `!override` and `!reset` in the form that a run writes.
 LEAST_COMPOSE = (2, 24, 4)
@@ -125,8 +125,8 @@ def _other_problems(config: reach.Config, subject: Subject) -> list[str]:
         for name, key in services_by_key(subject).items()
         if name in config.services and reach.replicas(config.services[name]) == 0
     ]
-    for endpoint, key in ((Endpoint(service=subject.api), "llmchaos_api"), (subject.alerts, "llmchaos_prometheus")):
-        if endpoint is None or endpoint.service not in config.services:
+    for endpoint, key in reached(subject):
+        if endpoint.service not in config.services:
             continue
         service = config.services[reach.network_owner(config, endpoint.service)]
         if (count := reach.replicas(service)) > 1:
@@ -147,16 +147,10 @@ def _published(
     config: reach.Config, subject: Subject, known: set[str], problems: list[str]
 ) -> tuple[tuple[str, str, int], ...]:
     """Ports to reach from this machine: of the roles, and what others publish first."""
-    roles = [Endpoint(service=subject.api, port=subject.api_port)]
-    keys = {subject.api: "llmchaos_api"}
-    if subject.alerts is not None:
-        roles.append(subject.alerts)
-        keys.setdefault(subject.alerts.service, "llmchaos_prometheus")
-    inside = {
-        one.service: _port(config, one.service, one.port, keys[one.service], problems)
-        for one in roles
-        if one.service in known
-    }
+    inside: dict[str, int] = {}
+    for one, key in reached(subject):
+        if one.service in known:
+            inside.setdefault(one.service, _port(config, one.service, one.port, key, problems))
     for name, service in config.services.items():
         tcp = [port.target for port in service.ports if port.protocol == "tcp"]
         if name not in inside and tcp and reach.replicas(service) == 1:

@@ -26,7 +26,7 @@ from pytest_llmchaos.runtime.local.compose_reader import (
 )
 from pytest_llmchaos.runtime.local.compose_variables import substitute
 from pytest_llmchaos.subject.lab import Endpoint, Subject
-from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY, services_by_key
+from pytest_llmchaos.subject.own_stack import JUDGE, PUSHGATEWAY, reached, services_by_key
 
 _PORT = re.compile(r"LLMCHAOS_PORT_(?P<port>[0-9]{1,5})")
 _EVERY_ADDRESS = re.compile(r"(?<![\w.])0\.0\.0\.0(?![\w.])")
@@ -72,13 +72,14 @@ class OwnCompose:
             for one in subject.scrapes
             if one.service in self.services
         )
-        port = 0
-        if subject.api in self.services:
-            api = Endpoint(service=subject.api, port=subject.api_port)
-            port = self._port(api, "llmchaos_api", problems)
+        inside: dict[str, int] = {}
+        for one, key in reached(subject):
+            if one.service in self.services and one.service not in inside:
+                inside[one.service] = self._port(one, key, problems)
         if problems:
             raise BadScenario(f"{self._wheres}: " + "; ".join(dict.fromkeys(problems)))
-        ports = ((subject.api, "", port), (JUDGE, "", PROMETHEUS_PORT), (PUSHGATEWAY, "", PUSHGATEWAY_PORT))
+        inside |= {JUDGE: PROMETHEUS_PORT, PUSHGATEWAY: PUSHGATEWAY_PORT}
+        ports = tuple((name, "", port) for name, port in inside.items())
         return replace(subject, ports=ports, scrapes=scrapes)
 
     def missing(self, subject: Subject) -> list[str]:

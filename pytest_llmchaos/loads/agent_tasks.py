@@ -1,0 +1,83 @@
+"""Tasks of an agent: their plan, deadline and cancellations."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from random import Random
+
+from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.loads.prompts import below
+
+MAX_STEPS = 100
+# A tool call of one step, or the last answer.
+TOKENS_PER_MODEL_CALL = 16
+# Ranges of order numbers, each for one load. A JSON number keeps its product exactly.
+_RANGES, _RANGE = 2**30, 2**21
+_TOOL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentTasks:
+    """The tasks of a load.
+
+    Attributes:
+        tools: The tool of each step.
+        task_s: Seconds from a task's due time until its caller gives it up.
+        cancel_share: Share of the tasks that their callers cancel, 0 to 1.
+        cancel_after_s: Seconds from the due time to the cancellation.
+    """
+
+    tools: tuple[str, ...]
+    task_s: float
+    cancel_share: float = 0.0
+    cancel_after_s: float = 0.0
+
+    def __str__(self) -> str:
+        cancelled = (
+            f", {self.cancel_share:g} of them cancelled after {self.cancel_after_s:g} s" if self.cancel_share else ""
+        )
+        return f"tasks {'; '.join(self.tools)} within {self.task_s:g} s{cancelled}"
+
+    def steps(self, order: int) -> tuple[str, ...]:
+        """Return the steps of one task, such as `refund 17`."""
+        return tuple(f"{tool} {order}" for tool in self.tools)
+
+    def text(self, order: int) -> str:
+        """Return the input of one task."""
+        return f"plan: {'; '.join(self.steps(order))}"
+
+    def cancels(self, index: int) -> bool:
+        """True if the caller cancels the task at this place of the schedule."""
+        return math.floor((index + 1) * self.cancel_share) > math.floor(index * self.cancel_share)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a task's answers: a tool call for each step, and the last one."""
+        return (len(self.tools) + 1) * TOKENS_PER_MODEL_CALL
+
+
+def first_order(rng: Random) -> int:
+    """Draw the first order number of a load. Loads with other draws share none."""
+    return (1 + below(rng, _RANGES)) * _RANGE
+
+
+def steps_of(text: str) -> tuple[str, ...]:
+    """Return the steps of a task's input."""
+    return tuple(step.strip() for step in text.removeprefix("plan:").split(";"))
+
+
+def parse_plan(who: str, plan: object) -> tuple[str, ...]:
+    """Return the tools of a plan such as `find_order; refund; mail`.
+
+    Raises:
+        BadScenario: It is not such a text.
+    """
+    tools = [tool.strip() for tool in plan.split(";")] if isinstance(plan, str) else []
+    if not tools or not all(map(_TOOL.fullmatch, tools)) or len(tools) > MAX_STEPS:
+        raise BadScenario(
+            f'{who}: plan must be 1 to {MAX_STEPS} names of tools such as "find_order; refund; mail", whose argument is the '
+            f"task's own order number, got {plan!r}"
+        )
+    return tuple(tools)
