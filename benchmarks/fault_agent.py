@@ -2,8 +2,9 @@
 
 A null server streams 32 tokens (the first after 20 ms, then one every 5 ms). Open-loop
 Poisson loads run in turn: directly, through the agent, and through toxiproxy. Then come
-rising rates, large bodies, and many open streams. Server and load share one core. The
-program under test has the other.
+rising rates, large bodies, many open streams, and tool calls one after the other, while
+the agent has a fault of another tool. Server and load share one core. The program under
+test has the other.
 
 The peer is `toxiproxy-server` on PATH. Otherwise Go builds it once into the cache.
 Without either, its columns stay empty.
@@ -19,6 +20,8 @@ import gc
 import json
 import os
 import shutil
+import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -42,6 +45,18 @@ TOXIPROXY = "github.com/Shopify/toxiproxy/v2/cmd/server@v2.12.0"
 BUILD_S = 300
 NOTHING, AGENT, PEER = "nothing", "fault agent", "toxiproxy"
 BLOCK = b"x" * (1 << 20)
+CALLS = 1000
+CALL = json.dumps(
+    {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "refund", "arguments": {"order": 17}}}
+).encode()
+RESULT = json.dumps(
+    {"jsonrpc": "2.0", "id": 7, "result": {"content": [{"type": "text", "text": "refunded"}], "isError": False}}
+).encode()
+ASKED = b"POST /mcp HTTP/1.1\r\nHost: lab\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(CALL),
+    CALL,
+)
+ANSWERED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(RESULT), RESULT)
 
 
 class Server(NullServer):
@@ -58,6 +73,8 @@ class Server(NullServer):
             size = int(data.split(b" ", 2)[1].rpartition(b"/")[2])
             self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
             self.task = asyncio.ensure_future(self.send_body(size))
+        elif data.startswith(b"POST /mcp "):
+            self.transport.write(ANSWERED)
         else:
             super().data_received(data)
 
@@ -112,7 +129,9 @@ class Way:
     rising: dict[int, Seen] = field(default_factory=dict)
     bytes_per_s: float = 0.0
     body_cores: float = 0.0
+    calls_s: list[float] = field(default_factory=list)
     rss_bytes: int = 0
+    control: str = ""
 
     def cpu_s(self) -> float:
         return gateway.cpu_s(self.pid) if self.pid is not None else 0.0
@@ -138,6 +157,27 @@ async def _bodies(way: Way, size: int, rounds: int) -> None:
         transport.abort()
         if size / took_s > way.bytes_per_s:
             way.bytes_per_s, way.body_cores = size / took_s, (way.cpu_s() - cpu_s) / took_s
+
+
+async def _calls(way: Way, number: int) -> None:
+    """Call a tool so many times on one connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", way.port)
+    for _ in range(number):
+        began_s = time.perf_counter()
+        writer.write(ASKED)
+        await reader.readexactly(len(ANSWERED))
+        way.calls_s.append(time.perf_counter() - began_s)
+    writer.close()
+
+
+def _start_fault(control: str) -> None:
+    """Start a fault of another tool, for which the agent reads each call."""
+    fault = {"kind": "tool_error", "lease_s": 3600, "match": {"tool": "mail"}}
+    with socket.socket(socket.AF_UNIX) as one:
+        one.connect(control)
+        one.sendall(json.dumps({"do": "start", "fault": fault}).encode() + b"\n")
+        if b'"ok"' not in (answer := one.recv(1 << 16)):
+            raise SystemExit(f"the fault agent refused a fault: {answer.decode()}")
 
 
 def toxiproxy() -> str | None:
@@ -187,7 +227,7 @@ def _ways(program: str | None) -> Iterator[dict[str, Way]]:
             },
         ) as agent_pid,
     ):
-        ways = {NOTHING: Way(null), AGENT: Way(agent, agent_pid)}
+        ways = {NOTHING: Way(null), AGENT: Way(agent, agent_pid, control=f"{folder}/control")}
         if program is None:
             yield ways
             return
@@ -221,6 +261,10 @@ def _measure(ways: dict[str, Way], asked: argparse.Namespace) -> None:
         if opened < asked.streams and name != PEER:
             print(f"cannot measure: only {opened} of {asked.streams} streams run through {name}", file=sys.stderr)
             sys.exit(2)
+    _start_fault(ways[AGENT].control)
+    for _ in range(asked.rounds):
+        for way in ways.values():
+            uvloop.run(_calls(way, CALLS))
 
 
 def _show(name: str, seen: Seen) -> None:
@@ -237,6 +281,9 @@ def _figures(ways: dict[str, Way], streams: int) -> dict[str, Figure]:
     def of_peer(value: float | None) -> float | None:
         return None if peer is None else value
 
+    def added_to_call(way: Way) -> float:
+        return statistics.median(way.calls_s) - statistics.median(ways[NOTHING].calls_s)
+
     first = agent.rising[CAPACITY_RPS[0]]
     peer_first = peer.rising[CAPACITY_RPS[0]].cpu_share if peer is not None else None
     whole = all(way.seen.complete == way.seen.offered for way in ways.values())
@@ -244,6 +291,9 @@ def _figures(ways: dict[str, Way], streams: int) -> dict[str, Figure]:
     return {
         "added_ttft_p50_s": figure(added(agent, 0.5) or 0.0, "s", "<= 0.0006", peer=added(peer, 0.5), digits=6),
         "added_ttft_p99_s": figure(added(agent, 0.99) or 0.0, "s", "<= 0.004", peer=added(peer, 0.99), digits=6),
+        "tool_call_added_p50_s": figure(
+            added_to_call(agent), "s", "<= 0.001", peer=None if peer is None else added_to_call(peer), digits=6
+        ),
         "streams_per_core_rps": figure(
             agent.held_rps(), "streams/s", ">= 400", peer=of_peer(peer.held_rps() if peer else None)
         ),

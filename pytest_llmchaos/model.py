@@ -1054,7 +1054,8 @@ class Injection:
         what = f"{self.fault.kind} {replica_name(self.victim, self.replica)} at +{self.after_s:g} s"
         if not isinstance(self.fault, BeginsAtMoment):
             return what
-        return f"{what}, begins {self.fault.at}{f' on {self.fault.on}' if self.fault.on else ''}"
+        on = self.fault.on
+        return f"{what}, begins {self.fault.at}{f' on {on}' if on and f':{on}.' not in self.fault.at else ''}"
 
 
 @runtime_checkable

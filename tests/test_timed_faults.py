@@ -149,3 +149,129 @@ def test_messages_count_on_one_named_service_and_within_seconds():
         faults.timed(faults.kill("model-1"), at=THIRD, within_s=0)
     with pytest.raises(BadScenario, match=r"within_s=\.\.\.\) must be at most 3595 seconds, got 3596"):
         faults.timed(faults.kill("model-1"), at=THIRD, within_s=3596)
+
+
+# Calls of tools
+
+
+REFUND = "after:desk.refund#2.answered"
+
+
+def test_a_message_may_be_a_call_of_a_tool_of_the_service_that_it_names():
+    timed = faults.timed(faults.crash("agent"), at=REFUND)
+    (act,) = timed.plan(Random(1), ["agent", "desk"])
+
+    assert str(timed) == f"crash agent {REFUND}"
+    assert str(act) == f"crash agent at +0 s, begins {REFUND}"
+    assert (act.fault.on, act.fault.tool, act.fault.number) == ("desk", "refund", 2)
+    assert timed.strength == {"at": REFUND}
+    assert wired_services([timed], ["agent", "desk"]) == ("desk",)
+    assert faults.timed(faults.crash("agent"), at="after:desk.*#1.delivered").primitive.tool == "*"
+    with pytest.raises(BadScenario, match=r"timed\(on=\.\.\.\) must not be given, as .* names desk, got 'api'"):
+        faults.timed(faults.crash("agent"), at=REFUND, on="api")
+
+
+def test_the_agent_holds_a_call_of_the_tool(monkeypatch):
+    runtime, asked = Wired(Clock()), {}
+    runtime.log = []
+    runtime.wire_arm(["model-1"])
+    fault = faults.timed(faults.crash("api"), at="after:model-1.refund#2.answered").primitive
+    start = runtime.wire_start
+    monkeypatch.setattr(runtime, "wire_start", lambda *about, **more: asked.update(more) or start(*about, **more))
+
+    with fault.moment(runtime, "api") as moment:
+        assert moment.at == "after model-1.refund#2.answered"
+
+    assert asked == {"lease_s": 35.0, "seed": 0, "event": "answered", "number": 2, "match": {"tool": "refund"}}
+    runtime.deaf = True
+    with (
+        pytest.raises(FaultNotObserved, match=r"within 30 s model-1 got 2 calls of refund: raise"),
+        fault.moment(runtime, "api"),
+    ):
+        pytest.fail("the block must not be entered")
+
+
+@pytest.mark.parametrize("make", [faults.crash, faults.kill])
+def test_kill_and_crash_take_the_message_themselves(make):
+    assert make("agent", at=REFUND, within_s=9) == faults.timed(make("agent"), at=REFUND, within_s=9)
+    assert make("agent", at=THIRD, on="api") == faults.timed(make("agent"), at=THIRD, on="api")
+    with pytest.raises(BadScenario, match=r"on='api' of .* agent needs at, the message"):
+        make("agent", on="api")
+    with pytest.raises(BadScenario, match=r"timed\(fault\) must be"):
+        make(["agent", "api"], at=THIRD)
+
+
+# Every boundary
+
+
+def every(plan="plan: refund 17; mail 17", **about):
+    return faults.every_boundary(faults.crash("agent"), **{"plan": plan, "model": "api", "tools": "desk", **about})
+
+
+def test_every_boundary_of_a_plan_is_enumerated():
+    made = every(every_s=2)
+
+    assert [(after_s, one.primitive.at, one.primitive.on) for after_s, one in made.parts] == [
+        (0, "after:chat#1.delivered", "api"),
+        (2, "after:desk.refund#1.received", "desk"),
+        (4, "after:desk.refund#1.answered", "desk"),
+        (6, "after:desk.refund#1.delivered", "desk"),
+        (8, "after:chat#1.received", "api"),
+        (10, "after:chat#1.delivered", "api"),
+        (12, "after:desk.mail#1.received", "desk"),
+        (14, "after:desk.mail#1.answered", "desk"),
+        (16, "after:desk.mail#1.delivered", "desk"),
+        (18, "after:chat#1.received", "api"),
+        (20, "after:chat#1.delivered", "api"),
+    ]
+    assert str(made) == "every_boundary(crash agent, refund; mail)"
+    assert (made.blast_radius, made.lifetime, made.fidelity, made.target) == (1, "lasting", "real", "agent")
+    assert wired_services([made], ["agent", "api", "desk"]) == ("api", "desk")
+    assert len(made.plan(Random(1), ["agent", "api", "desk"])) == 11
+    assert made.with_lease(60).blast_radius == 1
+
+
+def test_twenty_boundaries_begin_within_two_minutes():
+    assert every(plan="a; b; c; d").last_act_s == 100
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"plan": ""}, r"plan=\.\.\.\) must be the tools of a task, 1 to 50, .* got ''"),
+        ({"plan": "refund;"}, r"got 'refund;'"),
+        ({"plan": 7}, r"got 7"),
+        ({"plan": ";".join(["a"] * 51)}, r"1 to 50"),
+        ({"model": "api*"}, r"every_boundary\(model=\.\.\.\) must be the name of one service, got 'api\*'"),
+        ({"tools": 7}, r"every_boundary\(tools\)\(target\)|every_boundary\(tools\)"),
+        ({"every_s": 0}, r"every_boundary\(every_s=\.\.\.\) must be a number of seconds above 0"),
+    ],
+)
+def test_a_wrong_plan_is_refused(about, message):
+    with pytest.raises(BadScenario, match=message):
+        every(**about)
+
+
+def test_each_boundary_waits_for_the_victim(lab, monkeypatch):
+    """It is back 3 s after each crash."""
+    crash, begun = lab.runtime.crash, []
+
+    def crashed(service):
+        assert lab.runtime.state(service).running
+        begun.append(lab.runtime.log[-1])
+        crash(service)
+
+    monkeypatch.setattr(lab.runtime, "crash", crashed)
+    tick = lab._tick
+
+    def repaired(*about):
+        if not lab.runtime.state("model-1").running:
+            lab.runtime.start("model-1")
+        return tick(*about)
+
+    monkeypatch.setattr(lab, "_tick", repaired)
+    fault = faults.every_boundary(faults.crash("model-1"), plan="refund", model="api", tools="model-2", every_s=0.001)
+    with lab.load(LOAD, wire=["api", "model-2"]), lab.inject(fault, blast_radius=1) as injected:
+        assert [act.victim for act in injected.acts] == ["model-1"] * 6
+
+    assert begun == ["hold api", *["hold model-2"] * 3, "hold api", "hold api"]

@@ -39,7 +39,7 @@ VARIANTS: dict[str, Variants] = {
         ('engine="survives"', lambda: faults.xid("model-1", engine="survives")),
     ),
 }
-COMPOSITIONS = ("together", "sequence", "random", "timed")
+COMPOSITIONS = ("together", "sequence", "random", "timed", "every_boundary")
 LOADS = ("open_loop", "poisson", "ramp", "burst", "sine", "trace", "tasks")
 FAULTS_INTRO = """\
 Every fault takes a `target`: a service's name, a name with `*` at its end (one service of that

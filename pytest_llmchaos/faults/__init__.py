@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.faults.answer_faults import Flaky, SlowError, flaky, slow_error
+from pytest_llmchaos.faults.boundaries import every_boundary
 from pytest_llmchaos.faults.compositions import random, sequence, together
 from pytest_llmchaos.faults.corrupted_output import CorruptedOutput, corrupted_output
 from pytest_llmchaos.faults.cpu_fallback import CpuFallback, cpu_fallback
@@ -68,6 +69,7 @@ __all__ = [
     "crash_on_boot",
     "duplicate",
     "empty_answer",
+    "every_boundary",
     "flaky",
     "gpu_exhaustion",
     "gpu_saturation",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pytest_llmchaos.faults.base import ActFault
 from pytest_llmchaos.faults.compositions import Target, on_targets
+from pytest_llmchaos.faults.timed import at_message
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import CanCrash, Fault
@@ -21,7 +22,7 @@ class Crash(ActFault):
         runtime.crash(victim)
 
 
-def crash(target: Target) -> Fault:
+def crash(target: Target, *, at: str | None = None, on: str | None = None, within_s: float = 30.0) -> Fault:
     """Kill a service's main process, so that Docker sees it die by itself.
 
     A restart policy answers it, as it answers a bug or the OOM killer.
@@ -34,11 +35,15 @@ def crash(target: Target) -> Fault:
     Args:
         target: Service name, `model-*` for one service drawn by the seed, or a list of
             these. All services of a list are hit at once.
+        at: The message at which it begins, as of `faults.timed`. None for at once.
+        on: Service whose messages count, as of `faults.timed`.
+        within_s: Seconds within which the message must come, as of `faults.timed`.
 
     Returns:
         A fault for `experiment(fault=...)` and `lab.inject`.
 
     Raises:
-        BadScenario: `target` is not a service name or pattern.
+        BadScenario: `target` is not a service name or pattern, or
+            `faults.timed` refuses `at`, `on` or `within_s`.
     """
-    return on_targets(Crash(), target)
+    return at_message(on_targets(Crash(), target), at=at, on=on, within_s=within_s)

@@ -46,7 +46,7 @@ def require_met(subject: Subject, where: str, acts: Sequence[Injection], arrival
     for act in acts:
         shown = f"{where}: {act.fault.kind} {act.victim}"
         if isinstance(act.fault, AtMessage):
-            if (act.fault.on or act.victim) == subject.api:
+            if (act.fault.on or act.victim) == subject.api and not act.fault.tool:
                 _require_message(subject, shown, act.fault, arrivals if not floods else None)
         elif isinstance(act.fault, WireFault):
             if act.victim == subject.api or (not subject.own and act.victim in subject.replicas):
