@@ -3,6 +3,7 @@
     python stack/bootstrap.py all                   engine, images of one backend
     python stack/bootstrap.py engine                Docker Engine, Compose v2, buildx
     python stack/bootstrap.py images --backend sim  images that the backend lacks
+    python stack/bootstrap.py images --agents       the image of the lab's agents, too
     python stack/bootstrap.py agent                 image of the fault agent alone
     python stack/bootstrap.py programs              haproxy and a browser, for the tests
     python stack/bootstrap.py env --backend sim     variables of a compose run, as JSON
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
         if options.command == "env":
-            return print_environment(options.backend, options.format)
+            return print_environment(options.backend, options.format, agents=options.agents)
         if options.command == "agent" and options.show:
             return print_agent()
         if options.command == "agent":
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command in ("engine", "all"):
             ensure_engine()
         if options.command in ("images", "all"):
-            ensure_images(options.backend, source=options.source)
+            ensure_images(options.backend, source=options.source, agents=options.agents)
     except SetupError as stopped:
         say(str(stopped))
         return FAILED
@@ -62,12 +63,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         images.add_argument(
             "--backend", action="append", choices=BACKENDS, help="may be given more than once; default: ollama"
         )
+        add_agents(images)
         add_source(images)
     agent = commands.add_parser("agent", help="image of the fault agent alone, for a stack of your own")
     agent.add_argument("--show", action="store_true", help="print the image's name, and build nothing")
     add_source(agent)
     environment_of = commands.add_parser("env", help="variables of a compose run")
     environment_of.add_argument("--backend", choices=BACKENDS, default="ollama")
+    add_agents(environment_of)
     environment_of.add_argument("--format", choices=("json", "shell"), default="json", help="shell: lines for `eval`")
     options = parser.parse_args(arguments)
     if options.command in ("images", "all"):
@@ -75,6 +78,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     if getattr(options, "source", SOURCES[0]) not in SOURCES:  # argparse checks no default
         parser.error(f"{SOURCE_VARIABLE} must be one of {', '.join(SOURCES)}, got {options.source!r}")
     return options
+
+
+def add_agents(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--agents", action="store_true", help="the image of the lab's agents and their desk, too")
 
 
 def add_source(command: argparse.ArgumentParser) -> None:
@@ -96,12 +103,13 @@ def print_agent() -> int:
     return 0
 
 
-def print_environment(backend: str, form: str) -> int:
-    variables, missing = environment(backend)
+def print_environment(backend: str, form: str, *, agents: bool = False) -> int:
+    variables, missing = environment(backend, agents=agents)
     if missing:
+        more = ["--agents"] if agents else []
         say(
             f"expected images {', '.join(missing)} for the backend {backend}, which the daemon lacks: "
-            f"run `{shlex.join([sys.executable, str(Path(__file__).absolute()), 'images', '--backend', backend])}`"
+            f"run `{shlex.join([sys.executable, str(Path(__file__).absolute()), 'images', '--backend', backend, *more])}`"
         )
         return IMAGES_MISSING
     if form == "shell":

@@ -125,7 +125,7 @@ def test_a_readme_does_not_change_the_tag(stack):
     assert tag() == before
 
 
-@pytest.mark.parametrize("name", ["services", "llamacpp", "fault-agent"])
+@pytest.mark.parametrize("name", ["services", "agents", "llamacpp", "fault-agent"])
 def test_an_image_has_every_package_that_its_programs_import(name):
     recipe = next(recipe for recipe in RECIPES if recipe.name == name)
     entries = {entry for entry in recipe.inputs if (STACK / entry / "__init__.py").is_file()}
@@ -275,6 +275,29 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(daemon, capsys):
     assert captured.out == ""
     assert "services, fault-agent, llamacpp, prometheus, pushgateway, haproxy" in captured.err
     assert f"run `{sys.executable} {STACK / 'bootstrap.py'} images --backend llamacpp`" in captured.err
+
+
+def test_the_image_of_the_agents_is_brought_only_with_its_option(daemon, monkeypatch, tmp_path, capsys):
+    brought: list[str] = []
+    monkeypatch.setattr(build, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(build, "bring", lambda recipe, _arch, **_options: brought.append(recipe.name))
+    daemon.update(from_packages("sim"))
+
+    assert bootstrap.main(["env", "--backend", "sim"]) == 0
+    assert "LLMCHAOS_AGENTS_IMAGE" not in capsys.readouterr().out
+    assert bootstrap.main(["env", "--backend", "sim", "--agents"]) == 3
+    said = capsys.readouterr().err
+    assert "expected images agents for the backend sim" in said
+    assert f"run `{sys.executable} {STACK / 'bootstrap.py'} images --backend sim --agents`" in said
+
+    assert bootstrap.main(["images", "--backend", "sim", "--source", "packages"]) == 0
+    assert brought == []
+    assert bootstrap.main(["images", "--backend", "sim", "--agents", "--source", "packages"]) == 0
+    assert brought == ["agents"]
+
+    daemon.update(daemon_images.candidates(recipe, "amd64")[-1] for recipe in RECIPES if recipe.of_agents)
+    assert bootstrap.main(["env", "--backend", "sim", "--agents"]) == 0
+    assert json.loads(capsys.readouterr().out)["LLMCHAOS_AGENTS_IMAGE"].startswith("llmchaos/agents:")
 
 
 def test_the_fault_agent_alone_is_shown_or_named_with_the_command_that_builds_it(daemon, monkeypatch, capsys):

@@ -10,10 +10,11 @@ import yaml
 from support.primitives import PRIMITIVES
 
 from pytest_llmchaos.subject.lab import lab_subject
-from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
+from pytest_llmchaos.subject.lab_signals import AGENT_RULES, EXPECTED, RULES, Expected
 
 STACK = Path(__file__).parent.parent / "stack"
 SERVICES = ("api", "model-1", "model-2")
+WITH_AGENTS = (*SERVICES, "agent", "desk")
 
 
 def alerts() -> set[str]:
@@ -32,12 +33,13 @@ def test_every_alert_that_is_expected_exists() -> None:
 
 
 def test_the_rules_are_those_of_the_remediator() -> None:
-    assert list(RULES) == list(rules())
+    assert list(RULES) == [name for name in rules() if name not in AGENT_RULES]
+    assert list(AGENT_RULES) == [name for name in rules() if name in AGENT_RULES]
 
 
 @pytest.mark.parametrize("one", [one for one in EXPECTED if one.rules], ids=lambda one: f"{one.fault} {one.on}")
 def test_a_rule_that_is_expected_is_about_the_service(one: Expected) -> None:
-    named = [service for service in SERVICES if one.is_about(one.fault, dict(one.options), service)]
+    named = [service for service in WITH_AGENTS if one.is_about(one.fault, dict(one.options), service)]
 
     assert named
     assert all(set(named) <= set(rules()[rule]) for rule in one.rules)

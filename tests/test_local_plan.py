@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,7 @@ def nothing_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prerequisites, "weights", lambda lock: Path("/weights/model.gguf"))
     monkeypatch.setattr(prerequisites, "ollama_program", lambda: Path("/bin/ollama"))
     monkeypatch.setattr(prerequisites, "ollama_models", lambda program, model, lock: Path("/weights/ollama"))
+    monkeypatch.setattr(prerequisites, "agents_packages", lambda lock: Path("/packages"))
 
 
 @pytest.mark.usefixtures("nothing_fetched")
@@ -213,6 +215,36 @@ def test_the_labs_compose_files_become_processes_without_container_paths(tmp_pat
     assert processes["remediator"].environment["LAB_HEALTH_PATH"] == processes["api"].environment["LAB_HEALTH_PATH"]
     assert f"model-2:8080={at.of('model-2', 8080)}" in processes["remediator"].environment["LAB_ADDRESSES"]
     assert [processes[name].background for name in ("api", "model-1", "model-2")] == [False, True, True]
+
+
+@pytest.mark.usefixtures("nothing_fetched")
+def test_agents_and_their_desk_are_processes_with_packages_of_their_own(tmp_path: Path) -> None:
+    found = {}
+    for agents in (False, True):
+        at, subject, work = addresses(), lab_subject("sim", agents=agents), tmp_path / str(agents)
+        programs = Programs(
+            stack=stack_dir(), files=subject.compose_files, backend="sim", project="llmchaos-x", model=subject.model
+        )
+        translated = programs.translate(work, at)
+        found[agents] = {one.service: one for one in programs.processes(translated, work, at)}
+        written = {path.name for path in (work / "prometheus").glob("*.yml")}
+        assert written == {"prometheus.yml", "model.yml", *(("agent.yml", "desk.yml") if agents else ())}
+    plain, with_agents = found[False], found[True]
+    agent, desk = with_agents["agent"].environment, with_agents["desk"].environment
+
+    assert with_agents.keys() - plain.keys() == {"agent", "desk"}
+    assert desk["LAB_LEDGER_FILE"] == str(work / "volumes" / "ledger" / "ledger.sqlite")
+    assert agent["LAB_STATE_DIR"] == str(work / "volumes" / "agent-state")
+    assert agent["LAB_DESK_URL"] == f"http://{at.of('desk', 8100)}/mcp"
+    assert agent["LAB_MODEL_URL"] == f"http://{at.of('api', 8000)}/v1"
+    assert desk["PYTHONPATH"].split(os.pathsep)[:2] == ["/packages", str(stack_dir() / "services")]
+    assert at.of("desk", 8100) in (work / "prometheus" / "desk.yml").read_text()
+    for name, processes, repairs in (
+        ("plain", plain, "api,model-1,model-2"),
+        ("agents", with_agents, "api,model-1,model-2,agent,desk"),
+    ):
+        seen = [processes[one].environment["LAB_REPAIRS"] for one in ("docker-proxy", "remediator")]
+        assert seen == [repairs, repairs], name
 
 
 @pytest.mark.usefixtures("nothing_fetched")

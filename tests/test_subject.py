@@ -1,6 +1,7 @@
 """The subject: existing backends, and files at their paths."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -23,6 +24,25 @@ def test_monitoring_may_be_hit_by_name_and_is_no_target_that_trials_wait_for():
 
     assert lab.targets == ("api", "model-1", "model-2")
     assert lab.may_hit == ("api", "model-1", "model-2", "remediator", "prometheus")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_lab_with_agents_has_two_services_more_and_is_otherwise_the_same(backend):
+    plain, lab = lab_subject(backend), lab_subject(backend, agents=True)
+    more = {
+        "compose_files": (stack_dir() / "compose.agents.yaml",),
+        "targets": ("agent", "desk"),
+        "ports": (("agent", "LLMCHAOS_AGENT_PORT", 8200), ("desk", "LLMCHAOS_DESK_PORT", 8100)),
+        "scrape_jobs": ("agent", "desk"),
+        "known_rules": ("agent-exited", "desk-exited"),
+    }
+
+    assert (plain.agents, plain.ledger) == (None, None)
+    assert (lab.agents.service, lab.ledger.service, lab.ledger.path) == ("agent", "desk", "/ledger")
+    for name, added in more.items():
+        assert getattr(lab, name) == (*getattr(plain, name), *added), name
+    assert replace(lab, agents=None, ledger=None, **{name: getattr(plain, name) for name in more}) == plain
+    assert all(file.is_file() for file in lab.compose_files)
 
 
 def test_an_unknown_backend_names_those_there_are():

@@ -12,6 +12,7 @@ from prometheus_client import Metric
 from lab_api.gateway import Gateway
 from lab_api.replica import Probed
 from lab_api.settings import Settings as GatewaySettings
+from lab_desk.metrics import Metrics as DeskMetrics
 from lab_engine.dcgm import GpuCollector
 from lab_engine.engine import Engine
 from lab_engine.exposition import EngineCollector
@@ -38,6 +39,7 @@ def metrics_page() -> str:
         ("Gateway", "The lab's service `api`.", asyncio.run(_gateway())),
         ("Simulated engine", "The lab's replicas with `--chaos-backend sim`, under vLLM's names.", _engine()),
         ("Simulated GPU", "The same replicas, under the names of NVIDIA's dcgm-exporter.", _gpu()),
+        ("Desk", "The lab's service `desk`, in a lab with agents.", DeskMetrics().registry.collect()),
         ("Remediator", "The lab's remediator.", _remediator()),
     ):
         parts += [f"## {title}", text, *_entries(families)]

@@ -34,6 +34,7 @@ class Settings:
         replay_line: the command that repeats this run.
         why_runtime: why this runtime was selected.
         own: the user's own stack, or None for the lab.
+        agents: the lab has an agent and its desk of tools.
     """
 
     run: str
@@ -46,6 +47,7 @@ class Settings:
     replay_line: str
     why_runtime: str = "as configured"
     own: Subject | None = None
+    agents: bool = False
 
     @property
     def directory(self) -> Path:
@@ -60,7 +62,7 @@ class Settings:
     @property
     def subject(self) -> Subject:
         """The stack to test."""
-        return self.own or lab_subject(self.backend)
+        return self.own or lab_subject(self.backend, agents=self.agents)
 
 
 def choose_runtime(wanted: str, *, own: bool = False) -> tuple[str, str]:

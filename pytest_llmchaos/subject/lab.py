@@ -12,7 +12,7 @@ from pytest_llmchaos.errors import BadScenario, Unsupported
 from pytest_llmchaos.model import Measure
 from pytest_llmchaos.subject.backends import BACKENDS, TOOL_BACKENDS
 from pytest_llmchaos.subject.headers import Header, secrets_of
-from pytest_llmchaos.subject.lab_signals import EXPECTED, RULES, Expected
+from pytest_llmchaos.subject.lab_signals import AGENT_RULES, EXPECTED, RULES, Expected
 from pytest_llmchaos.subject.requests import Requests
 
 # Matches engines. A gateway counts their requests once more, and its queue is old (SMG)
@@ -268,11 +268,12 @@ def setup_command(backend: str = BACKENDS[0]) -> str:
     return shlex.join([sys.executable, str(stack / "bootstrap.py"), "all", "--backend", backend])
 
 
-def lab_subject(backend: str) -> Subject:
+def lab_subject(backend: str, *, agents: bool = False) -> Subject:
     """Return the reference stack with one of its model backends.
 
     Args:
         backend: One of `BACKENDS`.
+        agents: True adds an agent and its desk of tools.
 
     Raises:
         BadScenario: There is no such backend.
@@ -286,7 +287,7 @@ def lab_subject(backend: str) -> Subject:
     jobs = (
         ("api", "prometheus", "pushgateway") if backend == "ollama" else ("api", "model", "prometheus", "pushgateway")
     )
-    return Subject(
+    lab = Subject(
         compose_files=tuple(files),
         targets=("api", "model-1", "model-2"),
         ports=(
@@ -323,4 +324,19 @@ def lab_subject(backend: str) -> Subject:
         waiting_query='sum({__name__=~"llmlab_queue_depth|llmchaos:requests_waiting"})',
         latency_shares=_LATENCY_SHARES,
         extra_env=(("LLMCHAOS_BACKEND", backend),),
+    )
+    return _with_agents(lab) if agents else lab
+
+
+def _with_agents(lab: Subject) -> Subject:
+    """The lab with the services of compose.agents.yaml."""
+    return replace(
+        lab,
+        compose_files=(*lab.compose_files, stack_dir() / "compose.agents.yaml"),
+        targets=(*lab.targets, "agent", "desk"),
+        ports=(*lab.ports, ("agent", "LLMCHAOS_AGENT_PORT", 8200), ("desk", "LLMCHAOS_DESK_PORT", 8100)),
+        agents=Endpoint(service="agent", port=8200, path="/tasks"),
+        ledger=Endpoint(service="desk", port=8100, path="/ledger"),
+        known_rules=(*lab.known_rules, *AGENT_RULES),
+        scrape_jobs=(*lab.scrape_jobs, "agent", "desk"),
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Every rule of stack/remediation.yaml, in its order.
+# Rules that apply only in a lab with agents.
+AGENT_RULES = ("agent-exited", "desk-exited")
+# Every other rule of stack/remediation.yaml, in its order.
 RULES = (
     "api-exited",
     "replica-exited",
@@ -27,7 +29,7 @@ class Expected:
 
     Attributes:
         fault: Kind of the fault.
-        on: `api`, `prometheus`, `model-*` for each replica, or `*` for any service.
+        on: A service such as `api`, `model-*` for each replica, or `*` for any service.
         options: Options of the fault that change its signals.
         alerts: Alerts that fire if the victim is not repaired. A victim that is back
             within a second or two may be back before they fire. They are about the
@@ -55,7 +57,12 @@ class Expected:
 _GONE = tuple(
     Expected(fault=fault, on=on, alerts=("ServiceDown",), rules=(rule,))
     for fault in ("kill", "crash", "stop")
-    for on, rule in (("api", "api-exited"), ("model-*", "replica-exited"))
+    for on, rule in (
+        ("api", "api-exited"),
+        ("model-*", "replica-exited"),
+        ("agent", "agent-exited"),
+        ("desk", "desk-exited"),
+    )
 )
 _BUSY = "busy and not broken: nothing may be restarted"
 # Scrapes and health checks use the same port, so they fail as well.

@@ -53,9 +53,9 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
-def ensure_images(backends: Iterable[str], *, source: str = "auto") -> None:
+def ensure_images(backends: Iterable[str], *, source: str = "auto", agents: bool = False) -> None:
     """Build or pull the images of `backends` that this machine's daemon lacks."""
-    wanted = {recipe.name: recipe for backend in backends for recipe in recipes_for(backend)}
+    wanted = {recipe.name: recipe for backend in backends for recipe in recipes_for(backend, agents=agents)}
     ensure_recipes(wanted.values(), source=source)
 
 
@@ -157,6 +157,8 @@ def fill(context: Path, recipe: Recipe, *, base: str, arch: str) -> None:
     match recipe.name:
         case "services" | "fault-agent":
             link(ingredients.site_packages("requirements.lock", arch), context / "site")
+        case "agents":
+            link(ingredients.site_packages("requirements-agents.lock", arch), context / "site")
         case "llamacpp":
             link(ingredients.site_packages("requirements-llamacpp.lock", arch), context / "site")
             link(ingredients.weights(), context / "weights/model.gguf")

@@ -54,14 +54,15 @@ def chosen(recipe: Recipe, arch: str, names: frozenset[str]) -> str | None:
     return next((reference for reference in candidates(recipe, arch) if is_at_hand(reference, names)), None)
 
 
-def environment(backend: str) -> tuple[dict[str, str], list[str]]:
+def environment(backend: str, *, agents: bool = False) -> tuple[dict[str, str], list[str]]:
     """Variables of a compose run of `backend`, and names of its missing images."""
     arch = server_arch()
     names = images_at_hand()
-    found = {recipe.name: chosen(recipe, arch, names) for recipe in recipes_for(backend)}
+    recipes = recipes_for(backend, agents=agents)
+    found = {recipe.name: chosen(recipe, arch, names) for recipe in recipes}
     variables = {"LLMCHAOS_BACKEND": backend, **socket_variables()}
     missing: list[str] = []
-    for recipe in recipes_for(backend):
+    for recipe in recipes:
         reference = found[recipe.name]
         if reference is not None:
             variables[recipe.variable] = reference

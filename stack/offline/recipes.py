@@ -35,6 +35,7 @@ class Recipe:
     facts: tuple[str, ...] = ()  # other inputs: versions of what is fetched or compiled
     facts_from_packages: tuple[str, ...] = ()  # the same, on our own base
     obtainable_from_packages: bool = True
+    of_agents: bool = False  # only a lab with agents needs it
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]*", self.name):
@@ -48,7 +49,9 @@ class Recipe:
 
 
 # One image for all: they share packages, and the code is a few hundred kilobytes.
-SERVICE_PACKAGES = tuple(sorted({path.parent.name for path in SERVICES.glob("lab_*/__init__.py")} - {"lab_llamacpp"}))
+_PACKAGES = {path.parent.name for path in SERVICES.glob("lab_*/__init__.py")}
+_OF_AGENTS = {"lab_agents", "lab_desk"}  # with 300 MB of packages of their own
+SERVICE_PACKAGES = tuple(sorted(_PACKAGES - _OF_AGENTS - {"lab_llamacpp"}))
 
 RECIPES = (
     Recipe(
@@ -97,6 +100,18 @@ RECIPES = (
             "services/lab_llamacpp",
         ),
     ),
+    Recipe(
+        name="agents",
+        variable="LLMCHAOS_AGENTS_IMAGE",
+        base_variable="LLMCHAOS_PYTHON_BASE",
+        inputs=(
+            "images/agents",
+            "images/probe.sh",
+            "services/requirements-agents.lock",
+            *(f"services/{package}" for package in sorted(_PACKAGES & _OF_AGENTS | {"lab_common"})),
+        ),
+        of_agents=True,
+    ),
     Recipe(name="prometheus", variable="LLMCHAOS_PROMETHEUS_IMAGE", inputs=("images/prometheus",)),
     Recipe(name="pushgateway", variable="LLMCHAOS_PUSHGATEWAY_IMAGE", inputs=("images/pushgateway",)),
     Recipe(name="haproxy", variable="LLMCHAOS_HAPROXY_IMAGE", inputs=("images/haproxy",)),
@@ -108,10 +123,10 @@ RECIPES = (
 FAULT_AGENT = next(recipe for recipe in RECIPES if recipe.name == "fault-agent")
 
 
-def recipes_for(backend: str) -> tuple[Recipe, ...]:
+def recipes_for(backend: str, *, agents: bool = False) -> tuple[Recipe, ...]:
     if backend not in BACKENDS:
         raise ValueError(f"expected a backend of {', '.join(BACKENDS)}, got {backend!r}")
-    return tuple(recipe for recipe in RECIPES if backend in recipe.backends)
+    return tuple(recipe for recipe in RECIPES if backend in recipe.backends and (agents or not recipe.of_agents))
 
 
 def model_recipe(backend: str) -> Recipe:

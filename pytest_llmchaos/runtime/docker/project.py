@@ -84,8 +84,9 @@ class ComposeProject:
         if self._subject.bootstrap is None:
             return {}
         backend = dict(self._subject.extra_env)["LLMCHAOS_BACKEND"]
+        more = ["--agents"] if self._subject.agents is not None else []
         done = subprocess.run(
-            [sys.executable, str(self._subject.bootstrap), "env", "--backend", backend],
+            [sys.executable, str(self._subject.bootstrap), "env", "--backend", backend, *more],
             env=docker_cli.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -31,7 +31,7 @@ class Programs:
         if SIM_METRICS in os.environ:
             variables[SIM_METRICS] = os.environ[SIM_METRICS]
         # The files require them, and processes need none.
-        variables |= {"LLMCHAOS_MODEL_IMAGE": "none", "LLMCHAOS_SERVICES_IMAGE": "none"}
+        variables |= dict.fromkeys(("LLMCHAOS_MODEL_IMAGE", "LLMCHAOS_SERVICES_IMAGE", "LLMCHAOS_AGENTS_IMAGE"), "none")
         found = read_services(files, variables)
         self._services = {name: service for name, service in found.items() if name not in OPTIONAL}
         self._stack, self._backend, self._model = stack, backend, model

@@ -120,12 +120,14 @@ def write_prometheus(work: Path, stack: Path, backend: str, addresses: Addresses
     """
     folder = work / "prometheus"
     folder.mkdir(parents=True, exist_ok=True)
-    targets = (stack / "prometheus" / "targets" / f"{backend}.yml").read_text()
-    (folder / "model.yml").write_text(addresses.translate(targets, services))
+    given = {"model": backend} | {name: name for name in ("agent", "desk") if name in services}
+    for name, file in given.items():
+        targets = (stack / "prometheus" / "targets" / f"{file}.yml").read_text()
+        (folder / f"{name}.yml").write_text(addresses.translate(targets, services))
     text = (stack / "prometheus" / "prometheus.yml").read_text()
     text = text.replace("localhost:9090", "prometheus:9090")
     text = text.replace("/etc/prometheus/rules", str(stack / "prometheus" / "rules"))
-    text = text.replace("/etc/prometheus/targets/model.yml", str(folder / "model.yml"))
+    text = text.replace("/etc/prometheus/targets/", f"{folder}/")
     (folder / "prometheus.yml").write_text(addresses.translate(text, services))
     return folder / "prometheus.yml"
 
