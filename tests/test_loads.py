@@ -274,17 +274,20 @@ def test_a_load_of_tasks_has_a_deadline_and_no_first_token():
 def test_orders_are_the_same_for_all_arms_until_each_load_gets_numbers_of_its_own():
     load = loads.tasks(rate_rps=4)
     planned = load.schedule(Random(1), 5)
-    sent = [load.with_orders(planned, Random(seed)) for seed in (1, 1, 2)]
+    sent = [load.with_orders(planned, Random(seed), set()) for seed in (1, 1, 2)]
+    taken = {int(sent[0][0].prompt.rpartition(" ")[2])}
+    sent.append(load.with_orders(planned, Random(1), taken))
     orders = [[int(one.prompt.rpartition(" ")[2]) for one in arrivals] for arrivals in sent]
 
     assert planned == load.schedule(Random(2), 5)
     assert [one.prompt for one in planned[:2]] == [f"plan: find_order {n}; refund {n}; mail {n}" for n in (1, 2)]
     assert orders[0] == orders[1] == list(range(orders[0][0], orders[0][0] + 20))
-    assert not set(orders[0]) & set(orders[2])
-    assert max(orders[0] + orders[2]) < 2**53
+    assert len({*orders[0], *orders[2], *orders[3]}) == 60
+    assert len(taken) == 2
+    assert max(map(max, orders)) < 10**12
     assert [one.due_s for one in sent[0]] == [one.due_s for one in planned]
     chats = loads.open_loop().schedule(Random(1), 1)
-    assert loads.open_loop().with_orders(chats, Random(1)) == chats
+    assert loads.open_loop().with_orders(chats, Random(1), taken) == chats
 
 
 def test_callers_that_cancel_are_spread_evenly_over_the_schedule():
@@ -825,6 +828,8 @@ def test_a_schedule_too_large_to_hold_is_refused(monkeypatch):
 
     with pytest.raises(BadScenario, match="sends more than 10 requests in 2 s: lower its rate"):
         loads.open_loop(rate_rps=8).schedule(Random(1), 2)
+    with pytest.raises(BadScenario, match="sends more than 100,000 requests in 2 s: lower its rate"):
+        loads.tasks(rate_rps=60_000).schedule(Random(1), 2)
 
 
 def test_the_examples_of_the_documentation_run(tmp_path, monkeypatch):

@@ -13,8 +13,9 @@ from pytest_llmchaos.loads.prompts import below
 MAX_STEPS = 100
 # A tool call of one step, or the last answer.
 TOKENS_PER_MODEL_CALL = 16
-# Ranges of order numbers, each for one load. A JSON number keeps its product exactly.
-_RANGES, _RANGE = 2**30, 2**21
+# Each load has a range of so many order numbers, so they have at most 12 digits.
+MAX_TASKS = 100_000
+_RANGES = 10**7 - 1
 _TOOL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
@@ -58,9 +59,17 @@ class AgentTasks:
         return (len(self.tools) + 1) * TOKENS_PER_MODEL_CALL
 
 
-def first_order(rng: Random) -> int:
-    """Draw the first order number of a load. Loads with other draws share none."""
-    return (1 + below(rng, _RANGES)) * _RANGE
+def first_order(rng: Random, taken: set[int]) -> int:
+    """Draw the first order number of a load.
+
+    Args:
+        rng: Source of the number.
+        taken: First numbers of earlier loads. The new one is added.
+    """
+    while (first := (1 + below(rng, _RANGES)) * MAX_TASKS) in taken:
+        pass
+    taken.add(first)
+    return first
 
 
 def steps_of(text: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.loads import prompts as prompt_sets
 from pytest_llmchaos.loads import traces
-from pytest_llmchaos.loads.agent_tasks import AgentTasks, first_order
+from pytest_llmchaos.loads.agent_tasks import MAX_TASKS, AgentTasks, first_order
 from pytest_llmchaos.loads.prompts import PromptSet
 from pytest_llmchaos.loads.shapes import Shape
 from pytest_llmchaos.stats.windows import DEFAULT_TARGETS, LatencyTargets
@@ -163,7 +163,7 @@ class Load:
             return self.mean_rps * total / len(self.shape.rows)
         return self.mean_rps * self.prompts.mean_tokens
 
-    def with_orders(self, arrivals: Sequence[Arrival], rng: Random) -> tuple[Arrival, ...]:
+    def with_orders(self, arrivals: Sequence[Arrival], rng: Random, taken: set[int]) -> tuple[Arrival, ...]:
         """Return tasks with order numbers that no other load of the run has.
 
         A schedule counts orders from 1, so that all arms have the same bytes.
@@ -171,10 +171,11 @@ class Load:
         Args:
             arrivals: The schedule. Requests that are no tasks stay as they are.
             rng: Source of the first number.
+            taken: First numbers of the run's earlier loads. This one's is added.
         """
         if self.tasks is None:
             return tuple(arrivals)
-        first = first_order(rng)
+        first = first_order(rng, taken)
         return tuple(one._replace(prompt=self.tasks.text(first + place)) for place, one in enumerate(arrivals))
 
     def schedule(self, rng: Random, duration_s: float) -> tuple[Arrival, ...]:
@@ -188,22 +189,21 @@ class Load:
             duration_s: Seconds from the load's start.
 
         Raises:
-            BadScenario: That is no request, more than 2 million, or more than a cut
-                trace has.
+            BadScenario: That is no request, more than 2 million, more than 100,000
+                tasks, or more than a cut trace has.
         """
         require_number("load.schedule", "duration_s", duration_s, above=0)
         if isinstance(self.shape, traces.Trace):
             source = self._replay(rng)
         else:
             source = self._draw(rng, self.shape) if self.tasks is None else self._number(rng, self.shape, self.tasks)
+        most = MAX_ARRIVALS if self.tasks is None else MAX_TASKS
         arrivals: list[Arrival] = []
         for arrival in source:
             if arrival.due_s >= duration_s:
                 break
-            if len(arrivals) == MAX_ARRIVALS:
-                raise BadScenario(
-                    f"{self} sends more than {MAX_ARRIVALS:,} requests in {duration_s:g} s: lower its rate"
-                )
+            if len(arrivals) == most:
+                raise BadScenario(f"{self} sends more than {most:,} requests in {duration_s:g} s: lower its rate")
             arrivals.append(arrival)
         else:
             if isinstance(self.shape, traces.Trace) and self.shape.cut:
