@@ -9,8 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.own_stack_keys import make_folder, subject_of
 
 from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos.errors import BadScenario, NoVictim
+from pytest_llmchaos.loads.arrivals import Load
+from pytest_llmchaos.model import Fault
 from pytest_llmchaos.plan.experiment import TrialPlan
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.session.campaign import NOT_PERFORMED, Campaign
@@ -132,3 +136,51 @@ def test_an_slo_whose_month_is_not_known_costs_nothing_of_it(campaign: Any) -> N
     end(campaign, "test_b", "passed")
 
     assert not campaign.ledger.exists()
+
+
+def planned(campaign: Campaign, load: Load, fault: Fault) -> TrialPlan:
+    made = experiment(load=load, fault=fault).kwargs["experiment"]
+    about: dict[str, Any] = {"scenario": "tasks", "hypothesis": "", "repeat": 0, "seed": 1}
+    return plan_trial(**about, experiment=made, fault=made.faults[0], services=campaign.services_of(made))
+
+
+@pytest.mark.parametrize("backend", ["sim", "llamacpp"])
+def test_a_session_with_tasks_has_agents_if_its_model_calls_tools(tmp_path: Path, backend: str) -> None:
+    settings = Settings(
+        run="r", seed=1, runtime="local", backend=backend, reports=tmp_path, repeat=1, worker="", replay_line=""
+    )
+    campaign = Campaign(settings, lambda: Progress(None, tty=False))
+    before = campaign.services
+    tasks = planned(campaign, loads.tasks(), faults.kill("agent"))
+    with pytest.raises(NoVictim):
+        planned(campaign, loads.open_loop(), faults.kill("agent"))
+
+    campaign.take({"a": [planned(campaign, loads.open_loop(rate_rps=2), faults.kill("api"))]})
+    assert (campaign.services, campaign.settings) == (before, settings)
+    campaign.take({"a": [tasks]})
+
+    is_able = backend == "sim"
+    assert campaign.lacking(tasks) == ([] if is_able else ["a model that calls tools"])
+    assert campaign.settings.agents is is_able
+    assert (set(campaign.services) - set(before)) == ({"agent", "desk"} if is_able else set())
+    campaign.require_met(tasks)
+
+
+def test_tasks_for_a_user_s_stack_without_an_agent_are_refused(tmp_path: Path) -> None:
+    own = subject_of(make_folder(tmp_path))
+    settings = Settings(
+        run="r",
+        seed=1,
+        runtime="compose",
+        backend="own",
+        reports=tmp_path,
+        repeat=1,
+        worker="",
+        replay_line="",
+        own=own,
+    )
+    campaign = Campaign(settings, lambda: Progress(None, tty=False))
+    plan = planned(campaign, loads.tasks(), faults.kill("web"))
+
+    with pytest.raises(BadScenario, match="the stack lacks one: set llmchaos_agent to its service, such as agent:8200"):
+        campaign.take({"a": [plan]})

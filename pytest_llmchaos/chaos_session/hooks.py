@@ -322,7 +322,7 @@ def plans_of(item: pytest.Function, campaign: Campaign) -> list[TrialPlan]:
             fault=case.fault,
             repeat=case.repeat,
             seed=campaign.settings.seed,
-            services=campaign.services,
+            services=campaign.services_of(experiment),
             capacity_tokens_per_s=campaign.settings.subject.capacity_tokens_per_s,
             arm=arm,
         )

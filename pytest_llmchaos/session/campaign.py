@@ -18,7 +18,7 @@ from pytest_llmchaos.faults.compositions import wired_services
 from pytest_llmchaos.faults.wire_faults import UNREADABLE_WAY
 from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.plan import schedule as planning
-from pytest_llmchaos.plan.experiment import TrialPlan
+from pytest_llmchaos.plan.experiment import Experiment, TrialPlan
 from pytest_llmchaos.plan.schedule import ScheduledTrial
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.replay import Recorded, require_same
@@ -63,6 +63,18 @@ class Campaign:
         self._wire: set[str] = set()
         self._met: set[Hashable] = set()  # trials whose loads meet their faults
         self.refused: LlmchaosError | None = None
+
+    @property
+    def _with_agents(self) -> Settings:
+        """The settings of a session with tasks. A user's own stack has its agent."""
+        return self.settings if self.settings.own is not None else replace(self.settings, agents=True)
+
+    def services_of(self, experiment: Experiment) -> tuple[str, ...]:
+        """Return the services that faults of an experiment may hit.
+
+        They depend on no other experiment of the session, so that no draw does.
+        """
+        return self.services if experiment.load.tasks is None else self._with_agents.subject.may_hit
 
     @property
     def run(self) -> Run:
@@ -142,6 +154,10 @@ class Campaign:
         """
         taken = list(itertools.chain.from_iterable(plans.values()))
         subject = self.settings.subject
+        if any(plan.load.tasks is not None and not self.lacking(plan) for plan in taken):
+            self.settings = self._with_agents
+            subject = self.settings.subject
+            self.services = subject.may_hit
         for plan in taken:
             if not self.lacking(plan):  # a skipped trial sends no load
                 planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
