@@ -1,11 +1,14 @@
 """The simulated model calls tools by the plan in its prompt."""
 
 import asyncio
+import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.lab_engine_world import MODEL, World, world
+from support.waiting import until_async
 
 from lab_engine import chat, tools
 from lab_engine.errors import BadRequestError
@@ -39,6 +42,21 @@ def conversation(manner: str, *, result: str = "good", plan: str = PLAN, **more:
         turns.append(" + ".join(f"{call['function']['name']} {call['function']['arguments']}" for call in calls))
         messages += [{"role": "tool", "tool_call_id": call["id"], "content": result} for call in calls]
     return turns, "no end"
+
+
+def _with(name: str = "mail", **more: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, **more}}
+
+
+def test_the_documented_answer_is_the_answer() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "engine.md").read_text(encoding="utf-8")
+    documented = json.loads(page.split("## Call tools")[1].split("```json\n")[1].split("```")[0])
+    ask = {"role": "user", "content": "plan: find_order 17; refund 17"}
+    digest = hashlib.sha256(b"find_order 17; refund 17\x1f0").hexdigest()
+
+    for choice in (None, "auto", "required", _with("find_order")):
+        assert message_of(parsed([ask], tool_choice=choice)) == documented
+    assert documented["tool_calls"][0]["id"] == f"call_{digest[:24]}"
 
 
 def test_each_manner_calls_as_it_is_documented() -> None:
@@ -82,7 +100,21 @@ def test_a_bad_request_names_its_field() -> None:
         ([ask], {"tools": TOOLS * 43}, "'tools' must be a list of at most 128"),
         ([ask], {"tools": [{"type": "function"}]}, r"'tools\[0\]' must be an object of type function"),
         ([ask], {"tools": [{"function": {"name": "a"}}]}, r"'tools\[0\]' must be"),
-        ([ask], {"tool_choice": "required"}, "'tool_choice' must be"),
+        ([ask], {"tools": [_with(description=1)]}, r"'tools\[0\].function.description' must be a string"),
+        ([ask], {"tools": [_with(parameters=[])]}, r"'tools\[0\].function.parameters' must be a JSON schema"),
+        ([ask], {"tool_choice": "any"}, "'tool_choice' must be \"auto\""),
+        ([ask], {"tool_choice": {"type": "function"}}, "'tool_choice' must be \"auto\""),
+        ([ask], {"tool_choice": _with("pay")}, "'tool_choice' must name one of 'tools', got \"pay\""),
+        ([ask], {"tool_choice": _with("mail")}, r"what comes next is \[\"find_order\"\]"),
+        (
+            [{"role": "user", "content": "hello"}],
+            {"tool_choice": "required"},
+            "what comes next is text, without a plan",
+        ),
+        ([ask], {"tool_choice": "required", "tools": []}, "only allowed when 'tools' are given"),
+        ([{"role": "user", "content": "plan: pay 1"}], {"tool_choice": "required"}, 'next is "there is no tool pay"'),
+        ([ask, turn], {}, 'must be followed by messages of role tool that respond to each id, no response to "c"'),
+        ([ask, turn, ask], {}, 'no response to "c"'),
         ([ask], {"tool_choice": "auto", "tools": []}, "only allowed when 'tools' are given"),
         ([ask], {"parallel_tool_calls": 1}, "'parallel_tool_calls' must be true or false"),
         ([ask, {**turn, "tool_calls": []}], {}, r"'messages\[1\].tool_calls' must be a list with a call"),
@@ -119,6 +151,23 @@ def test_a_stream_has_the_calls_of_the_whole_answer_token_by_token() -> None:
     async def run() -> None:
         async with world(LAB_TOOL_MANNER="parallel") as engine:
             await _compare(engine)
+
+    asyncio.run(run())
+
+
+def test_a_client_that_leaves_in_a_call_leaves_the_counted_tokens() -> None:
+    async def run() -> None:
+        async with world(LAB_TOOL_MANNER="parallel", LAB_TOKEN_GAP_S="0.05") as engine:
+            asked = engine.ask(PLAN, stream=True, tools=TOOLS, max_tokens=None)
+            async with engine.http.post(f"{engine.url}/v1/chat/completions", json=asked) as response:
+                got = b""
+                while got.count(b'"tool_calls":') < 2:
+                    got += await response.content.readany()
+            await until_async(lambda: not engine.engine.scheduler.unfinished, "the request is dropped")
+            stats = engine.engine.scheduler.stats
+
+            assert stats.finished == {"stop": 0, "length": 0, "abort": 1, "error": 0}
+            assert 2 <= stats.generated_tokens < 9
 
     asyncio.run(run())
 

@@ -91,6 +91,7 @@ def parse(body: bytes, *, model: str, max_model_tokens: int, manner: str = "disc
     prompt, given = messages.prompt, messages.given
     parallel = data.get("parallel_tool_calls") is not False
     script = tools.answer(messages.texts, names, messages.answered, manner, parallel=parallel)
+    tools.require_chosen(data.get("tool_choice"), script)
     stream = _flag(data, "stream")
     options = data.get("stream_options")
     if options is not None and not isinstance(options, dict):
@@ -194,12 +195,15 @@ def _messages(messages: object, *, continues: bool, declared: object) -> _Messag
     for index, message in enumerate(messages):
         where = f"messages[{index}]"
         role, text, calls = _message(message, where)
+        if role != "tool":
+            _require_results(called - answered, where)
         called.update(call.id for call in calls)
         if role == "tool":
             answered.add(_result_of(message, where, called))
         texts.append((role, text))
         said = "".join(f"<|call|>{call.name} {call.arguments}" for call in calls)
         rendered.append(f"<|im_start|>{role}\n{text}{said}<|im_end|>\n")
+    _require_results(called - answered, "messages")
     prompt = next((text for role, text in reversed(texts) if role == "user"), None)
     if prompt is None:
         raise BadRequestError(
@@ -238,6 +242,16 @@ def _message(message: object, where: str) -> tuple[str, str, tuple[tools.Call, .
     calls = tools.calls_of(message, where) if role == "assistant" else ()
     content = message.get("content")
     return role, "" if calls and content is None else _content(content, f"{where}.content"), calls
+
+
+def _require_results(open_calls: set[str], where: str) -> None:
+    """Check that no call lacks its result. Raises BadRequestError, as OpenAI's API."""
+    if open_calls:
+        raise BadRequestError(
+            "an assistant message with 'tool_calls' must be followed by messages of role tool that respond to each id, "
+            f"no response to {brief(min(open_calls))}",
+            param=where,
+        )
 
 
 def _result_of(message: dict[str, Any], where: str, called: set[str]) -> str:

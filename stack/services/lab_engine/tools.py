@@ -105,7 +105,7 @@ def declared(data: dict[str, Any]) -> tuple[str, ...]:
     """Names of the tools that a request declares and lets the model call.
 
     Raises:
-        BadRequestError: they are not OpenAI's, or a choice is not modelled.
+        BadRequestError: they are not OpenAI's, or the choice does not fit them.
     """
     tools = data.get("tools")
     if tools is not None and (not isinstance(tools, list) or len(tools) > MOST_TOOLS):
@@ -113,29 +113,67 @@ def declared(data: dict[str, Any]) -> tuple[str, ...]:
             f"'tools' must be a list of at most {MOST_TOOLS} tools, got {brief(tools)}", param="tools"
         )
     names = tuple(_name_of(tool, f"tools[{index}]") for index, tool in enumerate(tools or ()))
-    choice = data.get("tool_choice")
-    if choice not in (None, "auto", "none"):
-        raise BadRequestError(
-            f'\'tool_choice\' must be "auto" or "none", others are not modelled by this simulated engine, got {brief(choice)}',
-            param="tool_choice",
-        )
-    if choice == "auto" and not names:
-        raise BadRequestError("'tool_choice' is only allowed when 'tools' are given", param="tool_choice")
     parallel = data.get("parallel_tool_calls")
     if parallel is not None and not isinstance(parallel, bool):
         raise BadRequestError(
             f"'parallel_tool_calls' must be true or false, got {brief(parallel)}", param="parallel_tool_calls"
         )
-    return () if choice == "none" else names
+    choice = data.get("tool_choice")
+    if choice is None or choice == "none":
+        return () if choice else names
+    named = _chosen(choice)
+    if named is None and choice not in ("auto", "required"):
+        raise BadRequestError(
+            '\'tool_choice\' must be "auto", "none", "required" or an object of type function with function.name, '
+            f"got {brief(choice)}",
+            param="tool_choice",
+        )
+    if not names:
+        raise BadRequestError("'tool_choice' is only allowed when 'tools' are given", param="tool_choice")
+    if named is not None and named not in names:
+        raise BadRequestError(f"'tool_choice' must name one of 'tools', got {brief(named)}", param="tool_choice")
+    return names
+
+
+def require_chosen(choice: object, script: Script | None) -> None:
+    """Check that the answer by the plan is what `tool_choice` forces.
+
+    Raises:
+        BadRequestError: the model would have to make up a call.
+    """
+    named = _chosen(choice)
+    if named is None and choice != "required":
+        return
+    calls = script.calls if script is not None else ()
+    if not calls or (named is not None and any(call.name != named for call in calls)):
+        comes = brief(script.text or [call.name for call in calls]) if script is not None else "text, without a plan"
+        raise BadRequestError(
+            f"'tool_choice' must fit the plan, because this simulated engine makes up no calls: got {brief(choice)}, "
+            f"but what comes next is {comes}",
+            param="tool_choice",
+        )
+
+
+def _chosen(choice: object) -> str | None:
+    """The name in a `tool_choice` that names a function."""
+    function = choice.get("function") if isinstance(choice, dict) and choice.get("type") == "function" else None
+    name = function.get("name") if isinstance(function, dict) else None
+    return name if isinstance(name, str) and name else None
 
 
 def _name_of(tool: object, where: str) -> str:
     function = tool.get("function") if isinstance(tool, dict) and tool.get("type") == "function" else None
     name = function.get("name") if isinstance(function, dict) else None
-    if not isinstance(name, str) or not name:
+    if not isinstance(function, dict) or not isinstance(name, str) or not name:
         raise BadRequestError(
             f"'{where}' must be an object of type function with function.name, got {brief(tool)}", param=where
         )
+    for field, kind, wanted in (("description", str, "a string"), ("parameters", dict, "a JSON schema")):
+        value = function.get(field)
+        if value is not None and not isinstance(value, kind):
+            raise BadRequestError(
+                f"'{where}.function.{field}' must be {wanted}, got {brief(value)}", param=f"{where}.function.{field}"
+            )
     return name
 
 
