@@ -130,13 +130,13 @@ _TOKENS = (
         "NotSteady",
         (
             "engine.py",
-            "text=AnswerText(request.prompt))",
-            "text=self._texts.setdefault(request.prompt_tokens, AnswerText(request.prompt)))",
+            "text=request.text)",
+            "text=self._texts.setdefault(request.prompt_tokens, request.text))",
         ),
         (
             "engine.py",
             "        self._arrivals = 0\n",
-            "        self._arrivals = 0\n        self._texts: dict[int, AnswerText] = {}\n",
+            "        self._arrivals = 0\n        self._texts: dict[int, object] = {}\n",
         ),
         only="without_a_fault",
     ),
