@@ -1,8 +1,6 @@
 """Faults of tool calls between a server and a client of MCP's SDK."""
 
 import asyncio
-import http.client
-import json
 import socket
 import subprocess
 import sys
@@ -208,15 +206,27 @@ def test_a_message_of_a_call_is_held(servers: dict[str, int], agents: dict[str, 
         assert answers[0].startswith("ok")
 
 
-def test_a_held_call_whose_caller_has_left_never_arrives(servers: dict[str, int], agents: dict[str, Agent]) -> None:
+CALLER = """
+import asyncio, sys
+from mcp import Client
+async def call():
+    async with Client(sys.argv[1], cache=None) as client:
+        await client.call_tool("refund", {"order": 17})
+asyncio.run(call())
+"""
+
+
+@pytest.mark.parametrize(("event", "done"), [("received", 0), ("answered", 1)])
+def test_a_caller_killed_at_a_held_message(
+    servers: dict[str, int], agents: dict[str, Agent], event: str, done: int
+) -> None:
+    """Its call never arrives, or only its answer does not."""
     agent, before = agents["json"], effects(servers["json"])
-    fault = agent.start("hold", event="received", match={"tool": "refund"})
-    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "refund", "arguments": {"order": 1}}}
-    caller = http.client.HTTPConnection("127.0.0.1", agent.port, timeout=5)
-    caller.request("POST", "/mcp", json.dumps(asked), {"content-type": "application/json", "accept": "*/*"})
-    assert agent.ask({"do": "wait", "id": fault, "deadline_s": 5})["hit_unix_s"]
-    caller.close()
+    fault = agent.start("hold", event=event, match={"tool": "refund"})
+    caller = subprocess.Popen([sys.executable, "-c", CALLER, f"http://127.0.0.1:{agent.port}/mcp"])
+    until(lambda: counters(agent, fault)["hit"] == 1, "the call is held", 20)
+    caller.kill()
+    caller.wait()
     agent.end(fault)
 
-    assert said(agent.port, "auto").startswith("ok")
-    assert effects(servers["json"]) - before == 1
+    assert effects(agent.port) - before == done
