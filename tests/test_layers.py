@@ -31,6 +31,8 @@ PURE_FILES = {
     "pytest_llmchaos/trial/trial.py",
     "pytest_llmchaos/trial/result.py",
     "pytest_llmchaos/trial/slo_result.py",
+    "pytest_llmchaos/trial/tasks.py",
+    "pytest_llmchaos/trial/tasks_result.py",
 }
 DOORS = {
     *(PACKAGE / f"{name}.py" for name in ("plugin", "options", "experiment_mark", "xdist")),

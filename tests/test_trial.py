@@ -30,6 +30,7 @@ from pytest_llmchaos.evidence.trial_result import (
     ProofNote,
     ReadySpan,
     ShareInterval,
+    TasksResult,
     TrialResult,
 )
 from pytest_llmchaos.model import Proof, Sample, Undo
@@ -43,6 +44,7 @@ from pytest_llmchaos.trial.replicas import Replica, Replicas
 from pytest_llmchaos.trial.result import judged_result, plan_note, result_of
 from pytest_llmchaos.trial.signals import Incident, Signal
 from pytest_llmchaos.trial.slo_result import SloResult, ledger_entry
+from pytest_llmchaos.trial.tasks import judge_tasks
 from pytest_llmchaos.trial.trial import OBJECTIVE, Action, Trial
 
 SLO = Slo(name="availability", objective=0.99, window_days=30, description="made up", good="good", total="total")
@@ -774,6 +776,16 @@ def test_times_of_a_sample_count_from_when_it_was_due():
 
     assert (late.ttft_s, late.e2e_s) == (0.5, 2.0)
     assert sample(1.0, "refused").ttft_s is None
+
+
+def test_tasks_are_those_of_a_load_of_tasks(record, trial):
+    tasks = judge_tasks((), ())
+
+    assert trial(agent_tasks=tasks).tasks is tasks
+    assert judged_result(record, trial(agent_tasks=tasks)).tasks == TasksResult(offered=0, statuses={})
+    assert judged_result(record, trial()).tasks is None
+    with pytest.raises(BadScenario, match=r"the load of kill_api has no tasks: write experiment\(load=loads\.tasks"):
+        _ = trial().tasks
 
 
 def test_attempts_per_request_are_kept_if_known(record, trial):

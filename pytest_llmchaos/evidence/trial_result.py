@@ -15,6 +15,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from pytest_llmchaos.errors import Verdict
+from pytest_llmchaos.evidence.tool_calls import ToolCall
 from pytest_llmchaos.model import Fidelity, Lifetime
 
 SCHEMA: Final = "llmchaos-run/1"
@@ -366,6 +367,84 @@ class PlanNote(msgspec.Struct, frozen=True, kw_only=True):
     stable_s: float | None = None
 
 
+class TaskNote(msgspec.Struct, frozen=True, kw_only=True):
+    """One task of an agent, as its caller and the effect ledger saw it.
+
+    Times are seconds since the start of the trial's load.
+    """
+
+    id: str
+    status: str
+    """How it ended, such as `completed` or `lost`."""
+    plan: tuple[str, ...]
+    """Its steps, such as `refund 17`."""
+    due_s: float
+    accepted_s: float | None
+    """Second of the agent's first answer that it has the task."""
+    ended_s: float | None
+    """Second at which the caller saw the final state."""
+    cancelled_s: float | None
+    """Second at which the agent confirmed a cancellation."""
+    error: str | None
+    """The agent's or the caller's error."""
+    troubles: tuple[str, ...] = ()
+    """What is wrong with it. Empty for a task that is shown because it was slow."""
+    calls: tuple[ToolCall, ...] = ()
+    """Its first calls in the ledger, by time."""
+    more_calls: Count = 0
+    """Further calls of it, which are in `calls.jsonl`."""
+
+
+class KillNote(msgspec.Struct, frozen=True, kw_only=True):
+    """A kill of a service during tasks."""
+
+    service: str
+    at_s: float
+    """Seconds since the start of the trial's load."""
+
+
+class TasksResult(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent's tasks in one trial. A null is a value that the evidence lacks."""
+
+    offered: Count
+    """Tasks that were due."""
+    statuses: dict[str, Count]
+    """Tasks by how they ended."""
+    duplicate_effects: Count | None = None
+    """Effects beyond those of the plans."""
+    missing_effects: Count | None = None
+    """Effects of completed tasks that the ledger lacks."""
+    effects_after_cancel: Count | None = None
+    """Effects of calls that began after the agent confirmed a cancellation."""
+    false_success: Count | None = None
+    """Tasks reported completed with an effect of their plan missing."""
+    false_failure: Count | None = None
+    """Tasks reported failed, lost or stuck with all effects of their plan."""
+    calls_after_budget: Count | None = None
+    """Tool calls of tasks after they were reported failed for their budget."""
+    model_calls_repeated: Count | None = None
+    """Model calls beyond those of the plans."""
+    tool_amplification: float | None = None
+    """Calls that the tool server received per planned call."""
+    retry_after_honoured: bool | None = None
+    """False if a call came again before the time that an answer named."""
+    latency_p50_s: float | None = None
+    """Median seconds from the due time to the completion. Null if too many tasks were
+    not completed, or if there are too few."""
+    latency_p95_s: float | None = None
+    """95th percentile of the same."""
+    resume_max_s: float | None = None
+    """Most seconds from a kill to the first progress of a task that was open then. Null
+    if a task had none."""
+    tokens_max: float | None = None
+    """Most tokens of a task as the agent reported them."""
+    no_ledger: str | None = None
+    """Reason why the effects are unknown. Null if the ledger was read."""
+    kills: tuple[KillNote, ...] = ()
+    worst: tuple[TaskNote, ...] = ()
+    """Tasks with trouble, the most harmful first, then the slowest."""
+
+
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
     """The part of a trial that is known before it begins."""
 
@@ -410,6 +489,7 @@ class TrialResult(Planned, frozen=True, kw_only=True):
             "detection_source",
             "arm",
             "environment",
+            "tasks",
         }
     )
 
@@ -463,6 +543,8 @@ class TrialResult(Planned, frozen=True, kw_only=True):
     claims: tuple[ClaimResult, ...] = ()
     load: LoadResult | None = None
     """Adherence of the load generator to its schedule."""
+    tasks: TasksResult | None = None
+    """An agent's tasks. Null for a load without tasks."""
     events: tuple[EventNote, ...] = ()
     replicas: tuple[ReplicaResult, ...] = ()
     """State of each replica after the fault. Empty if the subject names no replicas."""

@@ -23,6 +23,7 @@ from pytest_llmchaos.report.markers import fault_start_s, marks
 from pytest_llmchaos.report.sparklines import sparkline, strip
 from pytest_llmchaos.report.summary import failed_claims, headline, headline_verdict
 from pytest_llmchaos.report.tables import effect_rows
+from pytest_llmchaos.report.task_lanes import task_lanes, task_rows
 from pytest_llmchaos.report.timeline import timeline
 from pytest_llmchaos.report.trial_view import (
     chronology,
@@ -93,6 +94,8 @@ def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], de
                 "trial": trial,
                 "timeline": timelines[trial.trial],
                 "spark": sparkline(drawn),
+                "tasks": task_rows(trial.tasks) if trial.tasks else [],
+                "lanes": task_lanes(trial.tasks) if trial.tasks else None,
                 "tiles": tiles(trial, raw, formatting.ran_as(run)),
                 "chronology": chronology(trial),
                 "coincidences": coincidences(trial)[: detail.rows],

@@ -53,11 +53,13 @@ class Quantiles(NoClaim):
         hint: Advice that gives the window more requests.
         exists: False for a latency that the requests do not have, such as the first
             token of a task. It cannot be claimed.
+        of: What the values are about, such as "tasks".
+        ends: What would have given the least value, and the largest.
     """
 
     how_to_claim: ClassVar[str] = "such as .p95 <= 2"
 
-    __slots__ = ("_exists", "_failed", "_hint", "_unknown", "_values", "_what", "_where")
+    __slots__ = ("_ends", "_exists", "_failed", "_hint", "_of", "_unknown", "_values", "_what", "_where")
 
     def __init__(
         self,
@@ -69,15 +71,17 @@ class Quantiles(NoClaim):
         where: str = "the window",
         hint: str = "raise rate_rps",
         exists: bool = True,
+        of: str = "requests",
+        ends: tuple[str, str] = ("every answer had come at once", "no request had been answered"),
     ) -> None:
-        self._what = what
+        self._what, self._of, self._ends = what, of, ends
         self._values = array("d", values)
         self._failed, self._unknown = failed, unknown
         self._where, self._hint = where, hint
         self._exists = exists
 
     def __repr__(self) -> str:
-        return f"<{self._what} of {self.count} requests, {self._failed} without an end>"
+        return f"<{self._what} of {self.count} {self._of}, {self._failed} without an end>"
 
     @property
     def count(self) -> int:
@@ -157,7 +161,7 @@ class Quantiles(NoClaim):
             )
         if self.count < needed:
             raise TooFewSamples(
-                f"{name} of {self._what} needs {needed} request{'s' * (needed > 1)}, {self._where} has {self.count}: "
+                f"{name} of {self._what} needs {needed} {self._of if needed > 1 else self._of[:-1]}, {self._where} has {self.count}: "
                 f"{self._hint}"
             )
         with_open = nearest_rank(q, self.count + self._unknown)
@@ -166,8 +170,8 @@ class Quantiles(NoClaim):
             what=f"{name} of {self._what} {self._where}",
             least=0.0,
             most=math.inf,
-            at_least="every answer had come at once",
-            at_most="no request had been answered",
+            at_least=self._ends[0],
+            at_most=self._ends[1],
             advice="bound it above 0 and below infinity",
         )
         if not self._unknown:

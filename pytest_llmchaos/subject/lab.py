@@ -98,6 +98,8 @@ class Subject:
     # Requests per second that arrive or wait, and requests that wait, at the service or
     # at its model servers. Without the first, no overload can be proven.
     requests_query: str | None = None
+    # The effect ledger of an agent's tools.
+    ledger: Endpoint | None = None
     waiting_query: str = f"sum(llmchaos:requests_waiting{ENGINES})"
     # Series that are 1 while the gateway sends requests to $victim. Empty if it is not
     # a replica.

@@ -37,6 +37,7 @@ from pytest_llmchaos.trial.comparison import require_truths
 from pytest_llmchaos.trial.participation import victims_seen
 from pytest_llmchaos.trial.recovery import Known, Recovery, recovery, settling
 from pytest_llmchaos.trial.replicas import judge_replicas, served_again_s
+from pytest_llmchaos.trial.seen_tasks import tasks_of
 from pytest_llmchaos.trial.trial import FAULT_WINDOWS, Trial
 from pytest_llmchaos.trial.truths import measure_of
 from pytest_llmchaos.trial.unprovoked import unprovoked
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.prometheus.queries import Rule
     from pytest_llmchaos.stats.windows import Window
     from pytest_llmchaos.trial.attribution import Audit
+    from pytest_llmchaos.trial.seen_tasks import LedgerBegin
     from pytest_llmchaos.trial.signals import Incident
     from pytest_llmchaos.trial.slo_result import SloResult
 
@@ -62,7 +64,14 @@ INCIDENT_LOOK_EVERY_S = 0.25
 
 
 def judge(
-    lab: Lab, plan: TrialPlan, record: Record, load: RunningLoad, injected: Injected, *, settled: bool = True
+    lab: Lab,
+    plan: TrialPlan,
+    record: Record,
+    load: RunningLoad,
+    injected: Injected,
+    *,
+    settled: bool = True,
+    effects: LedgerBegin | None = None,
 ) -> Trial:
     """Return the trial with all its values.
 
@@ -73,6 +82,7 @@ def judge(
         load: The load, which has ended.
         injected: The injected faults and their times.
         settled: True if the service was good when the trial stopped waiting for it.
+        effects: The effect ledger before the load, None for a load without tasks.
 
     Raises:
         ProvesNothing: The evidence does not pass a gate.
@@ -184,6 +194,7 @@ def judge(
         known_rules=lab.subject.known_rules,
         services=tuple(sorted(services)),
         attempts=blind or _attempts(lab, record, counted_unix_s),
+        agent_tasks=tasks_of(lab, record, injected, effects, counted_unix_s),
     )
 
 

@@ -27,6 +27,7 @@ from pytest_llmchaos.trial import judge
 from pytest_llmchaos.trial.participation import take_part
 from pytest_llmchaos.trial.recovery import OVER_EVERY_S
 from pytest_llmchaos.trial.result import judged_result, plan_note, result_of
+from pytest_llmchaos.trial.seen_tasks import ledger_begin
 from pytest_llmchaos.trial.trial import Trial
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def _broken_off(error: OSError) -> InvalidExperiment:
 def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
     experiment = plan.experiment
     configure(lab, plan.environment)
+    effects = ledger_begin(lab, plan.load)
     with lab.load(
         plan.load,
         arrivals=arrivals_of(plan),
@@ -154,7 +156,7 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
         with record.phase("recovery"):
             settled = _hold_settled(lab, plan, record, injected)
     lab.signals.phase("none")
-    return judge.judge(lab, plan, record, load, injected, settled=settled)
+    return judge.judge(lab, plan, record, load, injected, settled=settled, effects=effects)
 
 
 def _wire(lab: Lab, plan: TrialPlan, *, reads_http: bool = False) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from pytest_llmchaos.evidence.trial_result import (
     TrialResult,
 )
 from pytest_llmchaos.model import replica_name
+from pytest_llmchaos.trial.tasks_result import tasks_note
 from pytest_llmchaos.trial.trial import FAULT_WINDOWS
 from pytest_llmchaos.trial.truths import measure_of
 
@@ -104,6 +105,7 @@ def judged_result(record: Record, trial: Trial) -> TrialResult:
         phases=tuple(phase_of(name, window) for name, window in trial.windows.items() if name not in NOT_PHASES),
         slos=tuple(map(_slo, trial.slos.values())),
         load=trial.load,
+        tasks=None if trial.agent_tasks is None else tasks_note(trial.agent_tasks),
         readyz=trial.readyz,
         replicas=() if trial.replicas_after is None else tuple(map(_replica, trial.replicas_after.replicas)),
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.trial.recovery import Recovery
     from pytest_llmchaos.trial.replicas import Replicas
     from pytest_llmchaos.trial.slo_result import SloResult
+    from pytest_llmchaos.trial.tasks import Tasks
 
 
 # Windows around the fault. They exist alongside the recorded phases and "whole".
@@ -105,6 +106,8 @@ class Trial(NoClaim):
         services: Names of all services of the stack.
         attempts: Attempts per request, or the reason why they are unknown. Claims use
             `attempts_per_request`.
+        agent_tasks: Tasks of an agent, None for a load without tasks. Claims use
+            `tasks`.
     """
 
     how_to_claim: ClassVar[str] = "such as trial.time_to_recover_s <= 20"
@@ -139,6 +142,7 @@ class Trial(NoClaim):
     known_rules: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     attempts: float | Inconclusive | None = None
+    agent_tasks: Tasks | None = None
     _read: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     _known_services: Known = field(init=False, repr=False, compare=False)
 
@@ -478,6 +482,20 @@ class Trial(NoClaim):
         if self.replicas_after is None:
             raise NoData("no service is known to be a replica: set llmchaos_replicas and llmchaos_replica_header")
         return self.replicas_after
+
+    @property
+    def tasks(self) -> Tasks:
+        """Tasks of an agent: `assert trial.tasks.duplicate_effects == 0`.
+
+        Raises:
+            BadScenario: The trial's load has no tasks.
+        """
+        if self.agent_tasks is None:
+            raise BadScenario(
+                f"the load of {self.plan.scenario} has no tasks: write experiment(load=loads.tasks(rate_rps=2), ...) to claim "
+                "something about an agent's tasks"
+            )
+        return self.agent_tasks
 
     @property
     def falsely_ready_s(self) -> float:

@@ -40,6 +40,7 @@ def poisoned(tmp_path: Path, hostile: str) -> Path:
                 counts=[{"counters": {"met": 1}, "unit": "x"}],
                 claims=[("test_a", "passed", None), ("test_b", "failed", "x")],
                 known={"test_a": "x", "test_b": "x"},
+                extra={"tasks": reportdata.tasks()},
             ),
             replace(reportdata.gallery()[3], rate_rps=2),
         ],
@@ -60,6 +61,8 @@ def poisoned(tmp_path: Path, hostile: str) -> Path:
             line["environment"] = {hostile: {hostile: [hostile]}, "services run as": hostile}
         if "strength" in line:
             line["strength"] = {hostile: hostile}
+        if line.get("tasks"):
+            line["tasks"]["statuses"] = {hostile: 3}
         if "counts" in line:
             line["counts"]["counters"] |= {hostile: 3.0}
         for phase in line.get("phases", []):

@@ -340,6 +340,36 @@ def _events(made: Made, hit: float) -> list[tuple[float, str, str]]:
     return events
 
 
+def tasks() -> dict[str, Any]:
+    """An agent's tasks around a kill, of which one has a duplicate effect."""
+
+    def call(tool: str, at_s: float, effect: int | None, **more: Any) -> dict[str, Any]:
+        times = {"received_s": at_s, "applied_s": at_s + 0.01 if effect else None, "answered_s": at_s + 0.05}
+        return {"tool": tool, "order": 17, "effect": effect, "key": "t-17/1", **times, **more}
+
+    twice = [call("find_order", 8.0, None), call("refund", 8.1, 5, answered_s=None), call("refund", 9.5, 6)]
+    common = {"plan": ["find_order 17", "refund 17"], "due_s": 7.9, "accepted_s": 7.95, "cancelled_s": None}
+    return {
+        "offered": 20,
+        "statuses": {"completed": 18, "stuck": 1, "cancelled": 1},
+        "duplicate_effects": 1,
+        "missing_effects": 0,
+        "false_success": 0,
+        "tool_amplification": 1.025,
+        "latency_p50_s": 0.52,
+        "resume_max_s": 1.4,
+        "retry_after_honoured": True,
+        "no_ledger": "row 3 is missing",
+        "kills": [{"service": "agent", "at_s": 8.15}, {"service": "agent", "at_s": 99.0}],
+        "worst": [
+            {**common, "id": "t-17", "status": "completed", "ended_s": 9.7, "error": None, "calls": twice}
+            | {"troubles": ["duplicate: refund 17 once too often"]},
+            {**common, "id": "t-18", "status": "stuck", "ended_s": None, "error": "no end", "troubles": ["stuck"]},
+            {**common, "id": "t-19", "status": "cancelled", "ended_s": 8.4, "error": None, "cancelled_s": 8.3},
+        ],
+    }
+
+
 def _judged(made: Made, rows: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
     begin, end = made.steady_s, made.steady_s + made.fault_s
     hit = begin + 0.031

@@ -611,8 +611,8 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/perform.py",
-                old="    return judge.judge(lab, plan, record, load, injected, settled=settled)",
-                new="    return judge.judge(lab, plan, record, load, injected)",
+                old="    return judge.judge(lab, plan, record, load, injected, settled=settled, effects=effects)",
+                new="    return judge.judge(lab, plan, record, load, injected, effects=effects)",
             ),
         ),
         tests=("test_lab_inject.py::test_whether_the_service_settled_in_time_is_known_to_the_judge",),

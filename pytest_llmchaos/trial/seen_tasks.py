@@ -1,0 +1,139 @@
+"""Reads what a trial's tasks left: records, effect ledger and counters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_llmchaos.errors import Inconclusive, NoData
+from pytest_llmchaos.evidence import task_records, tool_calls
+from pytest_llmchaos.evidence.tool_calls import ToolCall
+from pytest_llmchaos.lab import effect_ledger
+from pytest_llmchaos.prometheus.queries import SCRAPE_S
+from pytest_llmchaos.trial.tasks import Kill, Retries, Tasks, increase_of, judge_tasks, orders_of
+
+if TYPE_CHECKING:
+    from pytest_llmchaos.evidence.trial_record import Record
+    from pytest_llmchaos.lab.effect_ledger import Row
+    from pytest_llmchaos.lab.injector import Injected
+    from pytest_llmchaos.lab.lab import Lab
+    from pytest_llmchaos.loads import Load
+
+# Kinds of faults that end a process.
+KILLS = frozenset({"kill", "crash", "stop", "restart"})
+# Counters of the fault agent, which not every fault has.
+HIT, EARLY = "hit", "early"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerBegin:
+    """The effect ledger before a load of tasks.
+
+    Attributes:
+        url: Its address, None if the stack names no ledger.
+        last: Its last row, None if it was empty.
+        unknown: Reason why it could not be read, or None.
+    """
+
+    url: str | None = None
+    last: Row | None = None
+    unknown: Inconclusive | None = None
+
+
+def ledger_begin(lab: Lab, load: Load) -> LedgerBegin | None:
+    """Return the ledger before a load. None for a load without tasks."""
+    if load.tasks is None:
+        return None
+    at = lab.subject.ledger
+    if at is None:
+        why = "this stack names no effect ledger of its tool server, so the effects of tasks are unknown"
+        return LedgerBegin(unknown=NoData(why))
+    url = f"{lab.runtime.url(at.service)}{at.path}"
+    try:
+        return LedgerBegin(url=url, last=effect_ledger.last_row(url))
+    except Inconclusive as error:
+        return LedgerBegin(url=url, unknown=error)
+
+
+def tasks_of(
+    lab: Lab, record: Record, injected: Injected, begin: LedgerBegin | None, counted_unix_s: float
+) -> Tasks | None:
+    """Return a trial's tasks, None for a load without tasks.
+
+    Call it after the load has ended and all tasks had their time. The calls are then in
+    the trial's folder.
+
+    Args:
+        lab: The running stack.
+        record: The trial's record.
+        injected: The injected faults and their times.
+        begin: The ledger before the load.
+        counted_unix_s: Unix seconds at which Prometheus had the last counts.
+    """
+    if begin is None:
+        return None
+    records = task_records.load(record.directory)
+    calls = _calls(record, begin, orders_of(records))
+    if not isinstance(calls, Inconclusive):
+        tool_calls.write(record.directory, calls)
+    return judge_tasks(
+        records,
+        calls,
+        kills=[
+            Kill(service=act.victim, at_s=record.at_s(unix_s))
+            for act, unix_s in injected.proven
+            if act.fault.kind in KILLS
+        ],
+        model_calls=_model_calls(lab, record, counted_unix_s),
+        retries=_retries(record),
+    )
+
+
+def _calls(record: Record, begin: LedgerBegin, orders: frozenset[int]) -> tuple[ToolCall, ...] | Inconclusive:
+    """Return the calls of these orders, or the reason why they are unknown."""
+    if begin.unknown is not None or begin.url is None:
+        return begin.unknown or NoData("the effect ledger has no address")
+    try:
+        rows = effect_ledger.rows_since(begin.url, begin.last, orders)
+    except Inconclusive as error:
+        return error
+    return tuple(_call(record, row) for row in rows)
+
+
+def _call(record: Record, row: Row) -> ToolCall:
+    def at_s(unix_s: float) -> float:
+        return round(unix_s - record.anchor_unix_s, 6)
+
+    applied, answered = row.applied_unix_s, row.answered_unix_s
+    return ToolCall(
+        tool=row.tool,
+        order=row.order,
+        key=row.key,
+        effect=row.effect,
+        received_s=at_s(row.received_unix_s),
+        applied_s=None if applied is None else at_s(applied),
+        answered_s=None if answered is None else at_s(answered),
+    )
+
+
+def _model_calls(lab: Lab, record: Record, until_unix_s: float) -> float | Inconclusive | None:
+    """Return the requests that the service took, None if others may be among them."""
+    counters = lab.subject.attempts_counters
+    if counters is None or lab.subject.attach:
+        return None
+    begin_unix_s = record.anchor_unix_s
+    try:
+        series = lab.prometheus.raw(counters[1], begin_unix_s - 2 * SCRAPE_S, until_unix_s)
+    except Inconclusive as error:
+        return error
+    return float(sum(increase_of(one.points, begin_unix_s) for one in series))
+
+
+def _retries(record: Record) -> Retries | None:
+    """Return the fault agents' counts of answers that named a time to come back."""
+    counted = [act.counts.counters for act in record.undo if act.counts is not None and EARLY in act.counts.counters]
+    if not counted:
+        return None
+    return Retries(
+        limited=round(sum(one.get(HIT, 0) for one in counted)), early=round(sum(one[EARLY] for one in counted))
+    )

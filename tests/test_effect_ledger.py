@@ -1,0 +1,312 @@
+"""Reading the effect ledger of a tool server, and a trial's tasks from it."""
+
+from __future__ import annotations
+
+import json
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.api_server import Asked, Reply, api
+
+from pytest_llmchaos import faults
+from pytest_llmchaos.errors import Inconclusive, NoData
+from pytest_llmchaos.evidence import task_records, tool_calls
+from pytest_llmchaos.evidence.journal import Journal
+from pytest_llmchaos.evidence.task_records import TaskRecord
+from pytest_llmchaos.evidence.trial_record import Record
+from pytest_llmchaos.evidence.trial_result import CountsNote, UndoResult
+from pytest_llmchaos.lab import effect_ledger
+from pytest_llmchaos.lab.effect_ledger import last_row, rows_since
+from pytest_llmchaos.lab.injector import Injected
+from pytest_llmchaos.model import Injection
+from pytest_llmchaos.subject.lab import Endpoint
+from pytest_llmchaos.trial.seen_tasks import LedgerBegin, ledger_begin, tasks_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+T0 = 1_790_000_000.0
+ORDERS = frozenset({17, 18})
+
+
+def row(n: int, *, order: int = 17, tool: str = "refund", effect: int | None = 5, **more: Any) -> dict[str, Any]:
+    times = {"received_unix_s": T0 + n, "applied_unix_s": T0 + n + 0.1, "answered_unix_s": T0 + n + 0.2}
+    return {"id": n, "tool": tool, "order": order, "key": None, "effect": effect, **times, **more}
+
+
+class Server:
+    """A ledger of which a test changes the rows and the answers."""
+
+    def __init__(self, *rows: dict[str, Any], page_rows: int = 3) -> None:
+        self.rows, self.page_rows = list(rows), page_rows
+        self.odd: Reply | None = None
+        self.looks = 0
+
+    def answer(self, asked: Asked) -> Reply:
+        self.looks += 1
+        if self.odd is not None:
+            return self.odd
+        after = int(asked.path.rpartition("after=")[2])
+        found = [one for one in self.rows if one["id"] > after][: self.page_rows]
+        return Reply(json.dumps({"calls": found, "next": after}).encode(), kind="application/json")
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effect_ledger, "QUIET_S", 0.0)
+
+
+def test_rows_of_the_orders_are_read_over_pages_from_a_moment_on() -> None:
+    server = Server(*(row(n) for n in range(1, 8)))
+    with api(server.answer) as (url, _):
+        begin = last_row(url)
+        server.rows += [row(n, order=17 + n % 3) for n in range(8, 20)]
+
+        found = rows_since(url, begin, ORDERS)
+
+    assert begin is not None
+    assert begin.id == 7
+    assert [one.id for one in found] == [n for n in range(8, 20) if n % 3 < 2]
+
+
+def test_an_empty_ledger_has_no_last_row_and_all_rows_are_later() -> None:
+    server = Server()
+    with api(server.answer) as (url, _):
+        assert last_row(url) is None
+        server.rows = [row(1)]
+
+        assert [one.id for one in rows_since(url, None, ORDERS)] == [1]
+
+
+def test_a_call_is_read_again_if_it_had_no_answer_at_first() -> None:
+    open_call = row(2, answered_unix_s=None, applied_unix_s=None, effect=None)
+    server = Server(row(1), open_call, row(3, order=99))
+
+    def answer(asked: Asked) -> Reply:
+        reply = server.answer(asked)
+        if server.looks == 2:
+            server.rows[1] = row(2)
+        return reply
+
+    with api(answer) as (url, _):
+        found = rows_since(url, None, ORDERS)
+
+    assert [(one.id, one.effect) for one in found] == [(1, 5), (2, 5)]
+
+
+def test_it_waits_until_no_more_rows_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(row(1))
+
+    def answer(asked: Asked) -> Reply:
+        if server.looks < 6:
+            server.rows.append(row(len(server.rows) + 1))
+        return server.answer(asked)
+
+    with api(answer) as (url, _):
+        assert len(rows_since(url, None, ORDERS)) == 7
+        server.looks = -(10**6)  # an agent that never stops calling
+        monkeypatch.setattr(effect_ledger, "QUIET_DEADLINE_S", 0.0)
+        server.page_rows = 10**6
+
+        def endless(asked: Asked) -> Reply:
+            reply = server.answer(asked)
+            if "after=0" not in asked.path:
+                return Reply(b'{"calls": []}')
+            return reply
+
+    with api(endless) as (url, _):
+        assert len(rows_since(url, None, ORDERS)) == len(server.rows)
+
+
+def test_a_bad_ledger_is_an_error_that_explains_it() -> None:
+    good = {n: row(n) for n in range(1, 10)}
+    begin_at = 4
+
+    def renewed(server: Server) -> None:
+        server.rows = [row(n, received_unix_s=T0 + 100 + n) for n in range(1, 10)]
+
+    def emptied(server: Server) -> None:
+        server.rows = []
+
+    def gap(server: Server) -> None:
+        server.rows = [row(n) for n in range(1, 10) if n != 6]
+
+    def odd(reply: Reply) -> Any:
+        return lambda server: setattr(server, "odd", reply)
+
+    def page(*rows: Any) -> Any:
+        return odd(Reply(json.dumps({"calls": rows}).encode()))
+
+    cases = (
+        (renewed, Inconclusive, "began anew during the trial: its row 4"),
+        (emptied, Inconclusive, "began anew during the trial"),
+        (gap, Inconclusive, "lacks row 6"),
+        (odd(Reply(b"gone", status=503)), NoData, "answered 503, expected 200"),
+        (odd(Reply(b"<html>")), Inconclusive, "must answer"),
+        (odd(Reply(b"[]")), Inconclusive, "must answer"),
+        (odd(Reply(b'{"rows": []}')), Inconclusive, "must answer"),
+        (page(row(4, id="4")), Inconclusive, "must answer"),
+        (page(row(4, tool="<script>alert(1)</script>")), Inconclusive, "must have the name of a tool"),
+        (page(row(4, tool="x" * 65)), Inconclusive, "must have the name of a tool"),
+        (page(row(4, key="k" * 2000)), Inconclusive, "a key of at most 1024"),
+        (page(row(4, applied_unix_s=-1.0)), Inconclusive, "Unix times in seconds"),
+        (page(row(4, received_unix_s=1e300)), Inconclusive, "Unix times in seconds"),
+        (page(row(4), row(4)), Inconclusive, "lacks row 5"),
+        (odd(Reply(b"[" * 100_000)), Inconclusive, "must answer"),
+    )
+    failures = []
+    for place, (change, kind, message) in enumerate(cases):
+        server = Server(*(good[n] for n in range(1, begin_at + 1)), page_rows=100)
+        with api(server.answer) as (url, _):
+            begin = last_row(url)
+            change(server)
+            try:
+                rows_since(url, begin, ORDERS)
+            except Inconclusive as error:
+                if (
+                    type(error) is not kind
+                    or message not in str(error)
+                    or url not in str(error)
+                    or len(str(error)) > 700
+                ):
+                    failures.append(f"{place}: {type(error).__name__}: {error}")
+            else:
+                failures.append(f"{place}: passed")
+
+    assert failures == []
+
+
+def test_an_endless_ledger_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effect_ledger, "MOST_ROWS", 8)
+    monkeypatch.setattr(effect_ledger, "PAGE_BYTES", 2_000)
+    server = Server(*(row(n) for n in range(1, 20)))
+    with api(server.answer) as (url, _):
+        with pytest.raises(Inconclusive, match="more than 8 rows"):
+            last_row(url)
+        server.page_rows = 19
+        with pytest.raises(NoData, match="longer than 2000 bytes"):
+            last_row(url)
+
+
+def test_a_tool_server_that_is_down_has_no_ledger() -> None:
+    with api(Server().answer) as (url, _):
+        pass
+    with pytest.raises(NoData, match="does not respond"):
+        last_row(url)
+
+
+def record_of(n: int) -> TaskRecord:
+    return TaskRecord(
+        id=f"t-{n}",
+        plan=(f"find_order {n}", f"refund {n}"),
+        due_s=1.0,
+        sent_s=1.0,
+        accepted_s=1.1,
+        ended_s=9.0,
+        cancelled_s=None,
+        status="completed",
+        steps=2,
+        tokens=10,
+        model_calls=3,
+        tool_calls=2,
+        error=None,
+    )
+
+
+class Read:
+    """A trial with one load of tasks after its end."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.record = Record(Journal(folder / "journal.jsonl"), "001", folder)
+        self.record.anchor(T0, time.monotonic())
+        (folder / task_records.NAME).write_bytes(b"".join(task_records.line(record_of(n)) for n in (17, 18)))
+        self.injected = Injected()
+        kill = Injection(after_s=0.0, fault=faults.kill("agent").primitive, victim="agent")
+        slow = Injection(after_s=0.0, fault=faults.pause("model-1").primitive, victim="model-1")
+        self.injected.proven = [(kill, T0 + 1.5), (slow, T0 + 1.5)]
+        self.series = [SimpleNamespace(points=((T0 - 1, 100.0), (T0 + 9, 106.0)))]
+        self.subject = SimpleNamespace(
+            ledger=Endpoint(service="desk", path="/ledger"), attempts_counters=("sent", "taken"), attach=False
+        )
+        self.lab: Any = SimpleNamespace(
+            subject=self.subject,
+            runtime=SimpleNamespace(url=lambda _: url),
+            prometheus=SimpleNamespace(raw=lambda *_: self.series),
+        )
+
+    def tasks(self, begin: LedgerBegin | None) -> Any:
+        return tasks_of(self.lab, self.record, self.injected, begin, T0 + 10)
+
+
+LOAD: Any = SimpleNamespace(tasks=object())
+CHAT: Any = SimpleNamespace(tasks=None)
+
+
+def test_a_trial_s_tasks_are_read_from_all_three_truths(tmp_path: Path) -> None:
+    server = Server()
+    with api(server.answer) as (url, asked):
+        read = Read(tmp_path, url)
+        begin = ledger_begin(read.lab, LOAD)
+        server.rows = [
+            row(1, tool="find_order", effect=None, applied_unix_s=None),
+            row(2),
+            row(3, order=18, effect=6),
+            row(4, order=18, effect=7),
+            row(5, order=999, effect=8),
+        ]
+
+        tasks = read.tasks(begin)
+
+    assert asked[0].path == "/ledger?after=0"
+    assert repr(tasks.duplicate_effects) == "1 (t-18: refund 18 once too often)"
+    assert tasks.false_success == 0
+    assert [(kill.service, kill.at_s) for kill in tasks.kills] == [("agent", 1.5)]
+    assert float(tasks.resume_s.max) == 1.5
+    assert tasks.model_calls_repeated == 0
+    lines = (tmp_path / tool_calls.NAME).read_text().splitlines()
+    assert [json.loads(line)["received_s"] for line in lines] == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_what_cannot_be_read_is_the_reason_of_the_claims_about_it(tmp_path: Path) -> None:
+    server = Server()
+    with api(server.answer) as (url, _):
+        read = Read(tmp_path, url)
+        begin = ledger_begin(read.lab, LOAD)
+        server.rows = [row(2)]
+        gap = read.tasks(begin)
+        server.odd = Reply(b"", status=500)
+        down = read.tasks(ledger_begin(read.lab, LOAD))
+    read.subject.ledger = None
+    unnamed = read.tasks(ledger_begin(read.lab, LOAD))
+
+    def unscraped(*_: object) -> Any:
+        raise NoData("no sample")
+
+    read.lab.prometheus.raw = unscraped
+    for tasks, why in ((gap, "lacks row 1"), (down, "answered 500"), (unnamed, "names no effect ledger")):
+        with pytest.raises(Inconclusive, match=why):
+            assert tasks.duplicate_effects == 0
+        assert tasks.lost == 0
+    assert isinstance(read.tasks(begin).model_calls, NoData)
+    read.subject.attach = True
+    assert read.tasks(begin).model_calls is None, "other clients of an attached stack call its model, too"
+    assert ledger_begin(read.lab, CHAT) is None
+    assert read.tasks(None) is None
+
+
+def test_counts_of_a_rate_limit_show_if_its_time_was_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acts = [
+        UndoResult(fault="tool", victim="desk", op="wire_end", undone=True, counts=CountsNote(counters=counters))
+        for counters in ({"hit": 4.0, "early": 1.0}, {"hit": 2.0, "early": 0.0}, {"hit": 9.0})
+    ]
+    monkeypatch.setattr(Record, "undo", (*acts, UndoResult(fault="kill", victim="a", op="x", undone=True)))
+    with api(Server().answer) as (url, _):
+        read = Read(tmp_path, url)
+        seen = read.tasks(ledger_begin(read.lab, LOAD))
+        monkeypatch.setattr(Record, "undo", ())
+        unseen = read.tasks(ledger_begin(read.lab, LOAD))
+
+    assert (seen.retries.limited, seen.retries.early, seen.retry_after_honoured) == (6, 1, False)
+    assert unseen.retries is None
