@@ -1,12 +1,15 @@
 """Answers to tool calls, edited or given by the fault agent."""
 
 import json
+import time
 
 import pytest
 
 from fault_agent.acts import Cut, Finish, Pause, Send
+from fault_agent.exchange import Exchange
 from fault_agent.faults import KINDS, AnswerFault, StreamFault, parse
 from fault_agent.faults.base import LONGEST_LEASE_S
+from fault_agent.leases import MOST_SENT_AWAY, Lease
 from fault_agent.messages import AnswerHead, RequestHead
 
 CALL = json.dumps(
@@ -224,3 +227,28 @@ def test_lists_of_tools_lack_the_tool_that_is_gone():
     assert json.loads(sent(acts)) == answered({"tools": [{"name": "find_order"}, "odd"], "ttlMs": 0})
     assert hits == 1
     assert (made.edits(HEAD, LIST), made.edits(HEAD, CALL), made.answers(HEAD, LIST)) == (True, False, False)
+
+
+def test_calls_that_come_back_before_the_named_time_are_counted(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    lease = Lease(id="f1", fault=fault("tool_rate_limited"), seed=1, lease_s=30, started_unix_s=0, started_s=100)
+
+    def call(order):
+        body = json.dumps(
+            {**json.loads(CALL), "id": len(seen), "params": {"name": "refund", "arguments": {"order": order}}}
+        )
+        exchange = Exchange(head=HEAD, leases=(lease,), id=f"r{len(seen)}")
+        exchange._body = bytearray(body.encode())
+        exchange.choose_substitute()
+        seen.append(lease.counters["early"])
+
+    seen = []
+    for at_s, order in ((0, 17), (0.1, 18), (1.0, 17), (1.5, 17), (1.6, 18), (1.7, 18), (9, 18)):
+        now[0] = 100.0 + at_s
+        call(order)
+
+    assert seen == [0, 0, 0, 1, 1, 2, 2], "each refusal names 1 s"
+    for order in range(MOST_SENT_AWAY + 5):
+        call(order)
+    assert len(lease.back_s) == MOST_SENT_AWAY

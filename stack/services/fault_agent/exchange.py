@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from fault_agent.faults.base import AnswerFault, RequestFault, StreamFault
 from fault_agent.faults.decide import is_chosen
 from fault_agent.faults.hold import Hold
+from fault_agent.faults.tool_answers import ToolRateLimited
 
 if TYPE_CHECKING:
     from fault_agent.faults.editors import Editor
@@ -100,8 +101,12 @@ class Exchange:
             fault = lease.fault
             if not isinstance(fault, AnswerFault) or not lease.active or not fault.answers(self.head, self._read):
                 continue
+            if isinstance(fault, ToolRateLimited):
+                lease.come_back(fault.call_of(self._read))
             if self._is_hit(lease, fault):
                 self.substitute = (fault.answer(self.head, self._read), lease)
+                if isinstance(fault, ToolRateLimited):
+                    lease.send_away(fault.call_of(self._read), fault.retry_after_s)
                 return
 
     def editors(self, answer: AnswerHead) -> list[tuple[Editor, Lease]]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fault_agent.faults import Fault
 
 MOST_REMEMBERED = 100
+MOST_SENT_AWAY = 10_000  # refused calls of one fault
 
 
 class UnknownFaultError(LookupError):
@@ -29,10 +30,12 @@ class Lease:
 
     Attributes:
         ended_by: "lease" or "request", None while it is in force.
-        counters: `met` requests or connections that it may hit, and `hit` ones.
+        counters: `met` requests or connections that it may hit, and `hit` ones. `early`
+            calls came again before the time that their refusal named.
         at_end: called once when the fault ends.
         acted: set at the first hit, and at the end.
         hit_unix_s: Unix time of the first hit, in seconds.
+        back_s: monotonic time before which a refused call is early, in seconds.
         options: of the fault, as JSON has them.
     """
 
@@ -47,6 +50,7 @@ class Lease:
     at_end: set[Callable[[], None]] = field(default_factory=set)
     hit_unix_s: float | None = None
     acted: asyncio.Event = field(default_factory=asyncio.Event)
+    back_s: dict[str, float] = field(default_factory=dict)
     options: dict[str, object] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -64,6 +68,18 @@ class Lease:
         if self.hit_unix_s is None:
             self.hit_unix_s = time.time()
             self.acted.set()
+
+    def send_away(self, call: str, retry_after_s: float) -> None:
+        """Note that a call was refused until later."""
+        self.counters["early"] += 0  # present from the first refusal on
+        while len(self.back_s) >= MOST_SENT_AWAY:
+            del self.back_s[next(iter(self.back_s))]
+        self.back_s[call] = time.monotonic() + retry_after_s
+
+    def come_back(self, call: str) -> None:
+        """Count a call as early if it was refused until later than now."""
+        if time.monotonic() < self.back_s.pop(call, 0.0):
+            self.counters["early"] += 1
 
     def described(self) -> dict[str, object]:
         left_s = self.started_s + self.lease_s - time.monotonic()

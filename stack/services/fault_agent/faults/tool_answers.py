@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, ClassVar
@@ -62,6 +63,12 @@ class ToolRateLimited(ToolAnswer):
         """Check the options. Raises InvalidValueError."""
         ToolAnswer.check(self)
         require_whole("retry_after_s", self.retry_after_s, at_least=0, at_most=LONGEST_RETRY_S)
+
+    def call_of(self, body: bytes) -> str:
+        """The tool and its arguments, the same for a repeated call."""
+        params = parse(body).get("params")
+        named = params if isinstance(params, dict) else {}
+        return json.dumps([named.get("name"), named.get("arguments")], sort_keys=True)
 
     def answer(self, head: RequestHead, body: bytes) -> Substitute:  # noqa: ARG002 - the base's
         """The answer to one call."""
