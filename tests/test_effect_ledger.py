@@ -228,7 +228,7 @@ class Read:
         self.injected.proven = [(kill, T0 + 1.5), (slow, T0 + 1.5)]
         self.series = [SimpleNamespace(points=((T0 - 1, 100.0), (T0 + 9, 106.0)))]
         self.subject = SimpleNamespace(
-            ledger=Endpoint(service="desk", path="/ledger"), attempts_counters=("sent", "taken"), attach=False
+            ledger=Endpoint(service="desk", path="/ledger"), model_calls_counter="taken", attach=False
         )
         self.lab: Any = SimpleNamespace(
             subject=self.subject,

@@ -606,7 +606,7 @@ def test_whether_the_service_settled_in_time_is_known_to_the_judge(lab_on, monke
     monkeypatch.setattr(lab, "load", lambda *_, **__: contextlib.nullcontext(lab.running_load))
     monkeypatch.setattr(lab, "hold_steady", lambda _: None)
     monkeypatch.setattr(lab, "hold_until", lambda _, what, **__: settles or what == "fault")
-    monkeypatch.setattr(perform.judge, "judge", lambda *_, settled: judged.append(settled))
+    monkeypatch.setattr(perform.judge, "judge", lambda *_, settled, **__: judged.append(settled))
 
     with lab.recording() as record:
         perform._perform(lab, plan, record)

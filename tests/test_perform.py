@@ -145,7 +145,8 @@ class World:
         self.looks.append((self.running.now_s(), must))
         return self.running.now_s() >= self.part_s
 
-    def judge(self, _lab, plan, record, load, injected, *, settled):
+    def judge(self, _lab, plan, record, load, injected, *, settled, effects):
+        assert effects is None
         self.judged.append(SimpleNamespace(load=load, injected=injected, settled=settled, phases=list(record.phases)))
         return Trial(
             name=record.trial, plan=plan, windows={}, slos={}, slo_errors={}, detect_s=None, detected_by=None,

@@ -98,8 +98,6 @@ class Subject:
     # Requests per second that arrive or wait, and requests that wait, at the service or
     # at its model servers. Without the first, no overload can be proven.
     requests_query: str | None = None
-    # The effect ledger of an agent's tools.
-    ledger: Endpoint | None = None
     waiting_query: str = f"sum(llmchaos:requests_waiting{ENGINES})"
     # Series that are 1 while the gateway sends requests to $victim. Empty if it is not
     # a replica.
@@ -113,6 +111,8 @@ class Subject:
     # Selectors of two counters of one process: requests sent to replicas, and requests
     # taken.
     attempts_counters: tuple[str, str] | None = None
+    # Selector of a counter of requests to the model, which an agent's tasks make.
+    model_calls_counter: str | None = None
     # Expected signals of each fault, and every rule of the remediator. Empty if
     # undeclared.
     expected: tuple[Expected, ...] = ()
@@ -312,6 +312,7 @@ def lab_subject(backend: str, *, agents: bool = False) -> Subject:
         witness_queries=_WITNESSES,
         used_selector='llmlab_upstream_health{replica="$victim"}',
         attempts_counters=("llmlab_upstream_attempts_total", "llmlab_requests_total"),
+        model_calls_counter="llmlab_requests_total",
         expected=EXPECTED,
         named_targets=("remediator", "prometheus"),
         known_rules=RULES,

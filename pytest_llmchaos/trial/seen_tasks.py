@@ -46,7 +46,7 @@ def ledger_begin(lab: Lab, load: Load) -> LedgerBegin | None:
         return None
     at = lab.subject.ledger
     if at is None:
-        why = "this stack names no effect ledger of its tool server, so the effects of tasks are unknown"
+        why = "this stack names no effect ledger of its tool server, so the effects of tasks are unknown: set llmchaos_ledger"
         return LedgerBegin(unknown=NoData(why))
     url = f"{lab.runtime.url(at.service)}{at.path}"
     try:
@@ -118,12 +118,12 @@ def _call(record: Record, row: Row) -> ToolCall:
 
 def _model_calls(lab: Lab, record: Record, until_unix_s: float) -> float | Inconclusive | None:
     """Return the requests that the service took, None if others may be among them."""
-    counters = lab.subject.attempts_counters
-    if counters is None or lab.subject.attach:
+    counter = lab.subject.model_calls_counter
+    if counter is None or lab.subject.attach:
         return None
     begin_unix_s = record.anchor_unix_s
     try:
-        series = lab.prometheus.raw(counters[1], begin_unix_s - 2 * SCRAPE_S, until_unix_s)
+        series = lab.prometheus.raw(counter, begin_unix_s - 2 * SCRAPE_S, until_unix_s)
     except Inconclusive as error:
         return error
     return float(sum(increase_of(one.points, begin_unix_s) for one in series))
