@@ -99,9 +99,10 @@ parts: $(VENV)/.ready $(VENV)/pytest-$(OLDEST_PYTEST) $(VENV)/neighbours
 	$(PART) truth $(STACK_TESTS) tests/truth
 	$(PART) alone $(STACK_TESTS) $(ALONE)
 
-programs: $(VENV)/.ready ## install what only tests need: haproxy, a browser, the agents' packages
+programs: $(VENV)/.ready ## install what only tests need: haproxy, a browser, the agents' packages and image
 	@$(BOOTSTRAP) programs
 	@$(RUN)/python tests/support/agents_packages.py
+	@$(BOOTSTRAP) images --agents --backend sim
 
 coverage: $(VENV)/.ready ## check that tests cover every branch of the packages without I/O
 	$(RUN)/coverage run -m pytest -q --hypothesis-profile=gate --randomly-seed=$(ORDER) $(PURE_FILES)

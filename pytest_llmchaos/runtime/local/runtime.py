@@ -153,7 +153,9 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
 
     @property
     def _up_deadline_s(self) -> float:
-        return self.subject.startup_s if self.subject.own else UP_DEADLINE_S
+        # The packages of an agent take 7 s of CPU to import.
+        is_long = self.subject.own or self.subject.agents is not None
+        return self.subject.startup_s if is_long else UP_DEADLINE_S
 
     def down(self) -> None:
         """End every process of the run. Logs are copied first."""
