@@ -491,6 +491,15 @@ def test_a_counter_grows_over_restarts() -> None:
     assert {points: increase_of(points, baseline_until_s=3.0) for points in cases} == cases
 
 
+def test_a_task_that_was_not_completed_is_slower_than_all_others() -> None:
+    world = World()
+    for n, status in ((1, "stuck"), (2, "failed"), (3, "cancelled")):
+        world.edit(n, status=status)
+
+    assert world.seen().latency_s.count == 29
+    assert world.seen().latency_s.p95 == math.inf
+
+
 def test_a_task_without_progress_is_slower_than_all_others() -> None:
     world = World()
     never_resumes(world)
