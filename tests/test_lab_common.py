@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import fault_agent.settings
+import lab_agents.settings
 import lab_api.settings
 import lab_desk.settings
 import lab_engine.settings
@@ -87,6 +88,7 @@ def test_a_refused_start_is_one_line_for_each_problem_and_status_2(capsys: pytes
     "settings",
     [
         fault_agent.settings.Settings,
+        lab_agents.settings.Settings,
         lab_api.settings.Settings,
         lab_desk.settings.Settings,
         lab_engine.settings.Environment,

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import yaml
 from prometheus_client import Metric
 
+from lab_agents.metrics import Metrics as AgentMetrics
 from lab_api.gateway import Gateway
 from lab_api.replica import Probed
 from lab_api.settings import Settings as GatewaySettings
@@ -39,6 +40,7 @@ def metrics_page() -> str:
         ("Gateway", "The lab's service `api`.", asyncio.run(_gateway())),
         ("Simulated engine", "The lab's replicas with `--chaos-backend sim`, under vLLM's names.", _engine()),
         ("Simulated GPU", "The same replicas, under the names of NVIDIA's dcgm-exporter.", _gpu()),
+        ("Agents", "The lab's service `agent`, in a lab with agents.", AgentMetrics().registry.collect()),
         ("Desk", "The lab's service `desk`, in a lab with agents.", DeskMetrics().registry.collect()),
         ("Remediator", "The lab's remediator.", _remediator()),
     ):

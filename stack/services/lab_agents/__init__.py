@@ -1,0 +1,1 @@
+"""Three agents behind one HTTP contract."""

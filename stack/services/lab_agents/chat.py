@@ -1,0 +1,167 @@
+"""Client of the model: OpenAI chat completions with tools."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+import aiohttp
+
+from lab_agents.tasks import BudgetExceeded, TaskFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lab_agents.metrics import Metrics
+    from lab_agents.settings import Settings
+    from lab_agents.tasks import Task
+
+Message: TypeAlias = "Mapping[str, object]"
+ERROR = "error: "  # start of a tool message without a result
+_BACKOFF_S = 0.1  # doubles with each try, until the task's seconds are over
+_LONGEST_BACKOFF_S = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A tool call in an answer of the model. `arguments` is None if it is no object."""
+
+    id: str
+    tool: str
+    arguments: Mapping[str, object] | None
+
+
+class _Retryable(Exception):
+    def __init__(self, why: str, retry_after_s: float | None = None) -> None:
+        super().__init__(why)
+        self.retry_after_s = retry_after_s
+
+
+class Chat:
+    """Whole answers of the model, with a deadline each and retries."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._url = f"{settings.model_url}/chat/completions"
+        self._model = settings.model
+        self._max_tokens = settings.budgets.max_tokens
+        self._timeout = aiohttp.ClientTimeout(total=settings.calls.model_s)
+        self._metrics = metrics
+        self._session: aiohttp.ClientSession | None = None
+
+    async def answer(self, task: Task, messages: Sequence[Message], tools: Sequence[Message]) -> Message:
+        """The next message of the model.
+
+        Raises:
+            BudgetExceeded: the answer's tokens exceed the task's.
+            TaskFailed: the model refused the request.
+        """
+        body = {"model": self._model, "messages": list(messages), "tools": list(tools)}
+        tried = 0
+        while True:
+            try:
+                found = await self._tried(body)
+                break
+            except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError, _Retryable) as error:
+                wait_s = error.retry_after_s if isinstance(error, _Retryable) else None
+                await asyncio.sleep(min(_BACKOFF_S * 2**tried, _LONGEST_BACKOFF_S) if wait_s is None else wait_s)
+                tried = min(tried + 1, 10)
+        task.model_calls += 1
+        self._metrics.model_calls.inc()
+        task.tokens += _tokens(found)
+        if task.tokens > self._max_tokens:
+            raise BudgetExceeded("tokens", f"LAB_MAX_TOKENS allows {self._max_tokens}, the task has used {task.tokens}")
+        return _message(found)
+
+    async def _tried(self, body: Mapping[str, object]) -> Mapping[str, object]:
+        self._session = self._session or aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        async with self._session.post(self._url, json=body, timeout=self._timeout) as response:
+            if response.status == 429 or response.status >= 500:
+                raise _Retryable(f"HTTP {response.status}", seconds(response.headers.get("Retry-After")))
+            text = await response.text()
+            if response.status != 200:
+                raise TaskFailed(f"the model refused the request with HTTP {response.status}: {text[:200]}")
+        try:
+            found = json.loads(text)
+        except ValueError:
+            raise _Retryable("an answer that is no JSON") from None
+        if not isinstance(found, dict):
+            raise _Retryable("an answer that is no object")
+        return found
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+def seconds(retry_after: str | None) -> float | None:
+    """Seconds of a Retry-After header. None for a date, or without one."""
+    return float(retry_after) if retry_after and retry_after.isdigit() else None
+
+
+def _tokens(found: Mapping[str, object]) -> int:
+    used = found.get("usage")
+    total = used.get("total_tokens") if isinstance(used, dict) else None
+    return total if isinstance(total, int) else 0
+
+
+def _message(found: Mapping[str, object]) -> Message:
+    match found:
+        case {"choices": [{"message": {"role": "assistant"} as message}, *_]}:
+            return dict(message)
+    raise TaskFailed(f"expected a chat completion of the model, got {json.dumps(found)[:200]}")
+
+
+def asked(message: Message) -> tuple[Asked, ...]:
+    """The tool calls in a message of the model."""
+    calls = message.get("tool_calls")
+    return tuple(_asked(call) for call in calls) if isinstance(calls, list) else ()
+
+
+def _asked(call: object) -> Asked:
+    match call:
+        case {"id": str(call_id), "function": {"name": str(tool), "arguments": str(text)}}:
+            try:
+                arguments = json.loads(text)
+            except ValueError:
+                arguments = None
+            return Asked(id=call_id, tool=tool, arguments=arguments if isinstance(arguments, dict) else None)
+    raise TaskFailed(f"expected a tool call of the model, got {json.dumps(call)[:200]}")
+
+
+def tool_message(call: Asked, text: str) -> Message:
+    """The result of a tool call as the model reads it."""
+    return {"role": "tool", "tool_call_id": call.id, "content": text}
+
+
+def results(messages: Sequence[Message]) -> int:
+    """The number of tool calls that have a result: the index of the next step."""
+    return sum(message.get("role") == "tool" for message in messages)
+
+
+def waiting(messages: Sequence[Message]) -> tuple[Asked, ...]:
+    """Tool calls of the last answer that have no result yet."""
+    last = max((at for at, message in enumerate(messages) if message.get("role") == "assistant"), default=None)
+    if last is None:
+        return ()
+    return asked(messages[last])[results(messages[last:]) :]
+
+
+def require_success(messages: Sequence[Message]) -> None:
+    """Check that the last result of each different call is no error.
+
+    Raises:
+        TaskFailed: with the first call whose last result is an error.
+    """
+    last: dict[str, tuple[str, str]] = {}
+    calls: list[Asked] = []
+    for message in messages:
+        if message.get("role") == "assistant":
+            calls = list(asked(message))
+        elif message.get("role") == "tool" and calls:
+            call = calls.pop(0)
+            last[f"{call.tool} {json.dumps(call.arguments, sort_keys=True)}"] = (call.tool, str(message.get("content")))
+    for tool, text in last.values():
+        if text.startswith(ERROR):
+            raise TaskFailed(f"tool {tool} answered with an {text[:300]}")

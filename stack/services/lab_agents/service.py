@@ -1,0 +1,140 @@
+"""Tasks from acceptance to end: resume, cancel, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from lab_agents.tasks import CANCELLED, COMPLETED, FAILED, RUNNING, BudgetExceeded, Task, TaskFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lab_agents.agent import Agent
+    from lab_agents.metrics import Metrics
+    from lab_agents.settings import Settings
+    from lab_agents.store import Store
+    from lab_common.log import Log
+
+
+class Service:
+    """All tasks of this process, and those that an earlier one left on disk."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        agent: Agent,
+        store: Store,
+        metrics: Metrics,
+        log: Log,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._budgets = settings.budgets
+        self._flaws = settings.flaws
+        self._agent = agent
+        self._store = store
+        self._metrics = metrics
+        self._log = log
+        self._clock = clock
+        self._running: dict[str, tuple[Task, asyncio.Task[None]]] = {}
+        self.draining = False
+
+    async def start(self) -> None:
+        await self._agent.start()
+        for task in self._store.unfinished():
+            task.resumed = True
+            self._metrics.resumed.inc()
+            self._log("resumed", task=task.id)
+            self._begin(task)
+
+    def accept(self, task_id: str, text: str) -> tuple[Task, bool]:
+        """The task, and True if it is new. A new one is saved when this returns."""
+        if (known := self.find(task_id)) is not None:
+            return known, False
+        task = Task(id=task_id, input=text, accepted_unix_s=self._clock())
+        self._store.save(task)
+        self._begin(task)
+        return task, True
+
+    def find(self, task_id: str) -> Task | None:
+        running = self._running.get(task_id)
+        return running[0] if running else self._store.find(task_id)
+
+    async def cancel(self, task: Task) -> None:
+        """End a running task as cancelled. Its call in flight is cut."""
+        if task.id not in self._running or "ignores_cancel" in self._flaws:
+            return
+        _, work = self._running[task.id]
+        self._end(task, CANCELLED)
+        work.cancel()
+        await asyncio.wait({work})
+        await self._agent.forget(task.id)
+
+    async def drain(self, within_s: float) -> None:
+        """Accept nothing, and wait for the running tasks.
+
+        What still runs then stays on disk, if tasks are kept there.
+        """
+        self.draining = True
+        works = [work for _, work in self._running.values()]
+        if "loses_on_sigterm" in self._flaws:
+            for task, _ in self._running.values():
+                self._store.forget(task.id)
+        elif works:
+            await asyncio.wait(works, timeout=within_s)
+        left = [work for work in works if not work.done()]
+        self._log("drained", left=len(left))
+        for work in left:
+            work.cancel()
+        if left:
+            await asyncio.wait(left)
+
+    async def close(self) -> None:
+        await self._agent.close()
+
+    def _begin(self, task: Task) -> None:
+        self._metrics.running.inc()
+        self._running[task.id] = (task, asyncio.create_task(self._work(task)))
+
+    async def _work(self, task: Task) -> None:
+        try:
+            error = await self._outcome(task)
+            if task.status == RUNNING:
+                bad = error is not None and "claims_success" not in self._flaws
+                self._end(task, FAILED if bad else COMPLETED, error if bad else None)
+        finally:
+            self._metrics.running.dec()
+            del self._running[task.id]
+        if task.status != RUNNING:
+            await self._agent.forget(task.id)
+
+    async def _outcome(self, task: Task) -> str | None:
+        """None after success, else the error."""
+        left_s = task.accepted_unix_s + self._budgets.task_s - self._clock()
+        try:
+            async with asyncio.timeout(None if "hangs_on_dead_server" in self._flaws else left_s) as deadline:
+                await self._agent.run(task)
+        except TimeoutError as error:
+            if not deadline.expired():
+                return f"TimeoutError: {error}"
+            self._metrics.exceeded.labels("seconds").inc()
+            return str(BudgetExceeded("seconds", f"LAB_TASK_S allows {self._budgets.task_s:g} s from acceptance"))
+        except BudgetExceeded as error:
+            self._metrics.exceeded.labels(error.budget).inc()
+            return str(error)
+        except TaskFailed as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 -- a task always ends, and its client reads why
+            self._log("task failed", task=task.id, error=repr(error)[:1000])
+            return f"{type(error).__name__}: {str(error)[:300]}"
+        return None
+
+    def _end(self, task: Task, status: str, error: str | None = None) -> None:
+        task.status = status
+        task.error = error
+        self._store.save(task)
+        self._metrics.tasks.labels(status).inc()
+        self._metrics.seconds.observe(max(0.0, self._clock() - task.accepted_unix_s))
+        task.ended.set()

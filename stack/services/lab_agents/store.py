@@ -1,0 +1,78 @@
+"""Tasks in memory, or on disk so that they survive the process."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Protocol
+
+from lab_agents.tasks import RUNNING, Task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_COLUMNS = ("id", "input", "accepted_unix_s", "status", "steps", "tokens", "model_calls", "tool_calls", "error")
+
+
+class Store(Protocol):
+    """Tasks by their id."""
+
+    def save(self, task: Task) -> None: ...
+
+    def find(self, task_id: str) -> Task | None: ...
+
+    def forget(self, task_id: str) -> None: ...
+
+    def unfinished(self) -> list[Task]: ...
+
+
+class Memory:
+    """Tasks of this process. They end with it."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+
+    def save(self, task: Task) -> None:
+        self._tasks[task.id] = task
+
+    def find(self, task_id: str) -> Task | None:
+        return self._tasks.get(task_id)
+
+    def forget(self, task_id: str) -> None:
+        self._tasks.pop(task_id, None)
+
+    def unfinished(self) -> list[Task]:
+        return []
+
+
+class Disk:
+    """Tasks in SQLite. What `save` has written survives a kill of the process."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._rows = sqlite3.connect(path, isolation_level=None)
+        self._rows.execute("PRAGMA journal_mode=WAL")
+        # Survives a kill of the process. FULL would survive a power cut, too.
+        self._rows.execute("PRAGMA synchronous=NORMAL")
+        self._rows.execute(f"CREATE TABLE IF NOT EXISTS tasks ({', '.join(_COLUMNS)}, PRIMARY KEY (id))")
+
+    def save(self, task: Task) -> None:
+        values = [getattr(task, name) for name in _COLUMNS]
+        self._rows.execute(f"INSERT OR REPLACE INTO tasks VALUES ({', '.join('?' * len(_COLUMNS))})", values)  # noqa: S608 -- no text of a client
+
+    def find(self, task_id: str) -> Task | None:
+        found = self._read("id = ?", task_id)
+        return found[0] if found else None
+
+    def forget(self, task_id: str) -> None:
+        self._rows.execute("DELETE FROM tasks WHERE id = ?", (task_id,))
+
+    def unfinished(self) -> list[Task]:
+        return self._read("status = ?", RUNNING)
+
+    def _read(self, where: str, value: str) -> list[Task]:
+        query = f"SELECT {', '.join(_COLUMNS)} FROM tasks WHERE {where} ORDER BY accepted_unix_s"  # noqa: S608 -- as above
+        tasks = [Task(**dict(zip(_COLUMNS, row, strict=True))) for row in self._rows.execute(query, (value,))]
+        for task in tasks:
+            if task.status != RUNNING:
+                task.ended.set()
+        return tasks

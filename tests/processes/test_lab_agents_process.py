@@ -1,0 +1,218 @@
+"""The three agents as processes."""
+
+import time
+
+import pytest
+from support.agents_world import PLAN, STEPS, AgentProcess, World
+from support.waiting import until
+
+LIMITS = {"LAB_MAX_STEPS": "6", "LAB_MAX_TOKENS": "500"}
+
+
+@pytest.fixture(scope="module")
+def world():
+    with World() as world:
+        yield world
+
+
+def steps_and_keys(task_id, *indices):
+    return [(STEPS[index], f"{task_id}/{index}") for index in indices]
+
+
+def compare(failures, case, seen, expected):
+    failures += [
+        f"{case}: expected {name} {value!r}, got {seen[name]!r}"
+        for name, value in expected.items()
+        if not (value in str(seen[name]) if name == "error" and value else seen[name] == value)
+    ]
+
+
+# What happens to the next calls of tools, how the model behaves, the task's end, and
+# the index of the step of each call.
+CASES = {
+    "healthy": ({}, "disciplined", {"status": "completed", "steps": 3, "tool_calls": 3, "error": None}, (0, 1, 2)),
+    "lost": ({"refund": ["lost"]}, "disciplined", {"status": "completed", "tool_calls": 4}, (0, 1, 1, 2)),
+    "limited": ({"refund": ["rate_limited"]}, "disciplined", {"status": "completed"}, (0, 1, 1, 2)),
+    "refused": (
+        {"refund": ["is_error"]},
+        "disciplined",
+        {"status": "failed", "error": "tool refund answered with an error: no such order"},
+        (0, 1, 2),
+    ),
+    "hanging": ({"refund": ["hang"]}, "disciplined", {"status": "completed", "tool_calls": 4}, (0, 1, 1, 2)),
+    "gone": ({"refund": ["gone"]}, "disciplined", {"status": "completed"}, (0, 1, 2)),
+    "dead": (
+        {"refund": ["lost"] * 3},
+        "disciplined",
+        {"status": "failed", "error": "tool refund: ", "steps": 1},
+        (0, 1, 1, 1),
+    ),
+    "parallel": ({}, "parallel", {"status": "completed", "model_calls": 2}, (0, 1, 2)),
+    "malformed": ({}, "malformed", {"status": "failed", "error": "tool find_order"}, ()),
+    "liar": ({}, "liar", {"status": "completed", "steps": 1}, (0,)),
+}
+
+
+@pytest.mark.parametrize("name", ["naive", "checkpointed", "durable"])
+def test_an_agent_ends_every_task_as_its_calls_went(world, tmp_path, name):
+    failures = []
+    with AgentProcess(world, tmp_path, name, LAB_TOOL_RETRIES="2", LAB_DRAIN_S="0", **LIMITS) as agent:
+        for case, (faults, manner, expected, indices) in CASES.items():
+            world.reset(**faults)
+            world.manner = manner
+            seen = agent.perform(case)
+            compare(failures, case, seen, expected)
+            if world.calls != steps_and_keys(case, *indices):
+                failures.append(f"{case}: expected calls of the steps {indices}, got {world.calls}")
+            if case == "limited" and not 0.95 < world.at[2] - world.at[1] < 3:
+                failures.append(f"{case}: expected a retry after 1 s, got {world.at[2] - world.at[1]:.2f} s")
+            if seen["status"] == "completed" and case != "liar" and sorted(world.effects) != sorted(STEPS[1:]):
+                failures.append(f"{case}: expected each effect once, got {world.effects}")
+        failures += over_budget(world, agent)
+        failures += cancelled(world, agent)
+        again = agent.begin("healthy")
+        compare(failures, "again", {"code": again.status_code, **again.json()}, {"code": 200, "status": "completed"})
+        failures += killed(world, agent, name)
+        failures += ended_by_sigterm(world, agent, name)
+
+    assert failures == []
+
+
+def over_budget(world, agent):
+    failures = []
+    world.reset()
+    world.manner = "runaway"
+    compare(failures, "runaway", agent.perform("runaway"), {"status": "failed", "error": "budget steps", "steps": 6})
+    if len(world.calls) != 6:
+        failures.append(f"runaway: expected 6 calls, got {len(world.calls)}")
+    world.reset()
+    world.tokens = 300
+    compare(
+        failures,
+        "tokens",
+        agent.perform("tokens"),
+        {"status": "failed", "error": "budget tokens", "tokens": 600, "model_calls": 2},
+    )
+    world.tokens = 10
+    if agent.metric("llmlab_agent_budget_exceeded_total") != 2:
+        failures.append("budgets: expected two tasks counted as ended by one")
+    return failures
+
+
+def cancelled(world, agent):
+    failures = []
+    world.reset(refund=["hang"] * 9)
+    agent.begin("cancelled")
+    until(lambda: len(world.calls) == 2, "the second call")
+    answer = agent.client.delete("/tasks/cancelled")
+    compare(failures, "cancel", {"code": answer.status_code, **answer.json()}, {"code": 202, "status": "cancelled"})
+    compare(failures, "cancel", agent.end("cancelled").json(), {"status": "cancelled", "steps": 1, "error": None})
+    world.reset()
+    compare(failures, "after a cancel", agent.perform("next"), {"status": "completed"})
+    if any(key and key.startswith("cancelled") for _, key in world.calls):
+        failures.append(f"cancel: expected no further call, got {world.calls}")
+    return failures
+
+
+def killed(world, agent, name):
+    """Kill it between an effect and its answer."""
+    failures = []
+    world.reset(refund=["kill"])
+    agent.begin("killed")
+    agent.process.wait(20)
+    agent.restart()
+    failures += resumed(world, agent, name, "killed")
+    if name != "naive" and (agent.metric("llmlab_agent_resumed_total") != 1 or world.asked != 4):
+        failures.append(f"killed: expected one resumed task and 4 answers of the model, got {world.asked}")
+    return failures
+
+
+def ended_by_sigterm(world, agent, name):
+    """End it while a task is in work: LAB_DRAIN_S is 0."""
+    failures = []
+    world.reset(refund=["hang"])
+    agent.begin("ended")
+    until(lambda: len(world.calls) == 2, "the second call")
+    compare(failures, "SIGTERM", {"code": agent.terminate()}, {"code": 0})
+    agent.start()
+    return failures + resumed(world, agent, name, "ended")
+
+
+def resumed(world, agent, name, task):
+    """The task's step is repeated with its key. The naive agent has lost the task."""
+    failures = []
+    ended = agent.end(task)
+    if name == "naive":
+        compare(failures, task, {"code": ended.status_code}, {"code": 404})
+        return failures
+    compare(failures, task, ended.json(), {"status": "completed", "steps": 3, "model_calls": 4})
+    if world.calls != steps_and_keys(task, 0, 1, 1, 2) or sorted(world.effects) != sorted(STEPS[1:]):
+        failures.append(
+            f"{task}: expected the steps 0, 1, 1, 2 and each effect once, got {world.calls}, {world.effects}"
+        )
+    return failures
+
+
+def test_flaws_of_one_process_are_visible(world, tmp_path):
+    flaws = "no_key,swallows_is_error,ignores_retry_after,ignores_cancel,no_step_limit,repeats_model_calls"
+    seen = {}
+    with AgentProcess(world, tmp_path, "naive", LAB_FLAWS=flaws, **LIMITS) as agent:
+        world.reset(refund=["lost"])
+        seen["repeats_model_calls"] = agent.perform("lost")["model_calls"] == 8
+        seen["no_key"] = world.effects == ["refund 17", "refund 17", "mail 17"]
+        world.reset(refund=["is_error"])
+        seen["swallows_is_error"] = agent.perform("refused")["status"] == "completed"
+        world.reset(refund=["rate_limited"])
+        agent.perform("limited")
+        seen["ignores_retry_after"] = world.at[2] - world.at[1] < 0.9
+        world.reset()
+        world.manner = "runaway"
+        seen["no_step_limit"] = agent.perform("runaway")["steps"] > 6
+        world.reset(refund=["hang"])
+        agent.begin("cancelled")
+        until(lambda: len(world.calls) == 2, "the second call")
+        agent.client.delete("/tasks/cancelled")
+        agent.end("cancelled")
+        seen["ignores_cancel"] = world.effects == ["refund 17", "mail 17"]
+
+    assert [flaw for flaw, visible in seen.items() if not visible] == []
+
+
+def test_flaws_of_retries_and_ends_are_visible(world, tmp_path):
+    seen = {}
+    flaws = "retries_writes,claims_success,hangs_on_dead_server,loses_on_sigterm"
+    with AgentProcess(world, tmp_path, "checkpointed", LAB_FLAWS=flaws) as agent:
+        world.reset(refund=["lost"])
+        agent.perform("lost")
+        seen["retries_writes"] = world.effects == ["refund 17", "refund 17", "mail 17"]
+        world.reset()
+        world.manner = "malformed"
+        seen["claims_success"] = agent.perform("malformed")["status"] == "completed"
+        world.reset(refund=["hang"])
+        agent.begin("hanging")
+        until(lambda: len(world.calls) == 2, "the second call")
+        seen["hangs_on_dead_server"] = agent.end("hanging", 2.5).json()["status"] == "running"
+        began = time.monotonic()
+        agent.terminate()
+        agent.start()
+        seen["loses_on_sigterm"] = agent.end("hanging").status_code == 404 and time.monotonic() - began < 20
+
+    assert [flaw for flaw, visible in seen.items() if not visible] == []
+
+
+@pytest.mark.parametrize(
+    ("flaw", "how", "effects"),
+    [
+        ("checkpoint_before_effect", "kill_before", ["mail 17"]),
+        ("checkpoint_after_without_key", "kill", ["refund 17", "refund 17", "mail 17"]),
+    ],
+)
+def test_a_checkpoint_on_the_wrong_side_of_an_effect_is_visible(world, tmp_path, flaw, how, effects):
+    with AgentProcess(world, tmp_path, "naive", LAB_FLAWS=flaw) as agent:
+        world.reset(refund=[how])
+        agent.begin(flaw, PLAN)
+        agent.process.wait(20)
+        agent.restart()
+        status = agent.end(flaw).json()["status"]
+
+    assert (status, world.effects) == ("completed", effects)

@@ -1,0 +1,217 @@
+"""Settings and tasks of the lab's agents."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from lab_agents.metrics import Metrics
+from lab_agents.service import Service
+from lab_agents.settings import FLAWS, Settings
+from lab_agents.store import Disk, Memory
+from lab_agents.tasks import BudgetExceeded, TaskFailed
+from lab_agents.web import application
+from lab_common.settings import SettingsError
+
+SETTINGS = Settings.from_env({})
+
+
+class FakeAgent:
+    """Ends each task by its input."""
+
+    def __init__(self):
+        self.forgotten = []
+        self.let_go = asyncio.Event()
+
+    async def start(self):
+        pass
+
+    async def close(self):
+        pass
+
+    async def forget(self, task_id):
+        self.forgotten.append(task_id)
+
+    async def run(self, task):
+        task.steps += 1
+        if task.input == "wait":
+            await self.let_go.wait()
+        if task.input == "fail":
+            raise TaskFailed("a tool has failed")
+        if task.input == "spend":
+            raise BudgetExceeded("tokens", "all are used")
+        if task.input == "break":
+            raise KeyError("x")
+
+
+def service_of(agent, store=None, *, flaws=(), now_s=lambda: 100.0, **budgets):
+    settings = replace(SETTINGS, flaws=frozenset(flaws), budgets=replace(SETTINGS.budgets, **budgets))
+    metrics = Metrics()
+    service = Service(
+        settings=settings,
+        agent=agent,
+        store=store or Memory(),
+        metrics=metrics,
+        log=lambda *_, **__: None,
+        clock=now_s,
+    )
+    return service, metrics
+
+
+def value(metrics, name, **labels):
+    return metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"LAB_AGENT": "crew"}, "LAB_AGENT: expected one of naive, checkpointed, durable, got 'crew'"),
+        ({"LAB_FLAWS": "no_key,lazy"}, "LAB_FLAWS: expected names separated by commas, of checkpoint_after"),
+        (
+            {"LAB_AGENT": "durable", "LAB_FLAWS": "repeats_model_calls"},
+            "LAB_FLAWS: expected flaws of the agent durable, got 'repeats_model_calls', which only naive can show",
+        ),
+        ({"LAB_DESK_URL": "desk:8100"}, "LAB_DESK_URL: expected http://HOST:PORT/PATH, got 'desk:8100'"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_refused_at_the_start(env, words):
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env(env)
+
+    assert words in str(refused.value)
+
+
+def test_the_naive_agent_has_every_flaw():
+    settings = Settings.from_env({"LAB_AGENT": "naive", "LAB_FLAWS": ",".join(FLAWS)})
+
+    assert settings.flaws == set(FLAWS)
+
+
+def test_a_task_ends_with_the_reason():
+    async def play():
+        agent = FakeAgent()
+        service, metrics = service_of(agent)
+        seen = {}
+        for text in ("do", "fail", "spend", "break"):
+            task, _ = service.accept(text, text)
+            await task.ended.wait()
+            seen[text] = (task.status, task.error)
+        late, _ = service_of(agent, now_s=iter([100.0, 161.0, 161.0]).__next__)[0].accept("late", "wait")
+        await late.ended.wait()
+        seen["late"] = (late.status, late.error)
+        await asyncio.sleep(0)
+        return seen, agent.forgotten, value(metrics, "llmlab_agent_budget_exceeded_total", budget="tokens")
+
+    seen, forgotten, exceeded = asyncio.run(play())
+
+    assert seen == {
+        "do": ("completed", None),
+        "fail": ("failed", "a tool has failed"),
+        "spend": ("failed", "budget tokens exceeded: all are used"),
+        "break": ("failed", "KeyError: 'x'"),
+        "late": ("failed", "budget seconds exceeded: LAB_TASK_S allows 60 s from acceptance"),
+    }
+    assert forgotten == ["do", "fail", "spend", "break", "late"]
+    assert exceeded == 1
+
+
+def test_a_task_on_disk_is_resumed_and_one_in_memory_is_lost(tmp_path):
+    async def play(make):
+        first, _ = service_of(FakeAgent(), make())
+        first.accept("t", "wait")
+        await asyncio.sleep(0)
+        agent = FakeAgent()
+        second, metrics = service_of(agent, make())
+        await second.start()
+        agent.let_go.set()
+        task = second.find("t")
+        if task is not None:
+            await task.ended.wait()
+        return task and task.status, value(metrics, "llmlab_agent_resumed_total")
+
+    assert asyncio.run(play(lambda: Disk(tmp_path / "tasks.sqlite"))) == ("completed", 1)
+    assert asyncio.run(play(Memory)) == (None, 0)
+
+
+def test_the_http_contract(tmp_path):
+    async def play():
+        agent = FakeAgent()
+        service, metrics = service_of(agent, Disk(tmp_path / "tasks.sqlite"))
+        seen = []
+        async with TestClient(TestServer(application(service, metrics))) as client:
+
+            async def ask(method, path, **more):
+                async with client.request(method, path, **more) as answer:
+                    body = await answer.json() if answer.content_type == "application/json" else await answer.text()
+                    seen.append(
+                        (answer.status, body["status"] if isinstance(body, dict) and "status" in body else body)
+                    )
+                    return answer
+
+            await ask("POST", "/tasks", json={"id": "t", "input": "wait"})
+            await ask("POST", "/tasks", json={"id": "t", "input": "wait"})
+            await ask("GET", "/tasks/t?wait_s=0.01")
+            polled = asyncio.create_task(ask("GET", "/tasks/t?wait_s=5"))
+            await asyncio.sleep(0)
+            agent.let_go.set()
+            await polled
+            await ask("GET", "/tasks/u")
+            await ask("DELETE", "/tasks/u")
+            await ask("POST", "/tasks", json={"id": "../t", "input": "x"})
+            await ask("POST", "/tasks", data="{")
+            await ask("GET", "/tasks/t?wait_s=x")
+            agent.let_go.clear()
+            await ask("POST", "/tasks", json={"id": "c", "input": "wait"})
+            await ask("DELETE", "/tasks/c")
+            await ask("DELETE", "/tasks/t")
+            await service.drain(1)
+            refused = await ask("POST", "/tasks", json={"id": "v", "input": "x"})
+            await ask("GET", "/healthz")
+            async with client.get("/metrics") as page:
+                text = await page.text()
+        assert agent.forgotten == ["t", "c"]
+        return seen, refused.headers["Retry-After"], text
+
+    seen, retry_after, page = asyncio.run(play())
+
+    expected = (
+        'expected {"id": ID, "input": TEXT}, where an ID has 1 to 128 letters, digits, dots, dashes or underscores'
+    )
+    assert seen == [
+        (202, "running"),
+        (200, "running"),
+        (200, "running"),
+        (200, "completed"),
+        (404, {"error": "no task 'u'"}),
+        (404, {"error": "no task 'u'"}),
+        (400, f"{expected}, got {{'id': '../t', 'input': 'x'}}"),
+        (400, f"{expected}, got no JSON"),
+        (400, "wait_s: expected seconds from 0 to 60, got 'x'"),
+        (202, "running"),
+        (202, "cancelled"),
+        (202, "completed"),
+        (503, {"error": "draining: retry later"}),
+        (200, "draining"),
+    ]
+    assert retry_after == "1"
+    assert 'llmlab_agent_tasks_total{status="cancelled"} 1.0' in page
+    assert "llmlab_agent_tasks_running 0.0" in page
+
+
+def test_a_drain_leaves_what_still_runs_on_disk_unless_it_has_the_flaw(tmp_path):
+    async def play(name, flaws=(), *, ends=False):
+        agent = FakeAgent()
+        store = Disk(tmp_path / name)
+        service, _ = service_of(agent, store, flaws=flaws)
+        service.accept("t", "wait")
+        await asyncio.sleep(0)
+        if ends:
+            asyncio.get_running_loop().call_later(0.01, agent.let_go.set)
+        await service.drain(10 if ends else 0.01)
+        task = store.find("t")
+        return task and task.status
+
+    assert asyncio.run(play("left")) == "running"
+    assert asyncio.run(play("ends", ends=True)) == "completed"
+    assert asyncio.run(play("flawed", ("loses_on_sigterm",))) is None
