@@ -213,8 +213,7 @@ class Driver:
         e2e_s = sample.e2e_s
         ttft_s = e2e_s if sample.first_s is None else sample.first_s - sample.due_s
         is_good = sample.outcome == "ok" and ttft_s <= self._plan.good_ttft_s and e2e_s <= self._plan.good_e2e_s
-        first_s = ttft_s if self._plan.tasks is None else None
-        self._counts.count_end(sample.outcome, first_s, e2e_s, is_good, sample.replica)
+        self._counts.count_end(sample.outcome, ttft_s, e2e_s, is_good, sample.replica)
         self._recorder.add(sample)
         self._on_request(sample, size)
 

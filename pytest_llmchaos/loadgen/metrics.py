@@ -96,8 +96,7 @@ class Counts:
         self._duration = {result: Histogram(DURATION_BUCKETS_S) for result in results}
         self._replicas: dict[str, _Replica] = {}
 
-    def count_end(self, outcome: Outcome, ttft_s: float | None, e2e_s: float, is_good: bool, replica: str = "") -> None:
-        """Count a request. A task has no first token, so `ttft_s` is None."""
+    def count_end(self, outcome: Outcome, ttft_s: float, e2e_s: float, is_good: bool, replica: str = "") -> None:
         self.outcomes[outcome] += 1
         seen = self._of(replica)
         seen.outcomes[outcome] += 1
@@ -106,9 +105,8 @@ class Counts:
         self.good += is_good
         seen.good += is_good
         result: Result = "ok" if outcome == "ok" else "failed"
-        if ttft_s is not None:
-            self._ttft[result].observe(ttft_s, result)
-            seen.ttft.observe(ttft_s, result)
+        self._ttft[result].observe(ttft_s, result)
+        seen.ttft.observe(ttft_s, result)
         self._duration[result].observe(e2e_s, result)
 
     def _of(self, replica: str) -> _Replica:
