@@ -138,8 +138,8 @@ def test_an_slo_whose_month_is_not_known_costs_nothing_of_it(campaign: Any) -> N
     assert not campaign.ledger.exists()
 
 
-def planned(campaign: Campaign, load: Load, fault: Fault) -> TrialPlan:
-    made = experiment(load=load, fault=fault).kwargs["experiment"]
+def planned(campaign: Campaign, load: Load, fault: Fault, **more: Any) -> TrialPlan:
+    made = experiment(load=load, fault=fault, **more).kwargs["experiment"]
     about: dict[str, Any] = {"scenario": "tasks", "hypothesis": "", "repeat": 0, "seed": 1}
     return plan_trial(**about, experiment=made, fault=made.faults[0], services=campaign.services_of(made))
 
@@ -164,6 +164,20 @@ def test_a_session_with_tasks_has_agents_if_its_model_calls_tools(tmp_path: Path
     assert campaign.settings.agents is is_able
     assert (set(campaign.services) - set(before)) == ({"agent", "desk"} if is_able else set())
     campaign.require_met(tasks)
+
+
+def test_faults_of_tools_are_planned_before_the_session_has_its_agents(tmp_path: Path) -> None:
+    settings = Settings(
+        run="r", seed=1, runtime="local", backend="sim", reports=tmp_path, repeat=1, worker="", replay_line=""
+    )
+    campaign = Campaign(settings, lambda: Progress(None, tty=False))
+    tasks = planned(campaign, loads.tasks(), faults.tool("desk.refund", how="lost_answer"), fault_s=5)
+    campaign.require_readable(tasks.experiment)
+    with pytest.raises(NoVictim):
+        campaign.require_readable(replace(tasks.experiment, load=loads.open_loop()))
+
+    campaign.take({"a": [tasks], "b": [planned(campaign, loads.open_loop(rate_rps=2), faults.kill("api"))]})
+    assert campaign.wire() == {"desk"}
 
 
 def test_tasks_for_a_user_s_stack_without_an_agent_are_refused(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ class ChaosSession:
             with self._naming_file(item):
                 plans = plans_of(item, self.campaign)
                 item.stash[ASKED] = [Asked(plan=plan) for plan in plans]
-                self.campaign.require_readable(plans[0].experiment.faults)
+                self.campaign.require_readable(plans[0].experiment)
                 for plan in plans:
                     self.campaign.require_met(plan)
         replay = options.given(self.config, "replay")

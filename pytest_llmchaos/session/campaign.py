@@ -27,7 +27,6 @@ from pytest_llmchaos.session.unmet import require_met
 from pytest_llmchaos.trial.slo_result import ledger_entry
 
 if TYPE_CHECKING:
-    from pytest_llmchaos.model import Fault
     from pytest_llmchaos.session.run import Run
     from pytest_llmchaos.subject.lab import Subject
     from pytest_llmchaos.trial.perform import Performed
@@ -89,26 +88,27 @@ class Campaign:
         """Add services that tests without an experiment hit with wire faults."""
         self._wire |= set(services)
 
-    def require_readable(self, faults: Iterable[Fault]) -> None:
-        """Check that fault agents can read the requests that these faults hit.
+    def require_readable(self, experiment: Experiment) -> None:
+        """Check that fault agents can read the requests that its faults hit.
 
         Raises:
             BadScenario: Clients reach the service through TLS, or its settings show
                 that it takes no HTTP/1.
             NoVictim: A target matches no service.
         """
-        self._require_readable(self.settings.subject, faults)
+        self._require_readable(self.settings.subject, experiment)
 
     def _require_all_readable(self, subject: Subject) -> None:
         """Check the faults of all trials against a stack whose settings are known."""
         for trial in self._schedule:
             if not self.lacking(trial.plan):
-                self._require_readable(subject, trial.plan.experiment.faults, f"scenario {trial.plan.scenario!r}: ")
+                self._require_readable(subject, trial.plan.experiment, f"scenario {trial.plan.scenario!r}: ")
 
-    def _require_readable(self, subject: Subject, faults: Iterable[Fault], where: str = "") -> None:
-        for fault in faults:
-            wired_services([fault], self.services)  # names a service that it lacks
-            read = wired_services([fault], self.services, reads_http=True)
+    def _require_readable(self, subject: Subject, experiment: Experiment, where: str = "") -> None:
+        services = self.services_of(experiment)
+        for fault in experiment.faults:
+            wired_services([fault], services)  # names a service that it lacks
+            read = wired_services([fault], services, reads_http=True)
             for service, shown in subject.unreadable:
                 if service in read:
                     raise BadScenario(
@@ -143,7 +143,7 @@ class Campaign:
         each of its services, not only for the drawn one.
         """
         performed = [trial.plan.experiment for trial in self._schedule if not self.lacking(trial.plan)]
-        found = (wired_services(experiment.faults, self.services) for experiment in performed)
+        found = (wired_services(one.faults, self.services_of(one)) for one in performed)
         return frozenset(self._wire.union(*found))
 
     def take(self, plans: Mapping[str, Sequence[TrialPlan]], recorded: Recorded | None = None) -> None:
