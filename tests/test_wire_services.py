@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from support.plugin_double import put_double
 
-from pytest_llmchaos import faults
+from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.session import run as session_run
 from pytest_llmchaos.session.campaign import Campaign
@@ -174,6 +174,11 @@ def test_only_the_local_runtime_needs_them(tmp_path):
         assert getattr(made, "_wire", None) == (("model-1",) if runtime == "local" else None)
 
 
+def chat_with(*found):
+    """An experiment whose clients chat."""
+    return SimpleNamespace(load=loads.open_loop(), faults=found)
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -188,13 +193,15 @@ def test_a_fault_that_reads_requests_is_refused_where_clients_use_tls(tmp_path, 
         run="r", seed=1, runtime="local", backend="sim", reports=tmp_path, repeat=1, worker="", replay_line=""
     )
     plain, subject = Campaign(settings, Progress), lab_subject("sim")
-    plain.require_readable([fault])
+    plain.require_readable(chat_with(fault))
     behind_tls = Campaign(SimpleNamespace(seed=1, subject=replace(subject, requests=Requests(tls="system"))), Progress)
 
     with pytest.raises(BadScenario, match=r"has to read requests of api, and clients send them through TLS .*choose a"):
-        behind_tls.require_readable([faults.none(), fault])
+        behind_tls.require_readable(chat_with(faults.none(), fault))
 
-    behind_tls.require_readable([faults.flaky("model-1"), faults.latency("api", delay_s=1), faults.kill("api")])
+    behind_tls.require_readable(
+        chat_with(faults.flaky("model-1"), faults.latency("api", delay_s=1), faults.kill("api"))
+    )
 
 
 def test_a_fault_that_reads_requests_is_refused_where_the_settings_show_no_http1():
@@ -202,9 +209,9 @@ def test_a_fault_that_reads_requests_is_refused_where_the_settings_show_no_http1
     campaign = Campaign(SimpleNamespace(seed=1, subject=replace(lab_subject("sim"), unreadable=shown)), Progress)
 
     with pytest.raises(BadScenario, match=r"read requests of model-2 .* takes TLS on port 8443 \(its health check"):
-        campaign.require_readable([faults.flaky("model-*")])
+        campaign.require_readable(chat_with(faults.flaky("model-*")))
 
-    campaign.require_readable([faults.flaky("model-1"), faults.reset("model-2"), faults.kill("model-2")])
+    campaign.require_readable(chat_with(faults.flaky("model-1"), faults.reset("model-2"), faults.kill("model-2")))
 
 
 def test_a_fault_that_the_load_cannot_meet_ends_the_plan_with_its_file(chaos):

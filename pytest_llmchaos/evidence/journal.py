@@ -24,6 +24,7 @@ FOREIGN = frozenset(
     {
         *("replay", "environment", "images", "message", "reason", "what", "why", "witness"),
         *("findings", "trouble", "unknown", "strength"),
+        *("error", "key", "no_ledger", "troubles"),
     }
 )
 CUT_OFF = "the line is cut off"
