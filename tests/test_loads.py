@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from pytest_llmchaos import loads
 from pytest_llmchaos.errors import BadScenario
+from pytest_llmchaos.loads import agent_tasks, files, traces
 from pytest_llmchaos.loads import arrivals as schedules
-from pytest_llmchaos.loads import files, traces
 from pytest_llmchaos.loads.shapes import Sine
 from pytest_llmchaos.stats.windows import LatencyTargets
 
@@ -281,6 +281,7 @@ def test_orders_are_the_same_for_all_arms_until_each_load_gets_numbers_of_its_ow
 
     assert planned == load.schedule(Random(2), 5)
     assert [one.prompt for one in planned[:2]] == [f"plan: find_order {n}; refund {n}; mail {n}" for n in (1, 2)]
+    assert agent_tasks.steps_of(planned[0].prompt) == ("find_order 1", "refund 1", "mail 1")
     assert orders[0] == orders[1] == list(range(orders[0][0], orders[0][0] + 20))
     assert len({*orders[0], *orders[2], *orders[3]}) == 60
     assert len(taken) == 2

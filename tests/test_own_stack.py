@@ -266,6 +266,10 @@ def test_a_service_is_named_by_the_first_key_that_has_it(folder):
     }
     agents = subject_of(folder, agent="agent:8200", ledger="desk:8100/ledger")
     assert own_stack.services_by_key(agents).items() >= {"agent": "llmchaos_agent", "desk": "llmchaos_ledger"}.items()
+    assert {(one.service, key) for one, key in own_stack.reached(agents)} >= {
+        ("agent", "llmchaos_agent"),
+        ("desk", "llmchaos_ledger"),
+    }
     judged = subject_of(folder, prometheus="", metrics=("node",))
     assert own_stack.services_by_key(judged)["node"] == "llmchaos_metrics"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -218,13 +219,18 @@ class Load:
     def _draw(self, rng: Random, shape: Shape) -> Iterator[Arrival]:
         draw, draw_tokens, tokens = self.prompts.draw, self.prompts.draw_tokens, self.max_tokens
         answers = dict(zip(self.prompts.lines, self.prompts.answers, strict=False))
-        for after_s in self._times(rng, shape):
+
+        def arrival(after_s: float) -> Arrival:
             prompt = draw(rng)
-            yield Arrival(after_s, prompt, tokens or answers.get(prompt) or draw_tokens(rng))
+            return Arrival(after_s, prompt, tokens or answers.get(prompt) or draw_tokens(rng))
+
+        return map(arrival, self._times(rng, shape))
 
     def _number(self, rng: Random, shape: Shape, tasks: AgentTasks) -> Iterator[Arrival]:
-        for order, after_s in enumerate(self._times(rng, shape), 1):
-            yield Arrival(after_s, tasks.text(order), tasks.tokens)
+        def arrival(order: int, after_s: float) -> Arrival:
+            return Arrival(after_s, tasks.text(order), tasks.tokens)
+
+        return map(arrival, itertools.count(1), self._times(rng, shape))
 
     def _times(self, rng: Random, shape: Shape) -> Iterator[float]:
         poisson = self.spacing == "poisson"
