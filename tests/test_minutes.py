@@ -99,3 +99,13 @@ def test_a_lane_that_a_signal_ends_is_no_success(here):
     killed = python("import os; os.kill(os.getpid(), 9)")
 
     assert minutes.main(["part", "both", *python(""), "//", *killed]) == 9
+
+
+def test_the_last_lines_name_the_failed_tests_of_each_lane(here, capfd):
+    early = "print('E   assert 1 == 2'); print('FAILED test_a.py::test_b - assert 1 == 2'); raise SystemExit(1)"
+    passed = "print('3 passed')"
+
+    assert minutes.main(["part", "both", *python(early), "//", *python(passed)]) == 1
+    said = capfd.readouterr().out.splitlines()
+    assert "2| 3 passed" in said[:-2]
+    assert said[-2:] == ["1| E   assert 1 == 2", "1| FAILED test_a.py::test_b - assert 1 == 2"]

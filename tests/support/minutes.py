@@ -31,6 +31,8 @@ MEASURED = ROOT / "build" / "test-minutes.txt"
 MARGIN = 1.2  # share of the budget, for a busy machine
 LOOP = "loop"
 BESIDE = "//"
+FAILURE = ("E  ", "FAILED ", "ERROR ")  # as pytest begins its lines
+MOST_FAILURES = 12  # lines of a lane
 
 
 def main(words: Sequence[str]) -> int:
@@ -114,21 +116,29 @@ def table_of(budget: Mapping[str, float], seconds: Mapping[str, float], slower: 
 def side_by_side(commands: Sequence[Sequence[str]]) -> int:
     """Run commands in parallel to their ends.
 
-    Their lines are printed, marked with a number if there are several commands.
+    Their lines are printed, marked with a number if there are several commands. The
+    last lines name the failed tests, because a lane that ends early is far above.
     """
     if len(commands) == 1:
         return subprocess.run(commands[0], check=False).returncode
     with ThreadPoolExecutor(len(commands)) as lanes:
-        return max(map(abs, lanes.map(_passed_on, commands, itertools.count(1))))
+        ends = list(lanes.map(_passed_on, commands, itertools.count(1)))
+    for _, failures in ends:
+        sys.stdout.writelines(failures[-MOST_FAILURES:])
+    return max(abs(status) for status, _ in ends)
 
 
-def _passed_on(command: Sequence[str], number: int) -> int:
+def _passed_on(command: Sequence[str], number: int) -> tuple[int, list[str]]:
+    """The status of a command, and what pytest prints of its failures."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    failures = []
     with subprocess.Popen(command, **pipes, encoding="utf-8", errors="backslashreplace") as lane:
         for line in lane.stdout or ():
             sys.stdout.write(f"{number}| {line}")
             sys.stdout.flush()
-    return lane.returncode
+            if line.startswith(FAILURE):
+                failures.append(f"{number}| {line}")
+    return lane.returncode, failures
 
 
 if __name__ == "__main__":
