@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import re
@@ -13,11 +14,16 @@ import promql_parser
 import pytest
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from support import infra
 from support.grafana_queries import substituted
 
+from lab_agents.metrics import Metrics as AgentMetrics
+from lab_desk.metrics import Metrics as DeskMetrics
+from pytest_llmchaos.generate.boards.agents import AGENTS
 from pytest_llmchaos.generate.boards.all_boards import boards
-from pytest_llmchaos.generate.boards.panels import Panel, Query
+from pytest_llmchaos.generate.boards.panels import Board, Panel, Query
 from pytest_llmchaos.generate.rules import LAB_SCALE
+from pytest_llmchaos.loadgen.metrics import Counts
 from pytest_llmchaos.session.run import dashboards_line
 from pytest_llmchaos.slo.openslo import load_slos
 
@@ -55,6 +61,7 @@ def test_there_is_one_for_each_question_of_an_operator() -> None:
         "llmchaos-saturation",
         "llmchaos-engine",
         "llmchaos-providers",
+        "llmchaos-agents",
     }
 
 
@@ -147,6 +154,27 @@ def test_records_that_panels_read_are_made_by_the_rules() -> None:
 
     assert read_
     assert read_ <= made
+
+
+def test_every_metric_and_label_of_the_agents_panels_is_exported() -> None:
+    """The lab of tests/stack/test_infra.py has no agents."""
+    agent = AgentMetrics()
+    agent.tool_calls.labels("refund", "ok")
+    families = (*agent.registry.collect(), *DeskMetrics().registry.collect(), *Counts(lambda: 0).collect())
+    known = {"up": {"__name__", "job"}, **infra.exported(families)}
+
+    def complaints(board: Board) -> list[str]:
+        return infra.unknown(lambda metric: known.get(metric, set()), infra.questions([], [board]))
+
+    assert complaints(AGENTS) == []
+    query = AGENTS.panels[2].queries[0]
+    for old, new, complaint in (
+        ("agent_tasks", "agents_tasks", "llmlab_agents_tasks_total does not exist"),
+        ("(status)", "(state)", "no metric of sum by (state) (rate(llmlab_agent_tasks_total[4s])) has the label state"),
+    ):
+        wrong = dataclasses.replace(query, expr=query.expr.replace(old, new))
+        panel = dataclasses.replace(AGENTS.panels[2], queries=(wrong,))
+        assert complaint in complaints(dataclasses.replace(AGENTS, rows=(("x", (panel,)),)))
 
 
 def test_every_slo_has_its_share_and_its_cost_on_the_overview() -> None:

@@ -10,10 +10,12 @@ import urllib.request
 
 import pytest
 from mcp.client import Client
+from support.grafana_queries import Asked
 from support.runtimes import RUNTIMES, require_runtime
 from support.waiting import until
 
 from pytest_llmchaos.errors import NotReady
+from pytest_llmchaos.generate.boards.agents import AGENTS
 from pytest_llmchaos.host import identity
 from pytest_llmchaos.prometheus.queries import Prometheus
 from pytest_llmchaos.subject.lab import lab_subject
@@ -52,6 +54,12 @@ async def refund(desk, order, key):
         return (await client.call_tool("refund", {"order": order}, meta={"idempotency-key": key})).structured_content
 
 
+def empty(panels, prometheus, from_unix_s):
+    """Titles of panels without data, by the queries that Grafana sends."""
+    asked = Asked(prometheus.url, from_unix_s - 5, time.time())
+    return [title for title, panel in panels.items() if not asked.values(panel, {})]
+
+
 def restart(runtime, service):
     """Kill a service, and wait until the remediator has started it."""
     died_s = time.time()
@@ -64,7 +72,7 @@ def restart(runtime, service):
     runtime.wait_healthy([service], 120)
 
 
-def test_a_task_has_its_effects_once_and_both_services_are_scraped_repaired_and_keep_their_state(runtime):
+def test_a_task_has_its_effects_once_and_both_services_are_scraped_shown_repaired_and_keep_their_state(runtime):
     agent, desk = runtime.url("agent"), runtime.url("desk")
     prometheus = Prometheus(runtime.url("prometheus"))
     wanted = set(runtime.subject.scrape_jobs)
@@ -73,9 +81,18 @@ def test_a_task_has_its_effects_once_and_both_services_are_scraped_repaired_and_
         return wanted <= {one.job for one in prometheus.targets() if one.up and one.last_scrape_unix_s}
 
     until(scraped, "every job is scraped", 60, seen=lambda: [(one.job, one.up) for one in prometheus.targets()])
+    begun_s = time.time()
     fetch(f"{agent}/tasks", {"id": "t-1", "input": "plan: find_order 17; refund 17; mail 17"})
     done = fetch(f"{agent}/tasks/t-1?wait_s=20")
     first = asyncio.run(refund(desk, 18, "k"))
+    # Only callers of a load have panels without data then.
+    shown = {panel.title: panel for panel in AGENTS.panels if "callers" not in panel.title}
+    until(
+        lambda: not empty(shown, prometheus, begun_s),
+        "panels have data",
+        20,
+        seen=lambda: empty(shown, prometheus, begun_s),
+    )
 
     for service in ("desk", "agent"):
         restart(runtime, service)

@@ -13,8 +13,9 @@ import requests
 from support.grafana_queries import substituted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from prometheus_client import Metric
     from support.grafana_queries import Asked
 
     from pytest_llmchaos.generate.boards.panels import Board
@@ -41,15 +42,18 @@ def questions(rule_groups: Iterable[Mapping[str, Any]], boards: Iterable[Board])
             yield from (substituted(query.expr, 60, 1, variables) for query in panel.queries)
 
 
-def unknown(prometheus: Prometheus, expressions: Iterable[str], from_unix_s: float, to_unix_s: float) -> list[str]:
-    """Metrics without a series, and labels that none of an expression's metrics has."""
+def unknown(labels: Callable[[str], set[str]], expressions: Iterable[str]) -> list[str]:
+    """Metrics without a series, and labels that none of an expression's metrics has.
+
+    `labels` returns the labels of a metric's series, none for an unknown metric.
+    """
     complaints = []
     known: dict[str, set[str]] = {}
     for expression in expressions:
         used = Used(expression)
         for metric in used.metrics:
             if metric not in known:
-                known[metric] = labels_of(prometheus, metric, from_unix_s, to_unix_s)
+                known[metric] = labels(metric)
                 if not known[metric]:
                     complaints.append(f"{metric} does not exist")
             if known[metric]:
@@ -92,6 +96,15 @@ def labels_of(prometheus: Prometheus, metric: str, from_unix_s: float, to_unix_s
     window = f"{round((to_unix_s - from_unix_s) * 1000)}ms"
     found = prometheus.vector(f'count_over_time({{__name__="{metric}"}}[{window}])', to_unix_s, may_be_empty=True)
     return {name for labels in found for name, _ in labels} | ({"__name__"} if found else set())
+
+
+def exported(families: Iterable[Metric]) -> dict[str, set[str]]:
+    """Labels of each series that exporters have, with those of a scraped target."""
+    found: dict[str, set[str]] = {}
+    for family in families:
+        for sample in family.samples:
+            found.setdefault(sample.name, {"__name__", "job", "service"}).update(sample.labels)
+    return found
 
 
 def loaded_rules(prometheus: Prometheus) -> dict[str, Mapping[str, Any]]:

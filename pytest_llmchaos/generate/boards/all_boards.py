@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_llmchaos.generate.boards.agents import AGENTS
 from pytest_llmchaos.generate.boards.engine import ENGINE
 from pytest_llmchaos.generate.boards.latency import LATENCY
 from pytest_llmchaos.generate.boards.providers import PROVIDERS
@@ -20,4 +21,4 @@ if TYPE_CHECKING:
 
 
 def boards(slos: Sequence[Slo], scale: float) -> tuple[Board, ...]:
-    return (overview(slos, scale), REQUESTS, LATENCY, REPAIR, SATURATION, ENGINE, PROVIDERS)
+    return (overview(slos, scale), REQUESTS, LATENCY, REPAIR, SATURATION, ENGINE, PROVIDERS, AGENTS)
