@@ -11,7 +11,7 @@ import pytest
 from support.api_server import Asked, Reply, api
 
 from pytest_llmchaos import faults
-from pytest_llmchaos.errors import Inconclusive, NoData
+from pytest_llmchaos.errors import EvidenceLost, Inconclusive, NoData
 from pytest_llmchaos.evidence import task_records, tool_calls
 from pytest_llmchaos.evidence.journal import Journal
 from pytest_llmchaos.evidence.task_records import TaskRecord
@@ -22,7 +22,7 @@ from pytest_llmchaos.lab.effect_ledger import last_row, rows_since
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.model import Injection
 from pytest_llmchaos.subject.lab import Endpoint
-from pytest_llmchaos.trial.seen_tasks import LedgerBegin, ledger_begin, tasks_of
+from pytest_llmchaos.trial.seen_tasks import LedgerBegin, ledger_before_fault, ledger_begin, tasks_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +68,8 @@ def test_rows_of_the_orders_are_read_over_pages_from_a_moment_on() -> None:
 
     assert begin is not None
     assert begin.id == 7
-    assert [one.id for one in found] == [n for n in range(8, 20) if n % 3 < 2]
+    assert [one.id for one in found.rows] == [n for n in range(8, 20) if n % 3 < 2]
+    assert found.is_quiet
 
 
 def test_an_empty_ledger_has_no_last_row_and_all_rows_are_later() -> None:
@@ -77,7 +78,7 @@ def test_an_empty_ledger_has_no_last_row_and_all_rows_are_later() -> None:
         assert last_row(url) is None
         server.rows = [row(1)]
 
-        assert [one.id for one in rows_since(url, None, ORDERS)] == [1]
+        assert [one.id for one in rows_since(url, None, ORDERS).rows] == [1]
 
 
 def test_a_call_is_read_again_if_it_had_no_answer_at_first() -> None:
@@ -93,7 +94,7 @@ def test_a_call_is_read_again_if_it_had_no_answer_at_first() -> None:
     with api(answer) as (url, _):
         found = rows_since(url, None, ORDERS)
 
-    assert [(one.id, one.effect) for one in found] == [(1, 5), (2, 5)]
+    assert [(one.id, one.effect) for one in found.rows] == [(1, 5), (2, 5)]
 
 
 def test_it_waits_until_no_more_rows_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,19 +106,59 @@ def test_it_waits_until_no_more_rows_arrive(monkeypatch: pytest.MonkeyPatch) -> 
         return server.answer(asked)
 
     with api(answer) as (url, _):
-        assert len(rows_since(url, None, ORDERS)) == 7
-        server.looks = -(10**6)  # an agent that never stops calling
-        monkeypatch.setattr(effect_ledger, "QUIET_DEADLINE_S", 0.0)
-        server.page_rows = 10**6
+        found = rows_since(url, None, ORDERS)
+        assert (len(found.rows), found.is_quiet) == (7, True)
 
-        def endless(asked: Asked) -> Reply:
-            reply = server.answer(asked)
-            if "after=0" not in asked.path:
-                return Reply(b'{"calls": []}')
-            return reply
 
-    with api(endless) as (url, _):
-        assert len(rows_since(url, None, ORDERS)) == len(server.rows)
+def test_calls_that_still_arrive_at_the_deadline_are_read_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effect_ledger, "QUIET_DEADLINE_S", 0.0)
+    quiet = []
+    for order in (17, 99):
+        server = Server(row(1, order=order))
+        with api(server.answer) as (url, _):
+            found = rows_since(url, None, ORDERS)
+        quiet.append((len(found.rows), found.is_quiet))
+
+    assert quiet == [(1, False), (0, True)], "calls of other clients are of no interest"
+
+
+def test_a_ledger_that_grows_faster_than_it_is_read_ends_at_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(effect_ledger, "READ_S", 0.05)
+    server = Server(row(1))
+
+    def runaway(asked: Asked) -> Reply:
+        server.rows.append(row(len(server.rows) + 1))
+        return server.answer(asked)
+
+    with (
+        api(runaway) as (url, _),
+        pytest.raises(Inconclusive, match=r"rows after row \d+ which were not read within 0.05 s"),
+    ):
+        rows_since(url, None, ORDERS)
+
+
+def test_calls_without_an_answer_are_read_again_up_to_the_last_known_row() -> None:
+    server = Server(row(1, answered_unix_s=None))
+
+    def answer(asked: Asked) -> Reply:
+        reply = server.answer(asked)
+        if server.looks == 3:  # from now on a runaway of other orders calls
+            server.rows += [row(n, order=99) for n in range(2, 10)]
+        return reply
+
+    with api(answer) as (url, asked):
+        assert len(rows_since(url, None, ORDERS).rows) == 1
+
+    assert [one.path for one in asked] == [f"/?after={n}" for n in (0, 1, 1, 0)]
+
+
+def test_both_rows_of_before_must_still_be_there() -> None:
+    """A ledger that began anew before its second row was noted has that one."""
+    first, second = (effect_ledger.Row(id=n, tool="mail", order=1, received_unix_s=T0 + n) for n in (1, 2))
+    for lost in (1, 2):
+        server = Server(*(row(n, received_unix_s=T0 + n + (n == lost) * 0.5) for n in (1, 2)))
+        with api(server.answer) as (url, _), pytest.raises(Inconclusive, match=f"its row {lost} is gone"):
+            rows_since(url, first, ORDERS, kept=second)
 
 
 def test_a_bad_ledger_is_an_error_that_explains_it() -> None:
@@ -155,6 +196,13 @@ def test_a_bad_ledger_is_an_error_that_explains_it() -> None:
         (page(row(4, received_unix_s=1e300)), Inconclusive, "Unix times in seconds"),
         (page(row(4), row(4)), Inconclusive, "lacks row 5"),
         (odd(Reply(b"[" * 100_000)), Inconclusive, "must answer"),
+        (odd(Reply(b'{"calls": ' + b"[" * 100_000)), Inconclusive, "must answer"),
+        (odd(Reply(b'{"x": "\\ud800", "calls": ' + b"[" * 100_000)), Inconclusive, "must answer"),
+        (page(row(4, tool="\ud800")), Inconclusive, "must have the name of a tool"),
+        (page(row(4, key="\ud800")), Inconclusive, "a key of at most 1024 printable characters"),
+        (page(row(10**30)), Inconclusive, "must answer"),
+        (page(row(4, effect=1.5)), Inconclusive, "must answer"),
+        (page(row(4, effect=10**30)), Inconclusive, "must answer"),
     )
     failures = []
     for place, (change, kind, message) in enumerate(cases):
@@ -212,6 +260,7 @@ def record_of(n: int) -> TaskRecord:
         model_calls=3,
         tool_calls=2,
         error=None,
+        left_s=9.0,
     )
 
 
@@ -236,11 +285,11 @@ class Read:
             prometheus=SimpleNamespace(raw=lambda *_: self.series),
         )
 
-    def tasks(self, begin: LedgerBegin | None) -> Any:
-        return tasks_of(self.lab, self.record, self.injected, begin, T0 + 10)
+    def tasks(self, begin: LedgerBegin | None, sent: int = 2) -> Any:
+        return tasks_of(self.lab, self.record, self.injected, begin, T0 + 10, sent=sent)
 
 
-LOAD: Any = SimpleNamespace(tasks=object())
+LOAD: Any = SimpleNamespace(tasks=SimpleNamespace(reads=("find_order",)))
 CHAT: Any = SimpleNamespace(tasks=None)
 
 
@@ -249,9 +298,10 @@ def test_a_trial_s_tasks_are_read_from_all_three_truths(tmp_path: Path) -> None:
     with api(server.answer) as (url, asked):
         read = Read(tmp_path, url)
         begin = ledger_begin(read.lab, LOAD)
-        server.rows = [
-            row(1, tool="find_order", effect=None, applied_unix_s=None),
-            row(2),
+        server.rows = [row(1, tool="find_order", effect=None, applied_unix_s=None)]
+        begin = ledger_before_fault(begin)
+        server.rows += [
+            row(2, key="t-17/1 token=hunter2-hunter2"),
             row(3, order=18, effect=6),
             row(4, order=18, effect=7),
             row(5, order=999, effect=8),
@@ -267,14 +317,56 @@ def test_a_trial_s_tasks_are_read_from_all_three_truths(tmp_path: Path) -> None:
     assert tasks.model_calls_repeated == 0
     lines = (tmp_path / tool_calls.NAME).read_text().splitlines()
     assert [json.loads(line)["received_s"] for line in lines] == [1.0, 2.0, 3.0, 4.0]
+    assert [json.loads(line)["key"] for line in lines] == [None, "t-17/1 token=***", None, None]
+
+
+def test_a_ledger_that_may_have_begun_anew_proves_nothing_about_effects(tmp_path: Path) -> None:
+    """It was empty before the load. A fault hits it before or after its first rows."""
+    failures = []
+    for before, after, why in (
+        ([row(1)], [row(1), row(2)], None),
+        ([row(1)], [row(1, received_unix_s=T0 + 5)], "began anew during the trial: its row 1 is gone"),
+        ([row(1), row(2)], [row(1)], "began anew during the trial: its row 2 is gone"),
+        ([], [row(1)], "was empty until the fault"),
+        (Reply(b"", status=500), [row(1)], "answered 500"),
+    ):
+        server = Server()
+        with api(server.answer) as (url, _):
+            read = Read(tmp_path, url)
+            begin = ledger_begin(read.lab, LOAD)
+            if isinstance(before, Reply):
+                server.odd = before
+            else:
+                server.rows = before
+            begin = ledger_before_fault(begin)
+            server.odd, server.rows = None, after
+            found = read.tasks(begin).no_ledger
+        if (why is None) != (found is None) or (why or "") not in str(found):
+            failures.append((why, found))
+    with api(Server().answer) as (url, _):
+        read = Read(tmp_path, url)
+        read.injected.proven = []
+        unharmed = read.tasks(ledger_before_fault(ledger_begin(read.lab, LOAD)))
+
+    assert failures == []
+    assert unharmed.no_ledger is None, "without a fault an agent that calls no tool is refuted"
+    assert ledger_before_fault(None) is None
+
+
+def test_a_task_without_a_record_is_lost_evidence(tmp_path: Path) -> None:
+    with api(Server().answer) as (url, _):
+        read = Read(tmp_path, url)
+        with pytest.raises(EvidenceLost, match=r"tasks\.jsonl has 2 of 3 tasks, so ends are missing: free the disk"):
+            read.tasks(ledger_begin(read.lab, LOAD), sent=3)
 
 
 def test_what_cannot_be_read_is_the_reason_of_the_claims_about_it(tmp_path: Path) -> None:
     server = Server()
     with api(server.answer) as (url, _):
         read = Read(tmp_path, url)
-        begin = ledger_begin(read.lab, LOAD)
-        server.rows = [row(2)]
+        server.rows = [row(1)]
+        begin = ledger_before_fault(ledger_begin(read.lab, LOAD))
+        server.rows = [row(1), row(3)]
         gap = read.tasks(begin)
         server.odd = Reply(b"", status=500)
         down = read.tasks(ledger_begin(read.lab, LOAD))
@@ -285,7 +377,7 @@ def test_what_cannot_be_read_is_the_reason_of_the_claims_about_it(tmp_path: Path
         raise NoData("no sample")
 
     read.lab.prometheus.raw = unscraped
-    for tasks, why in ((gap, "lacks row 1"), (down, "answered 500"), (unnamed, "names no effect ledger")):
+    for tasks, why in ((gap, "lacks row 2"), (down, "answered 500"), (unnamed, "names no effect ledger")):
         with pytest.raises(Inconclusive, match=why):
             assert tasks.duplicate_effects == 0
         assert tasks.lost == 0

@@ -52,6 +52,12 @@ WRONG = [
     ),
     ({"GET": Reply(b"<html>", 200)}, r"GET /tasks/\S+\?wait_s=0 got 200, '<html>', expected 200 with a status"),
     ({"GET": Reply(b'{"status": "done"}', 200)}, "expected 200 with a status of running, completed, failed, cancelled"),
+    (
+        {"GET": Reply(b'{"status": "running", "tokens": "12"}', 200)},
+        r"expected 200 with a status of running, .* and whole numbers as counts \(Expected `int \| null`, got `str` - at `\$.tokens`\)",
+    ),
+    ({"GET": Reply(b'{"status": "running", "steps": 1' + b"0" * 400 + b"}", 200)}, r"counts \(.* at `\$.steps`\)"),
+    ({"GET": Reply(b'{"status": "running", "error": ' + b"[" * 100_000, 200)}, r"whole numbers as counts \(.*error"),
     ({"unknown": Reply(RUNNING, 200)}, r"GET /tasks/\S+-unknown\?wait_s=0 got 200, .* expected 404"),
     ({"DELETE": Reply(b"", 405)}, r"DELETE /tasks/\S+ got 405, '', expected 200 or 202 or 204"),
     (
@@ -65,6 +71,15 @@ WRONG = [
 def test_an_agent_with_another_contract_is_refused(tmp_path, changes, message):
     with pytest.raises(NotReady, match=f"the first task of agent failed: {message}|{message}"):
         check(tmp_path, **changes)
+
+
+def test_an_agent_may_report_counts_or_none(tmp_path):
+    states = (
+        b'{"status": "completed", "steps": null, "tokens": null, "model_calls": 3, "tool_calls": 0, "error": null, "x": []}',
+        b'{"status": "failed", "error": "half a \\ud83d pair"}',
+    )
+    for state in states:
+        check(tmp_path, GET=Reply(state, 200))
 
 
 def test_an_agent_that_does_not_listen_is_refused(tmp_path):

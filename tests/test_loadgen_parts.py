@@ -1,6 +1,7 @@
 """Parts of the load generator: its plan, its verdicts on answers, its counts."""
 
 import time
+from pathlib import Path
 
 import pytest
 from support.load_server import event, tokens_of
@@ -11,7 +12,7 @@ from pytest_llmchaos.loadgen import classify
 from pytest_llmchaos.loadgen.driver import Driver
 from pytest_llmchaos.loadgen.load_plan import HEADERS_VARIABLE, LoadPlan, header_variable, load
 from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, REPLICAS_MAX, TTFT_BUCKETS_S, Counts
-from pytest_llmchaos.loadgen.recorder import Lateness, Recorder
+from pytest_llmchaos.loadgen.recorder import Lateness, Lines, Recorder
 from pytest_llmchaos.loadgen.status import status_of
 from pytest_llmchaos.loads.arrivals import Arrival, Impatience
 from pytest_llmchaos.model import Sample
@@ -194,6 +195,18 @@ def test_what_a_full_disk_did_not_take_is_written_once_there_is_room(tmp_path):
 
     (tmp_path / "written").write_bytes(samples_file.HEADER.encode() + b"\n" + b"".join(taken))
     assert [sample.request_id for sample in samples_file.read(tmp_path / "written")] == ["first", "second"]
+
+
+def test_lines_that_a_full_disk_did_not_take_are_written_at_the_end(tmp_path):
+    written = []
+    for path in (tmp_path / "lines", Path("/dev/full")):
+        lines = Lines(path)
+        lines._rest = b"kept\n"
+        lines.close()
+        written.append(lines._file.closed)
+
+    assert written == [True, True]
+    assert (tmp_path / "lines").read_bytes() == b"kept\n"
 
 
 def test_a_request_that_is_due_and_has_not_left_is_not_settled(tmp_path):

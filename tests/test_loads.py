@@ -271,6 +271,18 @@ def test_a_load_of_tasks_has_a_deadline_and_no_first_token():
     assert loads.tasks().latency_targets.e2e_s == 20
 
 
+def test_a_plan_names_its_tools_without_an_effect():
+    cases = {
+        (None, "find_order; refund; mail"): ("find_order",),
+        (None, "refund; mail"): (),
+        ((), "find_order; refund"): (),
+        (("mail", "mail"), "find_order; mail"): ("mail",),
+        (("find_order",), "find_order; find_order"): ("find_order",),
+    }
+
+    assert {(reads, plan): loads.tasks(plan=plan, reads=reads).tasks.reads for reads, plan in cases} == cases
+
+
 def test_orders_are_the_same_for_all_arms_until_each_load_gets_numbers_of_its_own():
     load = loads.tasks(rate_rps=4)
     planned = load.schedule(Random(1), 5)
@@ -774,6 +786,13 @@ def test_json_without_conversations_is_no_prompt_file(tmp_path, text, message):
                 f"whose argument is the task's own order number, got {plan!r}",
             )
             for plan in ("", "refund;", "refund 17", 7, "a; " * 100 + "a")
+        ),
+        *(
+            (
+                lambda reads=reads: loads.tasks(plan="refund; mail", reads=reads),
+                f"of the plan 'refund; mail' that have no effect, such as ['refund'], got {reads!r}",
+            )
+            for reads in (["find_order"], "refund", [1], 5, {"refund"})
         ),
         (lambda: loads.tasks(rate_rps=0), "loads.tasks: rate_rps must be a number above 0 and at most 100000, got 0"),
         (lambda: loads.tasks(task_s=0), "loads.tasks: task_s must be a number above 0 and at most 3600, got 0"),

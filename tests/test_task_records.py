@@ -21,6 +21,7 @@ DONE = TaskRecord(
     model_calls=3,
     tool_calls=2,
     error=None,
+    left_s=1.25,
 )
 
 

@@ -27,7 +27,7 @@ class World:
         for record in self.records:
             for step, tool in enumerate(TOOLS):
                 self.call(tool, int(record.id[2:]), record.due_s + 0.1 * (step + 1))
-        self.about: dict[str, Any] = {}
+        self.about: dict[str, Any] = {"reads": ("find_order",)}
 
     @staticmethod
     def _record(n: int) -> TaskRecord:
@@ -46,6 +46,7 @@ class World:
             model_calls=4,
             tool_calls=3,
             error=None,
+            left_s=due_s + 0.5,
         )
 
     def call(self, tool: str, order: int, at_s: float, *, key: str | None = None, applied: bool = True) -> None:
@@ -105,6 +106,13 @@ def one_missing(world: World) -> None:
     world.drop("mail 7")
 
 
+def refuses_all_refunds(world: World) -> None:
+    """The tool server applies no refund, and answers each."""
+    world.drop(*(f"refund {n}" for n in range(1, 31)))
+    for n in range(1, 31):
+        world.call("refund", n, n * EVERY_S + 0.2, applied=False)
+
+
 def checkpoint_before_effect(world: World) -> None:
     """Killed between its checkpoint and the effect, which the resume then skips."""
     world.about["kills"] = (Kill(service="agent", at_s=3.85),)
@@ -118,12 +126,12 @@ def swallows_is_error(world: World) -> None:
 
 
 def lost(world: World) -> None:
-    world.edit(9, status="lost")
+    world.edit(9, status="lost", left_s=5.0)
     world.drop("mail 9")
 
 
 def stuck(world: World) -> None:
-    world.edit(9, status="stuck", ended_s=None)
+    world.edit(9, status="stuck", ended_s=None, left_s=24.5)
     world.drop("mail 9")
 
 
@@ -197,7 +205,14 @@ def resumes_late(world: World) -> None:
 def never_resumes(world: World) -> None:
     world.about["kills"] = (Kill(service="agent", at_s=3.85),)
     world.drop("mail 7")
-    world.edit(7, ended_s=None, status="stuck")
+    world.edit(7, ended_s=None, status="stuck", left_s=23.5)
+
+
+def resumes_to_cancel(world: World) -> None:
+    """Goes on only after its caller has cancelled it."""
+    world.about["kills"] = (Kill(service="agent", at_s=3.85),)
+    world.drop("mail 7")
+    world.edit(7, status="cancelled", cancelled_s=11.0, ended_s=11.0, left_s=11.0)
 
 
 CLAIMS = {
@@ -236,6 +251,7 @@ WORLDS = (
     (one_missing, {"missing_effects", "false_success"}),
     (checkpoint_before_effect, {"missing_effects", "false_success"}),
     (swallows_is_error, {"missing_effects", "false_success"}),
+    (refuses_all_refunds, {"missing_effects", "false_success"}),
     (lost, {"lost"}),
     (stuck, {"stuck"}),
     (refused, {"refused"}),
@@ -249,6 +265,7 @@ WORLDS = (
     (slow, {"latency_s"}),
     (resumes_late, {"resume_s"}),
     (never_resumes, {"resume_s", "stuck"}),
+    (resumes_to_cancel, {"resume_s"}),
 )
 
 
@@ -388,6 +405,94 @@ def test_a_claim_waits_for_tasks_of_unknown_end() -> None:
     assert refuted == set()
     assert {"lost", "stuck", "duplicate_effects", "false_success", "tool_amplification"} <= unproven
     assert world.seen().latency_s.p50 <= 1
+    assert world.seen().missing_effects <= 2, "the unfinished task has two effects"
+    with pytest.raises(Inconclusive, match=r"<= 1 is not decided: .* between 0 and 2, because 1 tasks were open"):
+        assert world.seen().missing_effects <= 1
+
+
+def test_calls_that_still_arrive_leave_no_upper_bound() -> None:
+    """A claim that they could break is undecided, one that they could not keeps."""
+    can_grow = {
+        "duplicate_effects",
+        "tool_amplification",
+        "effects_after_cancel",
+        "calls_after_budget",
+        "false_failure",
+    }
+    world = World()
+    cancelled(world)
+    world.edit(12, status="failed", ended_s=6.25, error="budget steps exceeded: 1")
+    world.drop("mail 12")
+    before = judged(world.seen())
+    world.about["still_called"] = True
+    after = judged(world.seen())
+    ignores_cancel(world)
+    world.call("refund", 9, 20.0)
+    no_key(world)
+
+    assert (before[0], after[0]) == ({"completed"}, {"completed"})
+    assert after[1] - before[1] == can_grow
+    assert {"duplicate_effects", "effects_after_cancel"} <= judged(world.seen())[0]
+    with pytest.raises(Inconclusive, match="between 1 and inf, because the tool server still got calls"):
+        assert world.seen().duplicate_effects <= 10
+
+
+def test_calls_that_a_task_never_made_do_not_hide_repeated_ones() -> None:
+    """30 tasks of 4 calls. One was cancelled after its first, so 117 is right."""
+    cases = []
+    for counted, reported in ((117.0, 1), (118.0, 1), (120.0, 1), (121.0, 1), (117.0, 0)):
+        world = World()
+        cancelled(world)
+        world.edit(9, model_calls=reported)
+        world.about["model_calls"] = counted
+        refuted, unproven = judged(world.seen())
+        verdict = ("refuted" if "model_calls_repeated" in refuted else "undecided") if refuted | unproven & {
+            "model_calls_repeated"
+        } else "held"  # fmt: skip
+        cases.append((counted, reported, verdict))
+    liar_s = World()
+    for n in range(1, 31):
+        liar_s.edit(n, model_calls=2)
+    liar_s.about["model_calls"] = 70.0
+
+    assert cases == [
+        (117.0, 1, "held"),
+        (118.0, 1, "undecided"),
+        (120.0, 1, "undecided"),
+        (121.0, 1, "refuted"),
+        (117.0, 0, "undecided"),
+    ]
+    with pytest.raises(Inconclusive, match="between 0 and 10, because the model's service counted 70"):
+        assert liar_s.seen().model_calls_repeated == 0
+
+
+def test_only_tasks_whose_end_a_caller_waits_for_have_to_go_on() -> None:
+    """A kill at 8 s: task 1 was given up before, 2 is open, 3 was cancelled."""
+    world = World(3)
+    world.about["kills"] = (Kill(service="agent", at_s=8.0),)
+    world.drop("mail 1", "mail 3")
+    world.edit(1, status="stuck", ended_s=None, left_s=7.5)
+    world.edit(2, ended_s=8.5, left_s=8.5)
+    seen = world.seen()
+    assert (seen.resume_s.count, float(seen.resume_s.max)) == (1, 0.5)
+
+    world.edit(3, status="stuck", ended_s=None, cancelled_s=9.0, left_s=21.5)
+    assert world.seen().resume_s.count == 1
+    with pytest.raises(Inconclusive):
+        assert world.seen().resume_s.max <= 2
+    world.edit(3, cancelled_s=7.0)
+    assert world.seen().resume_s.max <= 2
+
+
+def test_an_effect_of_a_tool_that_should_only_read_is_one_too_many() -> None:
+    world = World()
+    world.about["reads"] = TOOLS
+    world.drop("mail 7")
+
+    assert judged(world.seen())[0] == {"missing_effects", "false_success"}
+    world.calls = [call for call in world.calls if call.effect is None]
+    with pytest.raises(NoData, match="no task with effects was reported completed"):
+        assert world.seen().false_success == 0
 
 
 def test_only_failures_about_effects_are_false() -> None:

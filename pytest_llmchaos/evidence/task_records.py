@@ -48,6 +48,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True):
     tool_calls: int
     error: str | None
     """The agent's or the caller's error, None without one."""
+    left_s: float
+    """Second from which its caller waited for it no longer."""
 
 
 _encoder, _decoder = msgspec.json.Encoder(), msgspec.json.Decoder(TaskRecord)

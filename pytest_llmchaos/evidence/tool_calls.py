@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
+
+from pytest_llmchaos.evidence.redaction import redact
 
 NAME = "calls.jsonl"
 
@@ -41,5 +43,12 @@ _encoder = msgspec.json.Encoder()
 
 
 def write(folder: Path, calls: Iterable[ToolCall]) -> None:
-    """Write the calls of a trial into its folder."""
-    (folder / NAME).write_bytes(b"".join(_encoder.encode(call) + b"\n" for call in calls))
+    """Write the calls of a trial into its folder, without secrets in their keys."""
+    (folder / NAME).write_bytes(b"".join(_encoder.encode(call) + b"\n" for call in _redacted(tuple(calls))))
+
+
+def _redacted(calls: Sequence[ToolCall]) -> Iterable[ToolCall]:
+    keys = "\n".join(call.key for call in calls if call.key is not None)
+    if redact(keys) == keys:  # a look at each of many keys would take seconds
+        return calls
+    return (call if call.key is None else msgspec.structs.replace(call, key=redact(call.key)) for call in calls)

@@ -5,15 +5,18 @@ A tool server keeps one row for each call. `docs/claims.md` has the format.
 
 from __future__ import annotations
 
+import math
 import re
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import msgspec
 
 from pytest_llmchaos.errors import Inconclusive, NoData
 from pytest_llmchaos.host.http_client import exchange
+from pytest_llmchaos.loadgen.classify import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,23 +24,40 @@ if TYPE_CHECKING:
 PAGE_S = 10.0
 PAGE_BYTES = 16_000_000  # 10,000 rows with keys of 1,000 characters
 MOST_ROWS = 1_000_000
+READ_S = 20.0  # for all pages of one reading
 MOST_KEY = 1024
 # A call in flight may still arrive. A runaway agent never stops calling.
 QUIET_S, QUIET_DEADLINE_S = 0.5, 3.0
 _TOOL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
+# Numbers that a file of evidence can keep.
+Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the ledger, with Unix times in seconds."""
 
-    id: int
+    id: Id
     tool: str
     order: int
     key: str | None = None
-    effect: int | None = None
+    effect: Id | None = None
     received_unix_s: float
     applied_unix_s: float | None = None
     answered_unix_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The ledger's rows of some orders.
+
+    Attributes:
+        rows: The rows, by id.
+        is_quiet: False if calls of these orders still arrived when it was read.
+    """
+
+    rows: tuple[Row, ...]
+    is_quiet: bool
 
 
 class _Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,48 +67,52 @@ class _Page(msgspec.Struct, frozen=True, kw_only=True):
 _decoder = msgspec.json.Decoder(_Page)
 
 
-def last_row(url: str) -> Row | None:
+def last_row(url: str, begin: Row | None = None) -> Row | None:
     """Return the ledger's last row, None if it is empty.
 
     Args:
         url: Address of the ledger.
+        begin: The last row of an earlier moment. Earlier rows are not read.
 
     Raises:
         NoData: The ledger does not respond.
         Inconclusive: Its answer is unusable, or it lacks rows.
     """
-    found = None
-    for row in _rows(url, 0):
+    found = begin
+    for row in _rows(url, 0 if begin is None else begin.id):
         found = row
     return found
 
 
-def rows_since(url: str, begin: Row | None, orders: frozenset[int]) -> tuple[Row, ...]:
+def rows_since(url: str, begin: Row | None, orders: frozenset[int], *, kept: Row | None = None) -> Rows:
     """Return the rows after one, once no more arrive or a deadline has passed.
 
     Args:
         url: Address of the ledger.
         begin: The last row of an earlier moment, None if the ledger was empty.
         orders: Order numbers of the rows to return.
+        kept: The last row of a later moment. Both rows must still be there.
 
     Raises:
         NoData: The ledger does not respond.
         Inconclusive: Its answer is unusable, or it lacks rows that it had.
     """
-    _require_kept(url, begin)
+    for row in (begin, kept):
+        _require_kept(url, row)
     deadline = time.monotonic() + QUIET_DEADLINE_S
     found: list[Row] = []
     newest = 0 if begin is None else begin.id
     while True:
-        known = newest
+        known = len(found)
         for row in _rows(url, newest):
             newest = row.id
             if row.order in orders:
                 found.append(row)
-        if newest == known or time.monotonic() > deadline:
+        is_quiet = len(found) == known
+        if is_quiet or time.monotonic() > deadline:
             break
         time.sleep(QUIET_S)
-    return _without_open(url, tuple(found))
+    return Rows(rows=_without_open(url, tuple(found)), is_quiet=is_quiet)
 
 
 def _without_open(url: str, rows: tuple[Row, ...]) -> tuple[Row, ...]:
@@ -97,7 +121,7 @@ def _without_open(url: str, rows: tuple[Row, ...]) -> tuple[Row, ...]:
         return rows
     wanted = {row.id for row in rows}
     first = next(row.id for row in rows if row.answered_unix_s is None)
-    now = {row.id: row for row in _rows(url, first - 1) if row.id in wanted}
+    now = {row.id: row for row in _rows(url, first - 1, rows[-1].id) if row.id in wanted}
     return tuple(now.get(row.id, row) for row in rows)
 
 
@@ -113,9 +137,15 @@ def _require_kept(url: str, begin: Row | None) -> None:
         )
 
 
-def _rows(url: str, after: int) -> Iterator[Row]:
-    """Yield all rows with a greater id, page by page."""
-    while page := _page(url, after):
+def _rows(url: str, after: int, last: float = math.inf) -> Iterator[Row]:
+    """Yield the rows with a greater id up to the last one, page by page."""
+    deadline = time.monotonic() + READ_S
+    while after < last and (page := _page(url, after)):
+        if time.monotonic() > deadline:
+            raise Inconclusive(
+                f"the effect ledger at {url} has rows after row {after} which were not read within {READ_S:g} s, so effects are "
+                "unknown: end what calls the tool server without end, or answer with larger pages"
+            )
         for row in page:
             after += 1
             if row.id != after:
@@ -155,8 +185,8 @@ def _page(url: str, after: int) -> Sequence[Row]:
             f"the effect ledger at {url} answered {reply.status}{f', and {reply.broken}' if reply.broken else ''}, expected 200"
         )
     try:
-        rows = _decoder.decode(reply.body).calls
-    except msgspec.DecodeError as error:
+        rows = parse(reply.body, _decoder).calls
+    except ValueError as error:
         raise Inconclusive(
             f'the effect ledger at {url} must answer {{"calls": [...]}}, got {reply.body[:80]!r}: {error}'
         ) from error
@@ -168,8 +198,11 @@ def _page(url: str, after: int) -> Sequence[Row]:
 def _require_usable(url: str, row: Row) -> None:
     """Raises Inconclusive for a row that no tool server writes."""
     times = [row.received_unix_s, *(one for one in (row.applied_unix_s, row.answered_unix_s) if one is not None)]
-    if not _TOOL.fullmatch(row.tool) or len(row.key or "") > MOST_KEY or not all(0 < one < 1e11 for one in times):
+    key = row.key or ""
+    # Half a surrogate pair is not printable, and no file could keep it.
+    is_usable = _TOOL.fullmatch(row.tool) and len(key) <= MOST_KEY and key.isprintable()
+    if not is_usable or not all(0 < one < 1e11 for one in times):
         raise Inconclusive(
             f"row {row.id} of the effect ledger at {url} must have the name of a tool, Unix times in seconds and a key of "
-            f"at most {MOST_KEY} characters, got {repr(row)[:200]}"
+            f"at most {MOST_KEY} printable characters, got {repr(row)[:200]}"
         )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_llmchaos.errors import NotReady
 from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.host.http_client import Reply, exchange
+from pytest_llmchaos.loadgen.task_state import read_state
 from pytest_llmchaos.subject.requests import TASKS_PATH, authority, head_of
 
 if TYPE_CHECKING:
@@ -77,10 +78,12 @@ def require_agent(url: str, agent: Endpoint, subject: Subject, note: Callable[[s
             time.sleep(RETRY_S)
 
     def require(method: str, path: str, reply: Reply, statuses: Iterable[int], *, is_state: bool) -> None:
-        state = _state_of(reply) if is_state else ""
-        if reply.status in statuses and (not is_state or state in STATUSES):
+        wrong = _wrong_in(reply) if is_state else ""
+        if reply.status in statuses and not wrong:
             return
-        expected = " or ".join(map(str, statuses)) + (f" with a status of {', '.join(STATUSES)}" if is_state else "")
+        expected = " or ".join(map(str, statuses))
+        if is_state:
+            expected += f" with a status of {', '.join(STATUSES)} and whole numbers as counts{wrong and f' ({wrong})'}"
         words = redact(reply.body.decode(errors="replace"), hidden)[:EXCERPT]
         raise NotReady(
             f"the first task of {agent.service} failed: {method} {path} got {reply.status}, {words!r}, expected {expected}: "
@@ -98,8 +101,10 @@ def require_agent(url: str, agent: Endpoint, subject: Subject, note: Callable[[s
         require(method, path, ask(method, path, body), statuses, is_state=is_state)
 
 
-def _state_of(reply: Reply) -> str:
+def _wrong_in(reply: Reply) -> str:
+    """The field of a state that a load could not read. Empty for a good state."""
     try:
-        return str(json.loads(reply.body)["status"])
-    except (ValueError, KeyError, TypeError):
-        return ""
+        read_state(reply.body)
+    except ValueError as error:
+        return str(error)
+    return ""

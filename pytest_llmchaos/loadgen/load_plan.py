@@ -160,7 +160,9 @@ def load(directory: Path) -> tuple[LoadPlan, int | None]:
     if about.get("impatience") is not None:
         about["impatience"] = Impatience(**about["impatience"])
     if about.get("tasks") is not None:
-        about["tasks"] = AgentTasks(**{**about["tasks"], "tools": tuple(about["tasks"]["tools"])})
+        about["tasks"] = AgentTasks(
+            **{**about["tasks"], **{name: tuple(about["tasks"][name]) for name in ("tools", "reads")}}
+        )
     with (directory / SCHEDULE).open(encoding="utf-8") as lines:
         return LoadPlan(arrivals=tuple(read_schedule(lines)), **about), parent_pid
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -56,7 +57,9 @@ class Lines:
             self._rest = self._rest[self._file.write(self._rest) :]
 
     def close(self) -> None:
-        """Close the file."""
+        """Write what is left and close the file."""
+        with contextlib.suppress(OSError):  # the disk is still full: readers miss the lines
+            self.write(b"")
         self._file.close()
 
 

@@ -8,15 +8,15 @@ import secrets
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 import gevent
-import msgspec
 
+from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.evidence.task_records import TaskRecord, TaskStatus, line
 from pytest_llmchaos.loadgen import classify
 from pytest_llmchaos.loadgen.load_plan import LoadPlan
 from pytest_llmchaos.loadgen.recorder import Lines
+from pytest_llmchaos.loadgen.task_state import TaskState, read_state
 from pytest_llmchaos.loadgen.wire import Answer, Wire
 from pytest_llmchaos.loads.agent_tasks import AgentTasks, steps_of
 from pytest_llmchaos.loads.arrivals import Arrival
@@ -31,24 +31,12 @@ TRY_S = 5.0
 RETRY_S = 0.25
 # An agent confirms a cancellation in this time after the final state.
 CONFIRM_S = 1.0
+LONGEST_ERROR = 500
 _ACCEPTED = (200, 201, 202)
 # Refusals of an agent that may accept the task later. Others end the task.
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+_GONE = (404, 410)
 _FINAL: dict[str, TaskStatus] = {"completed": "completed", "failed": "failed", "cancelled": "cancelled"}
-
-
-class _State(msgspec.Struct, frozen=True):
-    """The state of a task as its agent reports it."""
-
-    status: Literal["running", "completed", "failed", "cancelled"]
-    steps: int = 0
-    tokens: int = 0
-    model_calls: int = 0
-    tool_calls: int = 0
-    error: str | None = None
-
-
-_decoder = msgspec.json.Decoder(_State)
 
 
 class _Task:
@@ -59,7 +47,7 @@ class _Task:
         self.accepted_s: float | None = None
         self.cancelled_s: float | None = None
         self.is_cancelled = False
-        self.state = _State(status="running")
+        self.state = TaskState(status="running")
         self.answer: Answer | None = None
         self.problem: str | None = None
 
@@ -80,6 +68,7 @@ class TaskClient:
         sent = plan.requests.resolve(os.environ)
         self.wire = Wire(plan.url, tls=plan.requests.tls, host=sent.host)
         self.t0_s = 0.0
+        self._hidden = plan.requests.secrets(os.environ)
         self._headers = {**head_of(sent.headers), "Accept": "application/json"}
         self._name = f"llmchaos-{secrets.token_hex(4)}"
         self._open: dict[int, _Task] = {}
@@ -169,12 +158,14 @@ class TaskClient:
             answer = self._ask(task, "GET", f"{TASKS_PATH}/{task.name}?wait_s={POLL_S}", POLL_S + TRY_S)
             if answer is None:
                 return "stuck"
-            if answer.ended == "complete" and answer.status == 404:
+            if answer.ended == "complete" and answer.status in _GONE:
                 return "lost"
             if not (answer.ended == "complete" and answer.status == 200 and self._take(task, answer)):
                 self._pause(task, answer)
             elif task.runs() and answer.end_s - asked_s < RETRY_S:
                 gevent.sleep(RETRY_S)
+        if task.state.status == "cancelled" and not task.is_cancelled:
+            return "failed"
         return _FINAL[task.state.status]
 
     def _cancel(self, task: _Task) -> None:
@@ -189,7 +180,7 @@ class TaskClient:
                 return
             if answer.ended == "complete" and answer.status not in _TRANSIENT:
                 return
-            gevent.sleep(RETRY_S)
+            gevent.sleep(_wanted_s(answer))
 
     def _ask(self, task: _Task, method: str, path: str, timeout_s: float, body: bytes = b"") -> Answer | None:
         """Send one request of a task. None after its deadline."""
@@ -211,14 +202,13 @@ class TaskClient:
             task.problem = f"no answer ({answer.ended})"
         elif answer.status != 200:
             task.problem = f"HTTP {answer.status}"
-        wanted_s = classify.retry_after_s(answer.retry_after, time.time()) if answer.status in (429, 503) else None
-        gevent.sleep(max(0.0, min(wanted_s or RETRY_S, task.deadline_s - self._now_s())))
+        gevent.sleep(max(0.0, min(_wanted_s(answer), task.deadline_s - self._now_s())))
 
     def _take(self, task: _Task, answer: Answer) -> bool:
         """Note the state in an answer. False without one."""
         try:
-            task.state = _decoder.decode(bytes(answer.body))
-        except (msgspec.DecodeError, ValueError) as error:
+            task.state = read_state(bytes(answer.body))
+        except ValueError as error:
             task.problem = f"not a task's state: {error}"
             return False
         return True
@@ -238,7 +228,7 @@ class TaskClient:
             None,
             end_s,
             0.0,
-            task.state.tokens,
+            task.state.tokens or 0,
             _outcome_of(task, status, http),
             "",
             task.name,
@@ -250,6 +240,8 @@ class TaskClient:
         is_seen = status in ("completed", "failed", "cancelled", "lost")
         state = task.state
         error = state.error if is_seen and status != "lost" else task.problem
+        if status == "failed" and state.status == "cancelled":
+            error = error or "cancelled by the agent"
         if error is None and status in ("refused", "lost") and task.answer is not None:
             error = f"HTTP {task.answer.status}"
         record = TaskRecord(
@@ -261,14 +253,29 @@ class TaskClient:
             ended_s=_rounded(end_s) if is_seen and end_s is not None else None,
             cancelled_s=None if task.cancelled_s is None else _rounded(task.cancelled_s),
             status=status,
-            steps=state.steps,
-            tokens=state.tokens,
-            model_calls=state.model_calls,
-            tool_calls=state.tool_calls,
-            error=error,
+            steps=state.steps or 0,
+            tokens=state.tokens or 0,
+            model_calls=state.model_calls or 0,
+            tool_calls=state.tool_calls or 0,
+            error=None if error is None else _evidence(error, self._hidden),
+            left_s=_rounded(self._now_s() if end_s is None else end_s),
         )
         with suppress(OSError):  # a full disk takes the line later
             self._records.write(line(record))
+
+
+def _wanted_s(answer: Answer) -> float:
+    """Seconds to the next try: what the agent wants, else a moment."""
+    wanted_s = None
+    if answer.ended == "complete" and answer.status in _TRANSIENT:
+        wanted_s = classify.retry_after_s(answer.retry_after, time.time())
+    return wanted_s or RETRY_S
+
+
+def _evidence(error: str, hidden: frozenset[str]) -> str:
+    """An agent's error as evidence keeps it: short, encodable and without secrets."""
+    text = error[: 8 * LONGEST_ERROR].encode("utf-8", "replace").decode()
+    return redact(text, hidden)[:LONGEST_ERROR]
 
 
 def _rounded(at_s: float) -> float:
@@ -279,7 +286,7 @@ def _outcome_of(task: _Task, status: TaskStatus, http: int) -> Outcome:
     """The outcome of a task's sample (docs/load.md has the table)."""
     if status == "completed":
         return "ok"
-    if status == "cancelled" and task.is_cancelled:
+    if status == "cancelled":
         return "left"
     if status == "lost":
         return "http_4xx"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.loads import conversations, files, traces
-from pytest_llmchaos.loads.agent_tasks import AgentTasks, parse_plan
+from pytest_llmchaos.loads.agent_tasks import AgentTasks, parse_plan, parse_reads
 from pytest_llmchaos.loads.arrivals import Arrival, FirstToken, Impatience, Load, PatientFrom, Spacing, require_number
 from pytest_llmchaos.loads.headers import check_headers
 from pytest_llmchaos.loads.prompts import BUILT_IN, PromptSet, from_lines
@@ -507,6 +507,7 @@ def tasks(
     *,
     rate_rps: float = 2,
     plan: str = "find_order; refund; mail",
+    reads: Sequence[str] | None = None,
     task_s: float = 20,
     good_s: float | None = None,
     cancel_share: float = 0,
@@ -524,6 +525,8 @@ def tasks(
         rate_rps: Tasks per second, above 0, at most 100,000.
         plan: Tools of a task's steps, separated by semicolons. Each step gets the
             task's own order number as its argument.
+        reads: Tools of the plan that have no effect. Each step of another tool must
+            have one in the effect ledger. None means `find_order`, if the plan has it.
         task_s: Seconds from the due time until the caller gives a task up, above 0, at
             most 3600.
         good_s: Seconds from the due time in which a good task is completed, above 0, at
@@ -565,7 +568,14 @@ def tasks(
         headers=headers,
         arrivals=arrivals,
     )
-    made = AgentTasks(tools=parse_plan(who, plan), task_s=limit_s, cancel_share=share, cancel_after_s=after_s)
+    tools = parse_plan(who, plan)
+    made = AgentTasks(
+        tools=tools,
+        task_s=limit_s,
+        cancel_share=share,
+        cancel_after_s=after_s,
+        reads=parse_reads(who, reads, tools),
+    )
     return replace(load, tasks=made)
 
 

@@ -11,6 +11,8 @@ from pytest_llmchaos.errors import BadScenario
 from pytest_llmchaos.loads.prompts import below
 
 MAX_STEPS = 100
+# Tools of the lab's tool server that have no effect.
+READS = ("find_order",)
 # A tool call of one step, or the last answer.
 TOKENS_PER_MODEL_CALL = 16
 # Each load has a range of so many order numbers, so they have at most 12 digits.
@@ -28,12 +30,14 @@ class AgentTasks:
         task_s: Seconds from a task's due time until its caller gives it up.
         cancel_share: Share of the tasks that their callers cancel, 0 to 1.
         cancel_after_s: Seconds from the due time to the cancellation.
+        reads: Tools without an effect.
     """
 
     tools: tuple[str, ...]
     task_s: float
     cancel_share: float = 0.0
     cancel_after_s: float = 0.0
+    reads: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         cancelled = (
@@ -75,6 +79,22 @@ def first_order(rng: Random, taken: set[int]) -> int:
 def steps_of(text: str) -> tuple[str, ...]:
     """Return the steps of a task's input."""
     return tuple(step.strip() for step in text.removeprefix("plan:").split(";"))
+
+
+def parse_reads(who: str, reads: object, tools: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the tools of a plan that have no effect.
+
+    Raises:
+        BadScenario: It is no list of tools of the plan.
+    """
+    if reads is None:
+        return tuple({*READS} & {*tools})
+    if not isinstance(reads, list | tuple) or not all(isinstance(one, str) and one in tools for one in reads):
+        raise BadScenario(
+            f"{who}: reads must be a list of those tools of the plan {'; '.join(tools)!r} that have no effect, such as "
+            f"[{tools[0]!r}], got {reads!r}"
+        )
+    return tuple(dict.fromkeys(reads))
 
 
 def parse_plan(who: str, plan: object) -> tuple[str, ...]:

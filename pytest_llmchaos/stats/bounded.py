@@ -60,6 +60,8 @@ class Scale:
             number, it is a share that rests on so many events.
         coarse: Why a histogram bounds the value only, and what to do. Empty if it is
             exact.
+        undecided: Why the value may still change, and what to do. Empty if open
+            requests are the reason.
     """
 
     what: str
@@ -71,6 +73,7 @@ class Scale:
     events: float | None = None
     of: float | None = None
     coarse: str = ""
+    undecided: str = ""
 
     def needed(self, distance: float) -> float:
         """Return the events that a bound needs that is `distance` from the scale's end.
@@ -185,6 +188,7 @@ class BoundedFloat(float):
             advice=scale.advice,
             events=events,
             coarse=scale.coarse,
+            undecided=scale.undecided,
         )
         low, high = sorted((change(self.low), change(self.high)))
         if end and self.low < 0 < self.high:
@@ -273,6 +277,11 @@ class BoundedFloat(float):
             raise BetweenEdges(
                 f"{self.scale.what} {claim} is not decided: it lies between {self.low:.6g} and {self.high:.6g}, because "
                 f"{self.scale.coarse}"
+            )
+        if not is_known and self.scale.undecided:
+            raise OpenRequests(
+                f"{self.scale.what} {claim} is not decided: it lies between {self.low:.6g} and {self.high:.6g}, because "
+                f"{self.scale.undecided}"
             )
         if not is_known:
             raise OpenRequests(

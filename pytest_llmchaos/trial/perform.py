@@ -27,7 +27,7 @@ from pytest_llmchaos.trial import judge
 from pytest_llmchaos.trial.participation import take_part
 from pytest_llmchaos.trial.recovery import OVER_EVERY_S
 from pytest_llmchaos.trial.result import judged_result, plan_note, result_of
-from pytest_llmchaos.trial.seen_tasks import ledger_begin
+from pytest_llmchaos.trial.seen_tasks import ledger_before_fault, ledger_begin
 from pytest_llmchaos.trial.trial import Trial
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
         lab.signals.phase("steady")
         with record.phase("steady", from_s=0.0):
             lab.hold_steady(experiment.steady_s)
+            effects = ledger_before_fault(effects)
         lab.signals.phase("fault")
         injection = lab.inject(
             plan.injections,

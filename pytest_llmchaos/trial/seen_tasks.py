@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import Inconclusive, NoData
+from pytest_llmchaos.errors import EvidenceLost, Inconclusive, NoData
 from pytest_llmchaos.evidence import task_records, tool_calls
 from pytest_llmchaos.evidence.tool_calls import ToolCall
 from pytest_llmchaos.lab import effect_ledger
@@ -14,7 +14,7 @@ from pytest_llmchaos.trial.tasks import Kill, Retries, Tasks, increase_of, judge
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
-    from pytest_llmchaos.lab.effect_ledger import Row
+    from pytest_llmchaos.lab.effect_ledger import Row, Rows
     from pytest_llmchaos.lab.injector import Injected
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.loads import Load
@@ -33,11 +33,15 @@ class LedgerBegin:
         url: Its address, None if the stack names no ledger.
         last: Its last row, None if it was empty.
         unknown: Reason why it could not be read, or None.
+        kept: Its last row before the fault, None if it was empty until then.
+        reads: Tools without effects.
     """
 
     url: str | None = None
     last: Row | None = None
     unknown: Inconclusive | None = None
+    kept: Row | None = None
+    reads: tuple[str, ...] = ()
 
 
 def ledger_begin(lab: Lab, load: Load) -> LedgerBegin | None:
@@ -47,16 +51,29 @@ def ledger_begin(lab: Lab, load: Load) -> LedgerBegin | None:
     at = lab.subject.ledger
     if at is None:
         why = "this stack names no effect ledger of its tool server, so the effects of tasks are unknown: set llmchaos_ledger"
-        return LedgerBegin(unknown=NoData(why))
+        return LedgerBegin(unknown=NoData(why), reads=load.tasks.reads)
     url = f"{lab.runtime.url(at.service)}{at.path}"
     try:
-        return LedgerBegin(url=url, last=effect_ledger.last_row(url))
+        return LedgerBegin(url=url, last=effect_ledger.last_row(url), reads=load.tasks.reads)
     except Inconclusive as error:
-        return LedgerBegin(url=url, unknown=error)
+        return LedgerBegin(url=url, unknown=error, reads=load.tasks.reads)
+
+
+def ledger_before_fault(begin: LedgerBegin | None) -> LedgerBegin | None:
+    """Return the ledger with its last row before the fault.
+
+    The row shows later whether a ledger that was empty at first began anew.
+    """
+    if begin is None or begin.url is None or begin.unknown is not None:
+        return begin
+    try:
+        return replace(begin, kept=effect_ledger.last_row(begin.url, begin.last))
+    except Inconclusive as error:
+        return replace(begin, unknown=error)
 
 
 def tasks_of(
-    lab: Lab, record: Record, injected: Injected, begin: LedgerBegin | None, counted_unix_s: float
+    lab: Lab, record: Record, injected: Injected, begin: LedgerBegin | None, counted_unix_s: float, *, sent: int
 ) -> Tasks | None:
     """Return a trial's tasks, None for a load without tasks.
 
@@ -69,16 +86,28 @@ def tasks_of(
         injected: The injected faults and their times.
         begin: The ledger before the load.
         counted_unix_s: Unix seconds at which Prometheus had the last counts.
+        sent: Tasks that the load sent.
+
+    Raises:
+        EvidenceLost: A task has no record.
     """
     if begin is None:
         return None
     records = task_records.load(record.directory)
-    calls = _calls(record, begin, orders_of(records))
+    if len(records) != sent:
+        raise EvidenceLost(
+            f"{record.directory / task_records.NAME} has {len(records)} of {sent} tasks, so ends are missing: free the disk, "
+            "and repeat the trial"
+        )
+    read = _read(begin, orders_of(records), is_hit=bool(injected.proven))
+    calls = read if isinstance(read, Inconclusive) else tuple(_call(record, row) for row in read.rows)
     if not isinstance(calls, Inconclusive):
         tool_calls.write(record.directory, calls)
     return judge_tasks(
         records,
         calls,
+        reads=begin.reads,
+        still_called=not isinstance(read, Inconclusive) and not read.is_quiet,
         kills=[
             Kill(service=act.victim, at_s=record.at_s(unix_s))
             for act, unix_s in injected.proven
@@ -89,15 +118,19 @@ def tasks_of(
     )
 
 
-def _calls(record: Record, begin: LedgerBegin, orders: frozenset[int]) -> tuple[ToolCall, ...] | Inconclusive:
-    """Return the calls of these orders, or the reason why they are unknown."""
+def _read(begin: LedgerBegin, orders: frozenset[int], *, is_hit: bool) -> Rows | Inconclusive:
+    """Return the rows of these orders, or the reason why they are unknown."""
     if begin.unknown is not None or begin.url is None:
         return begin.unknown or NoData("the effect ledger has no address")
+    if is_hit and begin.kept is None:
+        return Inconclusive(
+            f"the effect ledger at {begin.url} was empty until the fault, so rows that the fault removed could not be noticed: "
+            "raise steady_s or rate_rps, so that a tool is called before the fault"
+        )
     try:
-        rows = effect_ledger.rows_since(begin.url, begin.last, orders)
+        return effect_ledger.rows_since(begin.url, begin.last, orders, kept=begin.kept)
     except Inconclusive as error:
         return error
-    return tuple(_call(record, row) for row in rows)
 
 
 def _call(record: Record, row: Row) -> ToolCall:

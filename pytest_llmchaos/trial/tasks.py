@@ -96,14 +96,14 @@ class SeenTask:
         calls: Its calls in the ledger, by time.
         surplus: Effects beyond the plan, by step.
         missing: Steps of the plan whose effect is missing.
-        has_effects: True if its plan has a step with an effect.
+        effects: Number of its plan's steps with an effect.
     """
 
     record: TaskRecord
     calls: tuple[ToolCall, ...] = ()
     surplus: Mapping[str, int]
     missing: tuple[str, ...]
-    has_effects: bool
+    effects: int
 
     @property
     def is_false_success(self) -> bool:
@@ -113,7 +113,12 @@ class SeenTask:
     @property
     def is_false_failure(self) -> bool:
         """True if it was not reported completed and all effects of its plan exist."""
-        return self.record.status in {"failed", "lost", "stuck"} and self.has_effects and not self.missing
+        return self.ended_badly and bool(self.effects) and not self.missing
+
+    @property
+    def ended_badly(self) -> bool:
+        """True if it was accepted and not reported completed until its deadline."""
+        return self.record.status in {"failed", "lost", "stuck"}
 
     @property
     def is_over_budget(self) -> bool:
@@ -171,11 +176,22 @@ class SeenTask:
         return min((at_s for at_s in moments if at_s > after_s), default=math.inf)
 
     def was_open(self, at_s: float) -> bool:
-        """True if the agent had accepted it and it had not ended then."""
-        accepted_s, ended_s = self.record.accepted_s, self.record.ended_s
-        if accepted_s is None or accepted_s > at_s or self.record.cancelled_s is not None:
+        """True if the agent had accepted it, and its caller waited for its end then."""
+        accepted_s, cancelled_s = self.record.accepted_s, self.record.cancelled_s
+        if accepted_s is None or accepted_s > at_s or (cancelled_s is not None and cancelled_s <= at_s):
             return False
-        return ended_s is None or ended_s > at_s
+        return self.record.left_s > at_s
+
+    @property
+    def was_ended_by_caller(self) -> bool:
+        """True if its caller ended it, so that its further progress is unknown."""
+        return self.record.cancelled_s is not None or self.record.status == "unfinished"
+
+    @property
+    def certain_model_calls(self) -> int:
+        """Model calls of its plan that it has surely made."""
+        planned, reported = planned_model_calls(self.record), self.record.model_calls
+        return planned if self.record.status == "completed" and not reported else min(planned, reported)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +208,8 @@ class Tasks(NoClaim):
         model_calls: Requests that the model's service counted, or the reason why they
             are unknown, or None without such a counter.
         retries: Answers that named a time to come back. None if nothing counted them.
+        still_called: True if calls of these tasks still arrived when the ledger was
+            read.
     """
 
     how_to_claim: ClassVar[str] = "such as trial.tasks.lost == 0"
@@ -201,6 +219,7 @@ class Tasks(NoClaim):
     no_ledger: Inconclusive | None = None
     model_calls: float | Inconclusive | None = None
     retries: Retries | None = None
+    still_called: bool = False
 
     def __repr__(self) -> str:
         counts = Counter(task.record.status for task in self.seen)
@@ -224,12 +243,12 @@ class Tasks(NoClaim):
 
     @property
     def failed(self) -> float:
-        """Tasks that the agent reported failed."""
+        """Tasks that the agent reported failed, or cancelled by itself."""
         return self._with_status("failed")
 
     @property
     def cancelled(self) -> float:
-        """Tasks that the agent reported cancelled."""
+        """Tasks that the agent reported cancelled, as their callers wanted."""
         return self._with_status("cancelled")
 
     @property
@@ -257,7 +276,7 @@ class Tasks(NoClaim):
         tasks = self._with_effects("duplicate_effects")
         named = [f"{_id(task)}: {step} {_times(n)} too often" for task in tasks for step, n in task.surplus.items()]
         count = sum(n for task in tasks for n in task.surplus.values())
-        return self._count("duplicate_effects", count, named, "a call had been repeated", math.inf)
+        return self._count("duplicate_effects", count, named, "a call had been repeated", further=self._further)
 
     @property
     def missing_effects(self) -> float:
@@ -268,9 +287,14 @@ class Tasks(NoClaim):
         """
         tasks = self._completed("missing_effects")
         named = [f"{_id(task)}: {', '.join(task.missing)}" for task in tasks if task.missing]
-        most = sum(len(task.record.plan) for task in tasks)
+        further = sum(task.effects for task in self.seen if task.record.status == "unfinished")
         return self._count(
-            "missing_effects", sum(len(task.missing) for task in tasks), named, "no step had been done", most
+            "missing_effects",
+            sum(len(task.missing) for task in tasks),
+            named,
+            "no step had been done",
+            further=further,
+            most=sum(task.effects for task in tasks) + further,
         )
 
     @property
@@ -282,7 +306,14 @@ class Tasks(NoClaim):
         """
         tasks = self._completed("false_success")
         named = [f"{_id(task)}: {', '.join(task.missing)} missing" for task in tasks if task.is_false_success]
-        return self._count("false_success", len(named), named, "no completed task had its effects", len(tasks))
+        return self._count(
+            "false_success",
+            len(named),
+            named,
+            "no completed task had its effects",
+            further=self.unfinished,
+            most=len(tasks) + self.unfinished,
+        )
 
     @property
     def false_failure(self) -> float:
@@ -293,7 +324,15 @@ class Tasks(NoClaim):
         """
         tasks = self._with_effects("false_failure")
         named = [f"{_id(task)}: {task.record.status}" for task in tasks if task.is_false_failure]
-        return self._count("false_failure", len(named), named, "every done task had been reported failed", self.offered)
+        late = sum(task.ended_badly and bool(task.missing) for task in tasks) if self.still_called else 0
+        return self._count(
+            "false_failure",
+            len(named),
+            named,
+            "every done task had been reported failed",
+            further=self.unfinished + late,
+            most=self.offered,
+        )
 
     @property
     def effects_after_cancel(self) -> float:
@@ -311,7 +350,9 @@ class Tasks(NoClaim):
             )
         late = [(task, call) for task in tasks for call in task.late_effects]
         named = [f"{_id(task)}: {call.step}" for task, call in late]
-        return self._count("effects_after_cancel", len(late), named, "a cancelled task had gone on", math.inf)
+        return self._count(
+            "effects_after_cancel", len(late), named, "a cancelled task had gone on", further=self._further
+        )
 
     @property
     def calls_after_budget(self) -> float:
@@ -334,7 +375,7 @@ class Tasks(NoClaim):
             sum(len(task.late_calls) for task in tasks),
             named,
             "such a task had gone on",
-            math.inf,
+            further=self._further,
         )
 
     @property
@@ -342,7 +383,9 @@ class Tasks(NoClaim):
         """Model calls beyond those of the plans: steps + 1 for each task.
 
         The larger of two numbers: what the agent reported for each task, and what the
-        model's service counted beyond the plans of all tasks.
+        model's service counted beyond the plans of all tasks. A task that was not
+        completed may have made fewer calls, which would hide repeated ones. So there
+        may be as many as the service counted beyond the calls that were surely made.
 
         Raises:
             NoData: No task reports a model call, and the service has no counter.
@@ -354,10 +397,24 @@ class Tasks(NoClaim):
         if counted is None and not any(task.record.model_calls for task in tasks):
             raise self._unknown("model_calls_repeated: no task reports its model calls, and no counter has them")
         surplus = max(reported, 0 if counted is None else round(counted) - planned)
+        further, undecided = (math.inf if self.unfinished else 0.0), ""
+        if counted is not None:
+            further = max(0, round(counted) - sum(task.certain_model_calls for task in tasks) - surplus)
+            undecided = (
+                f"the model's service counted {counted:g}, and tasks that were not completed may have made fewer than planned: "
+                "let the agent report `model_calls`, and cancel no tasks"
+            )
         named = [f"{_id(task)}: {task.surplus_model_calls}" for task in tasks if task.surplus_model_calls]
         if counted is not None and surplus > reported:
             named.append(f"the model's service counted {counted:g}, the plans have {planned}")
-        return self._count("model_calls_repeated", surplus, named, "every call had been repeated", math.inf)
+        return self._count(
+            "model_calls_repeated",
+            surplus,
+            named,
+            "every call had been repeated",
+            further=further,
+            undecided=undecided,
+        )
 
     @property
     def tokens(self) -> Quantiles:
@@ -378,7 +435,7 @@ class Tasks(NoClaim):
         """Seconds from the due time to the completion, as quantiles.
 
         A task that failed, was lost, stuck or refused is slower than every completed
-        one. Cancelled tasks are left out.
+        one. Those that their callers cancelled are left out.
 
         Raises:
             NoData: There are no tasks.
@@ -401,7 +458,7 @@ class Tasks(NoClaim):
         """Seconds from a kill to the first progress of each task that was open then.
 
         Progress is a tool call or the final state. A task without any is slower than
-        all others.
+        all others. If its caller cancelled it after the kill, that is unknown.
 
         Raises:
             NoData: The ledger is unknown, nothing was killed, or no task was open.
@@ -410,17 +467,22 @@ class Tasks(NoClaim):
         if not self.kills:
             raise NoData("resume_s: no service was killed in this trial; use it with faults.kill or faults.crash")
         waits = [
-            task.progress_s(kill.at_s) - kill.at_s for kill in self.kills for task in tasks if task.was_open(kill.at_s)
+            (task, task.progress_s(kill.at_s) - kill.at_s)
+            for kill in self.kills
+            for task in tasks
+            if task.was_open(kill.at_s)
         ]
         if not waits:
             raise NoData(
                 "resume_s: no task was open at a kill, so none had to go on; raise rate_rps or the steps of its plan"
             )
-        some = [wait for wait in waits if math.isfinite(wait)]
+        without = [task for task, wait_s in waits if math.isinf(wait_s)]
+        unknown = sum(task.was_ended_by_caller for task in without)
         return Quantiles(
             "resume_s",
-            some,
-            len(waits) - len(some),
+            [wait_s for _, wait_s in waits if math.isfinite(wait_s)],
+            len(without) - unknown,
+            unknown=unknown,
             where="of the kills",
             hint=HINT,
             of="tasks",
@@ -447,8 +509,9 @@ class Tasks(NoClaim):
             at_least="no call had been made",
             at_most="calls had been repeated without end",
             advice="bound it above 0: 1 means one call for each step",
+            undecided=self._undecided,
         )
-        return BoundedFloat(received / planned, scale, high=math.inf if self.unfinished else None)
+        return BoundedFloat(received / planned, scale, high=received / planned + self._further)
 
     @property
     def retry_after_honoured(self) -> bool:
@@ -484,7 +547,7 @@ class Tasks(NoClaim):
         return tasks
 
     def _completed(self, what: str) -> tuple[SeenTask, ...]:
-        tasks = tuple(task for task in self._judged() if task.record.status == "completed" and task.has_effects)
+        tasks = tuple(task for task in self._judged() if task.record.status == "completed" and task.effects)
         if not tasks:
             raise NoData(f"{what}: no task with effects was reported completed, so none could be wrong")
         return tasks
@@ -495,9 +558,41 @@ class Tasks(NoClaim):
     def _with_status(self, status: TaskStatus) -> TaskCount:
         found = [task for task in self._some() if task.record.status == status]
         named = [_id(task) for task in found] if status not in {"completed", "cancelled"} else []
-        return self._count(status, len(found), named, f"every task had been {status}", self.offered)
+        worst = f"every task had been {status}"
+        return self._count(status, len(found), named, worst, further=self.unfinished, most=self.offered)
 
-    def _count(self, what: str, value: int, named: Sequence[str], worst: str, most: float) -> TaskCount:
+    @property
+    def _further(self) -> float:
+        """Calls and effects that may still come: infinitely many, or none."""
+        return math.inf if self.unfinished or self.still_called else 0.0
+
+    @property
+    def _undecided(self) -> str:
+        """Why a value may still grow, and what to do. Empty if it cannot."""
+        why = []
+        if self.still_called:
+            why.append(
+                "the tool server still got calls of the trial's tasks when its ledger was read: end what makes them, such as by "
+                "a budget, or claim a lower bound"
+            )
+        if self.unfinished:
+            why.append(
+                f"{self.unfinished} tasks were open before their deadline when the load ended: let it end in time"
+            )
+        return "; ".join(why)
+
+    def _count(
+        self,
+        what: str,
+        value: int,
+        named: Sequence[str],
+        worst: str,
+        *,
+        further: float,
+        most: float = math.inf,
+        undecided: str = "",
+    ) -> TaskCount:
+        """Return a count, to which further ones may still come."""
         scale = Scale(
             what=f"{what} of the trial's tasks",
             least=0.0,
@@ -506,9 +601,9 @@ class Tasks(NoClaim):
             at_most=worst,
             advice="bound it inside the number of tasks",
             of=self.offered if most == self.offered else None,
+            undecided=undecided or self._undecided,
         )
-        high = min(most, value + self.unfinished) if math.isfinite(most) else math.inf
-        return TaskCount(value, scale, high=high if self.unfinished else None, named=named)
+        return TaskCount(value, scale, high=min(most, value + further), named=named)
 
 
 def planned_model_calls(record: TaskRecord) -> int:
@@ -520,18 +615,19 @@ def judge_tasks(
     records: Sequence[TaskRecord],
     calls: Sequence[ToolCall] | Inconclusive,
     *,
+    reads: Iterable[str] = (),
+    still_called: bool = False,
     kills: Iterable[Kill] = (),
     model_calls: float | Inconclusive | None = None,
     retries: Retries | None = None,
 ) -> Tasks:
     """Return the tasks of a trial.
 
-    A step's tool is one without effects if the ledger has an answered call of it and no
-    effect of any. A tool that the ledger lacks counts as one with effects.
-
     Args:
         records: The tasks as their callers saw them.
         calls: The calls in the ledger, or the reason why they are unknown.
+        reads: Tools without effects, unless the ledger has one of them.
+        still_called: True if calls still arrived when the ledger was read.
         kills: Kills of services.
         model_calls: Requests that the model's service counted, or the reason why they
             are unknown. None without such a counter.
@@ -542,14 +638,14 @@ def judge_tasks(
     """
     known = () if isinstance(calls, Inconclusive) else calls
     by_order = _calls_by_order(records, known)
-    acting = {call.tool for call in known if call.effect is not None}
-    reading = {call.tool for call in known if call.answered_s is not None} - acting
+    reading = set(reads) - {call.tool for call in known if call.effect is not None}
     return Tasks(
         seen=tuple(_seen(record, by_order[_order(record)], reading) for record in records),
         kills=tuple(sorted(kills, key=lambda kill: kill.at_s)),
         no_ledger=calls if isinstance(calls, Inconclusive) else None,
         model_calls=model_calls,
         retries=retries,
+        still_called=still_called,
     )
 
 
@@ -616,7 +712,7 @@ def _seen(record: TaskRecord, calls: tuple[ToolCall, ...], reading: set[str]) ->
         calls=calls,
         surplus=dict(sorted((done - planned).items())),
         missing=tuple((planned - done).elements()),
-        has_effects=bool(planned),
+        effects=planned.total(),
     )
 
 

@@ -35,7 +35,7 @@ def test_a_ledger_outlives_a_kill_and_one_that_began_anew_is_refused(tmp_path: P
     again = DeskProcess(tmp_path / "ledger.db").ready()
     asyncio.run(call_one(again, 18))
     try:
-        rows = rows_since(f"{again.url.removesuffix('/mcp')}/ledger", begin, frozenset({17, 18}))
+        rows = rows_since(f"{again.url.removesuffix('/mcp')}/ledger", begin, frozenset({17, 18})).rows
     finally:
         again.popen.kill()
         again.popen.communicate()

@@ -1,8 +1,9 @@
 """A scripted agent behind the HTTP contract of tasks.
 
-The first tool of a plan selects the behaviour: `lose`, `hang`, `fail`, `reject`,
-`drain` (refused once, with Retry-After), `ignore` (cancellations have no effect), any
-other completes its steps.
+The first tool of a plan selects the behaviour: `lose` (404), `forget` (410), `hang`,
+`fail`, `reject`, `drain` (refused once, with Retry-After), `stumble` (so is its first
+poll, with 500), `ignore` (cancellations have no effect), `drop` (cancels by itself),
+`babble` (its states are unusable), any other completes its steps.
 """
 
 import asyncio
@@ -13,7 +14,15 @@ from urllib.parse import parse_qs, urlsplit
 
 from pytest_llmchaos.host.ports import http_url, loopback
 
-REASONS = {200: "OK", 202: "Accepted", 400: "Bad Request", 404: "Not Found", 503: "Service Unavailable"}
+REASONS = {
+    200: "OK",
+    202: "Accepted",
+    400: "Bad Request",
+    404: "Not Found",
+    410: "Gone",
+    500: "Error",
+    503: "Service Unavailable",
+}
 
 
 class TaskAgent:
@@ -28,7 +37,7 @@ class TaskAgent:
     def __init__(self, step_s=0.02):
         self.inputs, self.posts, self.holds = {}, {}, 0
         self._step_s = step_s
-        self._states, self._ends, self._streams = {}, {}, set()
+        self._states, self._ends, self._streams, self._stumbling = {}, {}, set(), set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._port = 0
@@ -99,7 +108,7 @@ class TaskAgent:
             return self._accept(json.loads(body))
         name = parts.path.removeprefix("/tasks/")
         if name not in self._states:
-            return 404, {"error": "unknown"}, ""
+            return self._unknown(name)
         if method == "DELETE":
             if "ignore" not in self.inputs[name]:
                 self._finish(name, "cancelled")
@@ -109,7 +118,13 @@ class TaskAgent:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._ends[name].wait(), wait_s)
         self.holds -= 1
-        return (200, self._states[name], "") if name in self._states else (404, {"error": "unknown"}, "")
+        if name in self._stumbling:
+            self._stumbling.discard(name)
+            return 500, {"error": "stumbled"}, "Retry-After: 1\r\n"
+        return (200, self._states[name], "") if name in self._states else self._unknown(name)
+
+    def _unknown(self, name):
+        return 410 if "forget" in self.inputs.get(name, "") else 404, {"error": "unknown"}, ""
 
     def _accept(self, wanted):
         name, text = wanted["id"], wanted["input"]
@@ -125,10 +140,15 @@ class TaskAgent:
         self.inputs[name] = text
         self._states[name] = {"id": name, "status": "running"}
         self._ends[name] = asyncio.Event()
-        if tool == "lose":
+        if tool == "stumble":
+            self._stumbling.add(name)
+        if tool in ("lose", "forget"):
             self._loop.call_later(self._step_s, self._forget, name)
+        elif tool == "babble":
+            self._states[name] |= {"tokens": 10**400, "error": "\ud800"}
+            self._ends[name].set()
         elif tool != "hang":
-            last = "failed" if tool == "fail" else "completed"
+            last = {"fail": "failed", "drop": "cancelled"}.get(tool, "completed")
             self._loop.call_later(len(steps) * self._step_s, self._finish, name, last)
         return 202, self._states[name], ""
 
@@ -140,6 +160,6 @@ class TaskAgent:
         if self._states[name]["status"] == "running":
             steps = self.inputs[name].count(";") + 1
             counts = {"steps": steps, "tokens": 40, "model_calls": steps + 1, "tool_calls": steps}
-            error = "a tool failed" if status == "failed" else None
+            error = f"a tool failed: token=hunter2-hunter2 \ud800 {'x' * 900}" if status == "failed" else None
             self._states[name] = {"id": name, "status": status, **counts, "error": error}
             self._ends[name].set()
