@@ -149,8 +149,14 @@ def cancelled(world: World) -> None:
     world.drop("refund 9", "mail 9")
 
 
-def ignores_cancel(world: World) -> None:
+def call_in_flight_at_the_cancel(world: World) -> None:
     world.edit(9, status="cancelled", cancelled_s=4.65)
+    world.drop("mail 9")
+
+
+def ignores_cancel(world: World) -> None:
+    cancelled(world)
+    world.call("refund", 9, 5.2)
 
 
 def budget_held(world: World) -> None:
@@ -161,7 +167,7 @@ def budget_held(world: World) -> None:
 def ignores_budget(world: World) -> None:
     world.edit(9, status="failed", ended_s=4.65, error="budget steps exceeded: 1")
     world.drop("refund 9", "mail 9")
-    world.call("find_order", 9, 5.0)
+    world.call("find_order", 9, 5.2)
 
 
 def runaway(world: World) -> None:
@@ -300,6 +306,7 @@ def test_each_wrong_world_is_refuted_by_its_own_claim_and_a_healthy_one_by_none(
 def test_a_claim_that_needs_an_event_holds_only_after_one() -> None:
     held = {effect: make for make, effect in (
         (cancelled, "effects_after_cancel"),
+        (call_in_flight_at_the_cancel, "effects_after_cancel"),
         (budget_held, "calls_after_budget"),
         (resumes, "resume_s"),
         (honours_retry_after, "retry_after_honoured"),
@@ -427,7 +434,6 @@ def test_calls_that_still_arrive_leave_no_upper_bound() -> None:
     world.about["still_called"] = True
     after = judged(world.seen())
     ignores_cancel(world)
-    world.call("refund", 9, 20.0)
     no_key(world)
 
     assert (before[0], after[0]) == ({"completed"}, {"completed"})
@@ -539,8 +545,8 @@ def test_the_worst_tasks_come_first() -> None:
     world = World()
     for make in (stuck, one_missing, no_key, slow):
         make(world)
-    world.edit(12, status="cancelled", cancelled_s=6.15)
-    world.edit(13, status="failed", ended_s=6.65, error="Budget tokens exceeded")
+    world.edit(12, status="cancelled", cancelled_s=5.65)
+    world.edit(13, status="failed", ended_s=6.15, error="Budget tokens exceeded")
 
     found = worst(world.seen().seen, 7)
 

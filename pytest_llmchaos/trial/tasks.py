@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.evidence.tool_calls import ToolCall
 
 SHOWN = 5  # tasks that a count names
+# A call that has left the agent cannot be taken back, and a busy server reads it late.
+IN_FLIGHT_S = 0.5
 HINT = "raise rate_rps or fault_s"
 TASK_ENDS = ("every task had been done at once", "no task had been completed")
 USE_ENDS = ("every task had used none", "a task had used them without end")
@@ -128,7 +130,7 @@ class SeenTask:
     @property
     def late_effects(self) -> tuple[ToolCall, ...]:
         """Effects of calls that began after the confirmed cancellation."""
-        after_s = math.inf if self.record.cancelled_s is None else self.record.cancelled_s
+        after_s = math.inf if self.record.cancelled_s is None else self.record.cancelled_s + IN_FLIGHT_S
         return tuple(call for call in self.calls if call.effect is not None and call.received_s > after_s)
 
     @property
@@ -136,7 +138,7 @@ class SeenTask:
         """Calls after it was reported failed for its budget."""
         if not self.is_over_budget or self.record.ended_s is None:
             return ()
-        after_s = self.record.ended_s
+        after_s = self.record.ended_s + IN_FLIGHT_S
         return tuple(call for call in self.calls if call.received_s > after_s)
 
     @property
@@ -336,7 +338,9 @@ class Tasks(NoClaim):
 
     @property
     def effects_after_cancel(self) -> float:
-        """Effects of calls that began after the agent confirmed a cancellation.
+        """Effects of calls that came 0.5 s after a confirmed cancellation, or later.
+
+        Earlier ones may have been on their way.
 
         Raises:
             NoData: The ledger is unknown, or no task was cancelled before its last
@@ -356,9 +360,10 @@ class Tasks(NoClaim):
 
     @property
     def calls_after_budget(self) -> float:
-        """Tool calls of tasks after they were reported failed for their budget.
+        """Tool calls of tasks 0.5 s after they were reported failed for their budget.
 
-        Such a task's error has the word "budget".
+        Such a task's error has the word "budget". Earlier calls may have been on their
+        way.
 
         Raises:
             NoData: The ledger is unknown, or no task failed for its budget.
