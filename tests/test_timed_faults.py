@@ -81,6 +81,33 @@ def test_the_fault_begins_while_the_message_is_held(lab, monkeypatch):
     assert "kill model-1 began 0.0 ms after chat#3.first_token on model-1" in events
 
 
+def test_the_message_is_held_until_the_victim_is_dead(lab, monkeypatch):
+    """A process that got SIGKILL may still send, and its peer must not get that."""
+    held, observed = [], type(KILL.primitive).observed
+
+    def late(self, runtime, victim, since_unix_s):
+        held.append([one.kind for one in runtime.wire_faults("model-1").faults if one.active])
+        return observed(self, runtime, victim, since_unix_s) if len(held) > 2 else None
+
+    monkeypatch.setattr(type(KILL.primitive), "observed", late)
+    with lab.load(LOAD, wire=["model-1"]), lab.inject(KILL):
+        pass
+
+    assert held == [["hold"]] * 3
+
+
+@pytest.mark.parametrize(("make", "most_s"), [(faults.kill, None), (faults.stop, 0.25), (faults.restart, 0.25)])
+def test_a_message_is_let_go_while_its_victim_drains(monkeypatch, make, most_s):
+    runtime, asked = Wired(Clock()), {}
+    runtime.log = []
+    runtime.wire_arm(["model-1"])
+    start = runtime.wire_start
+    monkeypatch.setattr(runtime, "wire_start", lambda *about, **more: asked.update(more) or start(*about, **more))
+
+    with faults.timed(make("model-1"), at=THIRD).primitive.moment(runtime, "model-1"):
+        assert asked.get("most_s") == most_s
+
+
 def test_a_message_that_does_not_come_is_not_observed(lab):
     lab.runtime.deaf = True
 

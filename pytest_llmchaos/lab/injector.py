@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_llmchaos.evidence.trial_record import Record
-    from pytest_llmchaos.model import AbleRuntime, Injection, Runtime, RuntimeEvent, Undo
+    from pytest_llmchaos.model import AbleRuntime, Injection, Proof, Runtime, RuntimeEvent, Undo
     from pytest_llmchaos.prometheus.annotations import Signals
 
 PROOF_DEADLINE_S = 5.0
@@ -137,22 +137,10 @@ class Injector:
         intent = record.intent(act.fault.kind, name, undo_of(act), plain_strength(act.fault))
         injected.acts.append(act)
         self._intents.append((intent, act))
-        with self._moment(able, act), injected.acting(act.victim):
-            act.fault.inject(able, act.victim)
-        proof = None
-        deadline = time.monotonic() + within_s
-        while proof is None:
-            proof = act.fault.observed(able, act.victim, before_s - 0.001)
-            if proof is None:
-                if time.monotonic() > deadline:
-                    counted = (
-                        f"{act.fault.counted(able, act.victim)}; " if isinstance(act.fault, CountsRequests) else ""
-                    )
-                    raise FaultNotObserved(
-                        f"{act.fault.kind} {name}: no witness saw it within {within_s:g} s; {counted}"
-                        f"expected: {act.fault.expects}"
-                    )
-                time.sleep(0.02)
+        with self._moment(able, act):
+            with injected.acting(act.victim):
+                act.fault.inject(able, act.victim)
+            proof = self._proof(able, act, since_s=before_s - 0.001, within_s=within_s)
         record.proof("injected", proof, intent=intent)
         record.event("instrument", f"{act.fault.kind} {name}", at_s=record.at_s(proof.at_unix_s), service=act.victim)
         self._signals.fault(act.fault.kind, act.victim, active=True)
@@ -160,6 +148,24 @@ class Injector:
             injected.start_unix_s = proof.at_unix_s
         injected.last_unix_s = proof.at_unix_s
         injected.proven.append((act, proof.at_unix_s))
+
+    def _proof(self, able: AbleRuntime, act: Injection, *, since_s: float, within_s: float) -> Proof:
+        """Wait for the fault's proof.
+
+        A held message waits too, because a process that dies still sends.
+
+        Raises FaultNotObserved if no witness saw it in time.
+        """
+        deadline = time.monotonic() + within_s
+        while (proof := act.fault.observed(able, act.victim, since_s)) is None:
+            if time.monotonic() > deadline:
+                counted = f"{act.fault.counted(able, act.victim)}; " if isinstance(act.fault, CountsRequests) else ""
+                raise FaultNotObserved(
+                    f"{act.fault.kind} {name_of(act)}: no witness saw it within {within_s:g} s; {counted}"
+                    f"expected: {act.fault.expects}"
+                )
+            time.sleep(0.02)
+        return proof
 
     @contextmanager
     def _moment(self, able: AbleRuntime, act: Injection) -> Iterator[None]:

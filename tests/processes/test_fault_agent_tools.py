@@ -206,6 +206,18 @@ def test_a_message_of_a_call_is_held(servers: dict[str, int], agents: dict[str, 
         assert answers[0].startswith("ok")
 
 
+def test_a_hold_may_end_by_itself_soon_after_its_message(servers: dict[str, int], agents: dict[str, Agent]) -> None:
+    """No request ends it, and its lease is a minute."""
+    agent, before = agents["json"], effects(servers["json"])
+    fault = agent.start("hold", event="received", most_s=0.2, match={"tool": "refund"})
+    begun_s = time.monotonic()
+
+    assert said(agent.port, "auto").startswith("ok")
+    assert 0.2 <= time.monotonic() - begun_s < 20
+    assert effects(servers["json"]) - before == 1
+    assert next(one for one in agent.ask({"do": "list"})["faults"] if one["id"] == fault)["state"] == "ended"
+
+
 CALLER = """
 import asyncio, sys
 from mcp import Client

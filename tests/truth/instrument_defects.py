@@ -13,13 +13,15 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 file="pytest_llmchaos/lab/injector.py",
                 old=(
                     "        self._intents.append((intent, act))\n"
-                    "        with self._moment(able, act), injected.acting(act.victim):\n"
-                    "            act.fault.inject(able, act.victim)\n"
+                    "        with self._moment(able, act):\n"
+                    "            with injected.acting(act.victim):\n"
+                    "                act.fault.inject(able, act.victim)\n"
                 ),
                 new=(
-                    "        with self._moment(able, act), injected.acting(act.victim):\n"
-                    "            act.fault.inject(able, act.victim)\n"
-                    "        self._intents.append((intent, act))\n"
+                    "        with self._moment(able, act):\n"
+                    "            with injected.acting(act.victim):\n"
+                    "                act.fault.inject(able, act.victim)\n"
+                    "            self._intents.append((intent, act))\n"
                 ),
             ),
         ),
@@ -36,17 +38,12 @@ FAULTS: tuple[InstrumentDefect, ...] = (
             ),
             Patch(
                 file="pytest_llmchaos/lab/injector.py",
-                old=(
-                    "        with self._moment(able, act), injected.acting(act.victim):\n"
-                    "            act.fault.inject(able, act.victim)\n"
-                    "        proof = None\n"
-                ),
+                old=("                act.fault.inject(able, act.victim)\n            proof = self._proof("),
                 new=(
-                    "        with self._moment(able, act), injected.acting(act.victim):\n"
-                    "            act.fault.inject(able, act.victim)\n"
-                    "        intent = record.intent(act.fault.kind, name, undo_of(act), plain_strength(act.fault))\n"
-                    "        self._intents.append((intent, act))\n"
-                    "        proof = None\n"
+                    "                act.fault.inject(able, act.victim)\n"
+                    "            intent = record.intent(act.fault.kind, name, undo_of(act), plain_strength(act.fault))\n"
+                    "            self._intents.append((intent, act))\n"
+                    "            proof = self._proof("
                 ),
             ),
             Patch(
@@ -68,15 +65,27 @@ FAULTS: tuple[InstrumentDefect, ...] = (
             ),
             Patch(
                 file="pytest_llmchaos/lab/injector.py",
-                old="            proof = act.fault.observed(able, act.victim, before_s - 0.001)\n",
+                old="        while (proof := act.fault.observed(able, act.victim, since_s)) is None:\n",
                 new=(
-                    "            proof = act.fault.observed(able, act.victim, before_s - 0.001) or Proof(\n"
-                    '                step="injected", witness="the call returned", at_unix_s=time.time()\n'
-                    "            )\n"
+                    "        while (proof := act.fault.observed(able, act.victim, since_s) or Proof(\n"
+                    '            step="injected", witness="the call returned", at_unix_s=time.time()\n'
+                    "        )) is None:\n"
                 ),
             ),
         ),
         tests=("test_lab_inject.py::test_a_fault_that_no_witness_saw_is_reverted_and_proves_nothing",),
+    ),
+    InstrumentDefect(
+        name="held-message-let-go-too-early",
+        what="a message at which its sender is killed goes on before the sender is dead",
+        patches=(
+            Patch(
+                file="pytest_llmchaos/lab/injector.py",
+                old="            proof = self._proof(able",
+                new="        proof = self._proof(able",
+            ),
+        ),
+        tests=("test_timed_faults.py::test_the_message_is_held_until_the_victim_is_dead",),
     ),
     InstrumentDefect(
         name="proof-from-an-older-death",

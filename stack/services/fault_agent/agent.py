@@ -11,6 +11,7 @@ from fault_agent import faults, protocols, sockets
 from fault_agent.exchange import Exchange
 from fault_agent.faults.base import NetworkFault, RequestFault
 from fault_agent.faults.decide import identity_of
+from fault_agent.faults.hold import Hold
 from fault_agent.faults.network import Reject
 from fault_agent.leases import Lease, Leases
 from fault_agent.link import Link
@@ -179,6 +180,8 @@ class Agent:
         lease = self.leases.start(asked.fault, asked.seed, asked.lease_s)
         loop = asyncio.get_running_loop()
         self._ends[lease.id] = loop.call_later(asked.lease_s, self._end_later, lease.id)
+        if isinstance(lease.fault, Hold) and lease.fault.most_s is not None:
+            lease.at_hit = functools.partial(loop.call_later, lease.fault.most_s, self._end_later, lease.id)
         self._log("fault started", fault=lease.described())
         self._of_requests = self._leases_of_requests()
         if isinstance(lease.fault, NetworkFault):

@@ -33,6 +33,7 @@ class Lease:
         counters: `met` requests or connections that it may hit, and `hit` ones. `early`
             calls came again before the time that their refusal named.
         at_end: called once when the fault ends.
+        at_hit: called at the first hit.
         acted: set at the first hit, and at the end.
         hit_unix_s: Unix time of the first hit, in seconds.
         back_s: monotonic time before which a refused call is early, in seconds.
@@ -48,6 +49,7 @@ class Lease:
     ended_by: str | None = None
     counters: Counter[str] = field(default_factory=lambda: Counter(met=0, hit=0))
     at_end: set[Callable[[], None]] = field(default_factory=set)
+    at_hit: Callable[[], object] | None = None
     hit_unix_s: float | None = None
     acted: asyncio.Event = field(default_factory=asyncio.Event)
     back_s: dict[str, float] = field(default_factory=dict)
@@ -68,6 +70,8 @@ class Lease:
         if self.hit_unix_s is None:
             self.hit_unix_s = time.time()
             self.acted.set()
+            if self.at_hit is not None:
+                self.at_hit()
 
     def send_away(self, call: str, retry_after_s: float) -> None:
         """Note that a call was refused until later."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from fault_agent.acts import Act, Pause, Report, Send
-from fault_agent.faults.base import StreamFault, register
+from fault_agent.faults.base import LONGEST_DELAY_S, StreamFault, register
 from fault_agent.faults.dialects import END, FAILURE, FINISH, RESULT, TOKEN
 from fault_agent.faults.editors import AtMoment, Editor, Moment, PauseFirst, PauseLast
-from lab_common.values import InvalidValueError, require_one_of, require_whole
+from lab_common.values import InvalidValueError, require, require_one_of, require_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ _UNTIL_THE_END: Final = Pause(None)
 @register
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hold(StreamFault):
-    """One message of one request waits until the fault ends.
+    """One message of one request waits until the fault ends, or for `most_s`.
 
     It changes no byte. The load generator sees a late answer.
 
@@ -35,16 +35,20 @@ class Hold(StreamFault):
         number: number of the request among those that match, counted from 1 since the
             start of the fault, in the order of their heads, or of their ends if `match`
             names a tool.
+        most_s: the fault ends so many seconds after the message came, None for never.
     """
 
     kind: ClassVar[str] = "hold"
     event: str = "first_token"
     number: int = 1
+    most_s: float | None = None
 
     def check(self) -> None:
         """Check the options. Raises InvalidValueError."""
         require_one_of("event", self.event, EVENTS)
         require_whole("number", self.number, at_least=1, at_most=MOST_REQUESTS)
+        if self.most_s is not None:
+            require("most_s", self.most_s, above=0, at_most=LONGEST_DELAY_S)
         if self.share != 1:
             raise InvalidValueError(f"share must be 1, because number selects the request, got {self.share!r}")
         if self.match.model is not None or self.match.streaming is not None:
