@@ -72,6 +72,10 @@ def value(metrics, name, **labels):
             {"LAB_AGENT": "durable", "LAB_FLAWS": "repeats_model_calls"},
             "LAB_FLAWS: expected flaws of the agent durable, got 'repeats_model_calls', which only naive can show",
         ),
+        (
+            {"LAB_AGENT": "durable", "LAB_WORKERS": "2"},
+            "LAB_WORKERS: expected 1 for the agent durable, got 2, which only naive can have",
+        ),
         ({"LAB_DESK_URL": "desk:8100"}, "LAB_DESK_URL: expected http://HOST:PORT/PATH, got 'desk:8100'"),
     ],
 )

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import random
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.scenario_files import experiments_of, name_of, text_of
 
 from pytest_llmchaos.faults.base import strength_of
 from pytest_llmchaos.plan.schedule import plan_trial, require_capacity
 from pytest_llmchaos.subject.lab import BACKENDS, lab_subject
-
-if TYPE_CHECKING:
-    from pytest_llmchaos.plan.experiment import Experiment
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "scenarios").glob("test_*.py"))
@@ -38,44 +34,6 @@ UNNAMED = {"forced_restart", "random", "impatient_clients", "noisy_repair"}
 # the load is the fault's own.
 LIGHT = {"busy_model", "gpu_saturation", "request_saturation", "late_first_token"}
 BURNS = re.compile(r"\w+(Fast|Medium|Slow|Creeping)Burn")
-
-
-def name_of(path: Path) -> str:
-    return path.stem.removeprefix("test_")
-
-
-def experiments_of(path: Path) -> dict[str, Experiment]:
-    """Every experiment of a file, by the name of its mark."""
-    spec = importlib.util.spec_from_file_location(f"shipped_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    marks: dict[str, Any] = vars(module)
-    return {
-        name: mark.kwargs["experiment"]
-        for name, mark in marks.items()
-        if not name.startswith("test_") and hasattr(mark, "kwargs") and "experiment" in mark.kwargs
-    }
-
-
-def claims_of(path: Path) -> dict[str, tuple[str, str]]:
-    """Every claim of a file, with the name of its mark and its text."""
-    text = path.read_text(encoding="utf-8")
-    return {
-        one.name: (
-            one.decorator_list[0].id
-            if one.decorator_list and isinstance(one.decorator_list[0], ast.Name)
-            else "pytestmark",
-            ast.get_source_segment(text, one) or "",
-        )
-        for one in ast.parse(text).body
-        if isinstance(one, ast.FunctionDef) and one.name.startswith("test_")
-    }
-
-
-def text_of(path: Path, mark: str) -> str:
-    return "\n".join(text for of, text in claims_of(path).values() if of == mark)
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)

@@ -153,6 +153,18 @@ def resumed(world, agent, name, task):
     return failures
 
 
+def test_two_workers_perform_a_task_with_the_same_keys(world, tmp_path):
+    world.reset(mail=["is_error", "is_error"])
+    with AgentProcess(world, tmp_path, "naive", LAB_WORKERS="2", **LIMITS) as agent:
+        seen = agent.perform("t")
+
+    failures = []
+    compare(failures, "two workers", seen, {"status": "failed", "error": "tool mail", "model_calls": 8, "steps": 6})
+    assert failures == []
+    assert sorted(world.calls) == sorted(2 * steps_and_keys("t", 0, 1, 2))
+    assert world.effects == ["refund 17"]
+
+
 def test_flaws_of_one_process_are_visible(world, tmp_path):
     flaws = "no_key,swallows_is_error,ignores_retry_after,ignores_cancel,no_step_limit,repeats_model_calls"
     seen = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,20 @@ class Naive:
     def __init__(self, settings: Settings, metrics: Metrics, desk: Desk) -> None:
         self._steps = Steps(settings, metrics, desk)
         self._flaws = settings.flaws
+        self._workers = settings.workers
         self._saved = _Saved(settings.state_dir) if settings.persistent else None
 
     async def start(self) -> None:
         pass
 
     async def run(self, task: Task) -> None:
+        """Let each worker perform the whole task, all at the same time."""
+        ended = await asyncio.gather(*(self._perform(task) for _ in range(self._workers)), return_exceptions=True)
+        for error in ended:
+            if error is not None:
+                raise error
+
+    async def _perform(self, task: Task) -> None:
         messages = (self._saved and self._saved.read(task.id)) or [{"role": "user", "content": task.input}]
         tools = await self._steps.tools()
         while True:

@@ -83,16 +83,22 @@ class Settings(Section):
     desk_url: str = parsed("LAB_DESK_URL", _url, lambda: "http://desk:8100/mcp")
     state_dir: Path = parsed("LAB_STATE_DIR", _folder, lambda: Path("/state"))
     drain_s: float = number("LAB_DRAIN_S", 5.0, 0, 600)
+    workers: int = whole("LAB_WORKERS", 1, 1, 2)  # 2: a queue that delivers each task twice
     budgets: Budgets = section(Budgets)
     calls: Calls = section(Calls)
     flaws: frozenset[str] = parsed("LAB_FLAWS", _flaws, frozenset)
 
     def conflicts(self) -> list[str]:
-        return [
+        found = [
             f"LAB_FLAWS: expected flaws of the agent {self.agent}, got {flaw!r}, which only {', '.join(FLAWS[flaw])} can show"
             for flaw in sorted(self.flaws)
             if self.agent not in FLAWS[flaw]
         ]
+        if self.workers > 1 and self.agent != "naive":
+            found.append(
+                f"LAB_WORKERS: expected 1 for the agent {self.agent}, got {self.workers}, which only naive can have"
+            )
+        return found
 
     @property
     def keys(self) -> bool:
