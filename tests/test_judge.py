@@ -39,6 +39,7 @@ from pytest_llmchaos.subject.lab_signals import Expected
 from pytest_llmchaos.trial import judge as judging
 from pytest_llmchaos.trial.own_load import judge_own_load
 from pytest_llmchaos.trial.recovery import Known, VictimsSeen
+from pytest_llmchaos.trial.seen_tasks import LedgerBegin
 from pytest_llmchaos.trial.unprovoked import Unprovoked
 
 LONG = 100.0  # seconds for which the load could have continued
@@ -82,6 +83,11 @@ def control(performed):
     performed.injected = Injected()
     performed.lab.subject = replace(performed.lab.subject, scrape_jobs=("model",))
     return performed
+
+
+def test_each_task_of_a_load_has_a_record(performed):
+    with pytest.raises(EvidenceLost, match=r"tasks\.jsonl has 0 of \d\d+ tasks, so ends are missing"):
+        judged(performed, effects=LedgerBegin(unknown=NoData("no ledger")))
 
 
 class TestWindows:

@@ -14,6 +14,7 @@ from pytest_llmchaos.loadgen.load_plan import HEADERS_VARIABLE, LoadPlan, header
 from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, REPLICAS_MAX, TTFT_BUCKETS_S, Counts
 from pytest_llmchaos.loadgen.recorder import Lateness, Lines, Recorder
 from pytest_llmchaos.loadgen.status import status_of
+from pytest_llmchaos.loads.agent_tasks import AgentTasks
 from pytest_llmchaos.loads.arrivals import Arrival, Impatience
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.subject.headers import Header
@@ -57,6 +58,7 @@ def test_a_plan_crosses_to_the_other_process_unchanged(tmp_path, monkeypatch):
         requests=Requests(dialect="ollama", path="/x?y=1", headers=headers, tls="system", template=tmp_path / "t.json"),
         idle_timeout_s=2.5,
         impatience=Impatience(after_s=1, until="first_token", ratio=0.5),
+        tasks=AgentTasks(tools=("find_order", "mail"), task_s=9, reads=("find_order",)),
     )
     whole.write(tmp_path, 123)
     for name, value in header_variable(headers).items():

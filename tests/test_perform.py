@@ -146,8 +146,8 @@ class World:
         return self.running.now_s() >= self.part_s
 
     def judge(self, _lab, plan, record, load, injected, *, settled, effects):
-        assert effects is None
-        self.judged.append(SimpleNamespace(load=load, injected=injected, settled=settled, phases=list(record.phases)))
+        about = {"injected": injected, "settled": settled, "effects": effects}
+        self.judged.append(SimpleNamespace(load=load, phases=list(record.phases), **about))
         return Trial(
             name=record.trial, plan=plan, windows={}, slos={}, slo_errors={}, detect_s=None, detected_by=None,
             coincident=(), recover=Recovery(), settle=Recovery(), repaired_by=None, victims=(), fired=(), acted=(),
@@ -207,6 +207,23 @@ class TestLastingFault:
         assert it.phases_said == ["steady", "fault", "recovery", "none"]
         assert it.judged[0].settled
         assert it.judged[0].load is it.running
+        assert it.judged[0].effects is None
+
+    def test_the_last_row_of_the_ledger_is_read_at_the_end_of_the_steady_phase(self, world, monkeypatch):
+        it, looks = world(faults.kill("model-1"), steady_s=8, stable_s=4), []
+
+        def before_fault(begin):
+            looks.append((begin, it.running.now_s(), it.lab.runtime.state("model-1").running))
+            return "kept"
+
+        monkeypatch.setattr(performing, "ledger_begin", lambda *_: "begin")
+        monkeypatch.setattr(performing, "ledger_before_fault", before_fault)
+        it.repair_at(10.0)
+
+        perform(it.lab, it.plan)
+
+        assert looks == [("begin", 8.0, True)]
+        assert it.judged[0].effects == "kept"
 
     def test_a_lasting_fault_counts_the_stable_seconds_before_its_phase_ended_as_recovered(self, world):
         it = world(faults.kill("model-1"), stable_s=4)
