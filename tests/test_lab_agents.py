@@ -6,11 +6,14 @@ from dataclasses import replace
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from lab_agents import service as services
+from lab_agents.chat import Asked
 from lab_agents.metrics import Metrics
 from lab_agents.service import Service
 from lab_agents.settings import FLAWS, Settings
+from lab_agents.steps import Steps
 from lab_agents.store import Disk, Memory
-from lab_agents.tasks import BudgetExceeded, TaskFailed
+from lab_agents.tasks import BudgetExceeded, Task, TaskFailed
 from lab_agents.web import application
 from lab_common.settings import SettingsError
 
@@ -43,6 +46,10 @@ class FakeAgent:
             raise BudgetExceeded("tokens", "all are used")
         if task.input == "break":
             raise KeyError("x")
+        if task.input == "half":
+            raise TaskFailed("half of a character: \ud800")
+        if task.input == "huge":
+            task.tokens = 2**63
 
 
 def service_of(agent, store=None, *, flaws=(), now_s=lambda: 100.0, **budgets):
@@ -169,8 +176,17 @@ def test_the_http_contract(tmp_path):
             await ask("POST", "/tasks", json={"id": "c", "input": "wait"})
             await ask("DELETE", "/tasks/c")
             await ask("DELETE", "/tasks/t")
+            late = asyncio.Event()
+
+            async def body():
+                await late.wait()
+                yield b'{"id": "v", "input": "x"}'
+
+            refusing = asyncio.create_task(ask("POST", "/tasks", data=body()))
+            await ask("GET", "/tasks/t")
             await service.drain(1)
-            refused = await ask("POST", "/tasks", json={"id": "v", "input": "x"})
+            late.set()
+            refused = await refusing
             await ask("GET", "/healthz")
             async with client.get("/metrics") as page:
                 text = await page.text()
@@ -195,6 +211,7 @@ def test_the_http_contract(tmp_path):
         (202, "running"),
         (202, "cancelled"),
         (202, "completed"),
+        (200, "completed"),
         (503, {"error": "draining: retry later"}),
         (200, "draining"),
     ]
@@ -219,3 +236,118 @@ def test_a_drain_leaves_what_still_runs_on_disk_unless_it_has_the_flaw(tmp_path)
     assert asyncio.run(play("left")) == "running"
     assert asyncio.run(play("ends", ends=True)) == "completed"
     assert asyncio.run(play("flawed", ("loses_on_sigterm",))) is None
+
+
+class FillingDisk(Disk):
+    """A disk that takes no write while `full`."""
+
+    full = False
+
+    def _write(self, *given):
+        self._rows.execute(f"PRAGMA query_only = {int(self.full)}")
+        super()._write(*given)
+
+
+def test_what_cannot_be_saved_is_not_accepted_and_what_has_ended_stays_ended(tmp_path):
+    async def play():
+        agent, store = FakeAgent(), FillingDisk(tmp_path / "tasks.sqlite")
+        service, metrics = service_of(agent, store)
+        async with TestClient(TestServer(application(service, metrics))) as client:
+            service.accept("t", "wait")
+            await asyncio.sleep(0)
+            store.full = True
+            refused = await client.post("/tasks", json={"id": "u", "input": "x"})
+            seen = [(refused.status, refused.headers.get("Retry-After"), await refused.text())]
+            seen.append((await client.get("/tasks/u")).status)
+            agent.let_go.set()
+            seen.append((await (await client.get("/tasks/t?wait_s=5")).json())["status"])
+        # What the agent has kept of it stays, so that the next process finds its end.
+        return seen, agent.forgotten, [task.id for task in store.unfinished()]
+
+    assert asyncio.run(play()) == (
+        [
+            (503, "1", '{"error": "tasks cannot be saved: attempt to write a readonly database"}'),
+            404,
+            "completed",
+        ],
+        [],
+        ["t"],
+    )
+
+
+def test_foreign_texts_and_counts_do_not_keep_a_task_from_its_end(tmp_path):
+    async def play():
+        service, _ = service_of(FakeAgent(), Disk(tmp_path / "tasks.sqlite"))
+        for text in ("half", "huge"):
+            await asyncio.wait_for(service.accept(text, text)[0].ended.wait(), 5)
+        return [(service.find(text).status, service.find(text).error) for text in ("half", "huge")]
+
+    assert asyncio.run(play()) == [("failed", "half of a character: \\ud800"), ("completed", None)]
+
+
+def test_hostile_requests_are_refused():
+    cases = {
+        "half of a character": {"data": b'{"id": "t", "input": "\\ud800"}'},
+        "half of a character in an id": {"data": b'{"id": "\\ud800", "input": "x"}'},
+        "no UTF-8": {"data": b'{"id": "t", "input": "\xff"}'},
+        "unknown charset": {"data": b"{}", "headers": {"Content-Type": "application/json; charset=x"}},
+        "deep": {"data": b"[" * 100_000},
+        "number": {"data": b'{"id": 1, "input": "x"}'},
+    }
+
+    async def play(tmp):
+        service, metrics = service_of(FakeAgent(), tmp)
+        async with TestClient(TestServer(application(service, metrics))) as client:
+            return {name: (await client.post("/tasks", **case)).status for name, case in cases.items()}
+
+    assert asyncio.run(play(None)) == dict.fromkeys(cases, 400)
+
+
+def test_two_cancels_of_a_task_count_once():
+    async def play():
+        agent = FakeAgent()
+        service, metrics = service_of(agent)
+        task, _ = service.accept("t", "wait")
+        await asyncio.sleep(0)
+        await asyncio.gather(service.cancel(task), service.cancel(task))
+        return (
+            task.status,
+            value(metrics, "llmlab_agent_tasks_total", status="cancelled"),
+            value(metrics, "llmlab_agent_task_seconds_count"),
+            agent.forgotten,
+        )
+
+    assert asyncio.run(play()) == ("cancelled", 1, 1, ["t"])
+
+
+def test_the_newest_ended_tasks_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(services, "KEPT", 2)
+
+    async def play(make):
+        async def end(service, *ids):
+            for task_id in ids:
+                await service.accept(task_id, "do")[0].ended.wait()
+            return [task_id for task_id in "abcdef" if service.find(task_id)]
+
+        first, _ = service_of(FakeAgent(), make())
+        kept = await end(first, "a", "c", "b")
+        second, _ = service_of(FakeAgent(), make())
+        await second.start()
+        return kept, await end(second, "e", "d")
+
+    assert asyncio.run(play(lambda: Disk(tmp_path / "tasks.sqlite"))) == (["b", "c"], ["d", "e"])
+    assert asyncio.run(play(Memory)) == (["b", "c"], ["d", "e"])
+
+
+def test_a_malformed_call_is_a_step_of_the_budget():
+    async def play():
+        settings = replace(SETTINGS, budgets=replace(SETTINGS.budgets, max_steps=2))
+        steps = Steps(settings, Metrics(), None)
+        task = Task(id="t", input="x", accepted_unix_s=0.0)
+        call = Asked(id="c", tool="refund", text="{", arguments=None)
+        messages = [await steps.call(task, index, call) for index in (0, 1)]
+        with pytest.raises(BudgetExceeded):
+            await steps.call(task, 2, call)
+        return task.steps, {message["content"] for message in messages}
+
+    assert asyncio.run(play()) == (2, {"error: the arguments are not a JSON object"})

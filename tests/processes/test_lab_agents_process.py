@@ -44,12 +44,14 @@ CASES = {
     "dead": (
         {"refund": ["lost"] * 3},
         "disciplined",
-        {"status": "failed", "error": "tool refund: ", "steps": 1},
+        {"status": "failed", "error": "tool refund: ", "steps": 1, "tool_calls": 4, "model_calls": 2, "tokens": 20},
         (0, 1, 1, 1),
     ),
     "parallel": ({}, "parallel", {"status": "completed", "model_calls": 2}, (0, 1, 2)),
     "malformed": ({}, "malformed", {"status": "failed", "error": "tool find_order"}, ()),
     "liar": ({}, "liar", {"status": "completed", "steps": 1}, (0,)),
+    "unlisted": ({"list": ["lost"]}, "disciplined", {"status": "completed"}, (0, 1, 2)),
+    "cut": ({}, "cut", {"status": "failed", "error": "finish_reason length", "model_calls": 1, "tokens": 10}, ()),
 }
 
 
@@ -116,40 +118,48 @@ def cancelled(world, agent):
 
 def killed(world, agent, name):
     """Kill it between an effect and its answer."""
-    failures = []
     world.reset(refund=["kill"])
     agent.begin("killed")
     agent.process.wait(20)
-    agent.restart()
-    failures += resumed(world, agent, name, "killed")
-    if name != "naive" and (agent.metric("llmlab_agent_resumed_total") != 1 or world.asked != 4):
-        failures.append(f"killed: expected one resumed task and 4 answers of the model, got {world.asked}")
-    return failures
+    world.hanging = "refund 17"
+    agent.start()
+    if name == "naive":
+        return []
+    until(lambda: world.asked == 3, "the resumed task calls the model")
+    resumed = agent.metric("llmlab_agent_resumed_total")
+    return [] if resumed == 1 else [f"killed: expected one resumed task, got {resumed}"]
 
 
 def ended_by_sigterm(world, agent, name):
-    """End it while a task is in work: LAB_DRAIN_S is 0."""
+    """End it while a resumed task calls the model, and another a tool."""
     failures = []
-    world.reset(refund=["hang"])
-    agent.begin("ended")
-    until(lambda: len(world.calls) == 2, "the second call")
+    before = len(world.calls)
+    world.faults = {"refund": ["hang"]}
+    agent.begin("ended", PLAN.replace("17", "18"))
+    until(lambda: len(world.calls) == before + 2, "the second call")
     compare(failures, "SIGTERM", {"code": agent.terminate()}, {"code": 0})
+    world.hanging = "refund 18"
     agent.start()
-    return failures + resumed(world, agent, name, "ended")
-
-
-def resumed(world, agent, name, task):
-    """The task's step is repeated with its key. The naive agent has lost the task."""
-    failures = []
-    ended = agent.end(task)
     if name == "naive":
-        compare(failures, task, {"code": ended.status_code}, {"code": 404})
-        return failures
-    compare(failures, task, ended.json(), {"status": "completed", "steps": 3, "model_calls": 4})
-    if world.calls != steps_and_keys(task, 0, 1, 1, 2) or sorted(world.effects) != sorted(STEPS[1:]):
-        failures.append(
-            f"{task}: expected the steps 0, 1, 1, 2 and each effect once, got {world.calls}, {world.effects}"
-        )
+        lost = [agent.end(task).status_code for task in ("killed", "ended")]
+        return failures + ([] if lost == [404, 404] else [f"SIGTERM: expected lost tasks, got {lost}"])
+    return failures + resumed(world, agent)
+
+
+def resumed(world, agent):
+    """Steps in flight are repeated, and a DELETE cuts the model's answer."""
+    failures = []
+    compare(failures, "killed", agent.end("killed").json(), {"status": "completed", "steps": 3, "model_calls": 4})
+    until(lambda: world.asked == 8, "the task `ended` calls the model")
+    left = world.cut
+    answer = agent.client.delete("/tasks/ended")
+    compare(failures, "ended", {"code": answer.status_code, **answer.json()}, {"code": 202, "status": "cancelled"})
+    until(lambda: world.cut > left, "the model's client leaves")
+    expected = {*steps_and_keys("killed", 0, 1, 2), ("find_order 18", "ended/0"), ("refund 18", "ended/1")}
+    if set(world.calls) != expected or len(world.calls) != 7:
+        failures.append(f"resumed: expected the refunds in flight to be repeated, got {world.calls}")
+    if sorted(world.effects) != ["mail 17", "refund 17", "refund 18"]:
+        failures.append(f"resumed: expected each effect once, got {world.effects}")
     return failures
 
 

@@ -28,6 +28,8 @@ class World:
     `faults` has, for each tool, what happens to its next calls, one name a call:
     rate_limited, is_error, lost (effect, no answer), hang, kill (effect, then the
     agent dies before the answer), kill_before (no effect), gone (the session is).
+    Those of `list` happen to requests for the list of tools. Requests of the model hang
+    while `hanging` is a part of their plan.
     """
 
     def __init__(self):
@@ -35,7 +37,9 @@ class World:
         self.effects = []  # steps of effects
         self.at = []  # seconds of each call
         self.asked = 0
+        self.cut = 0  # requests of the model that their client has left
         self.manner = "disciplined"
+        self.hanging = ""
         self.faults = {}
         self.answers = {}
         self.sessions = set()
@@ -56,7 +60,8 @@ class World:
         self._loop.close()
 
     def reset(self, **faults):
-        self.calls, self.effects, self.at, self.asked, self.manner = [], [], [], 0, "disciplined"
+        self.calls, self.effects, self.at, self.asked, self.cut = [], [], [], 0, 0
+        self.manner, self.hanging = "disciplined", ""
         self.faults = {tool: list(hows) for tool, hows in faults.items()}
         self.answers = {}
 
@@ -75,12 +80,21 @@ class World:
     async def _chat(self, request):
         body = await request.json()
         self.asked += 1
+        await self._hang(str(body["messages"]))
         used = {"prompt_tokens": 5, "completion_tokens": self.tokens - 5, "total_tokens": self.tokens}
         message = answer(body["messages"], self.manner)
-        reason = "tool_calls" if message.get("tool_calls") else "stop"
+        reason = "tool_calls" if message.get("tool_calls") else "length" if self.manner == "cut" else "stop"
         choice = {"index": 0, "message": message, "finish_reason": reason}
         head = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
         return web.json_response({**head, "choices": [choice], "usage": used})
+
+    async def _hang(self, messages):
+        try:
+            if self.hanging and self.hanging in messages:
+                await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            self.cut += 1
+            raise
 
     async def _mcp(self, request):
         body = await request.json()
@@ -94,6 +108,8 @@ class World:
             result = {**able, "serverInfo": {"name": "desk", "version": "1"}}
             return web.json_response(reply(body, result), headers={"mcp-session-id": session})
         if method == "tools/list":
+            if self.faults.get("list") and self.faults["list"].pop(0) == "lost":
+                request.transport.abort()
             tools = [{"name": name, "inputSchema": SCHEMA} for name in ("find_order", "refund", "mail")]
             return web.json_response(reply(body, {"tools": tools}))
         if method != "tools/call":
@@ -145,7 +161,7 @@ def answer(messages, manner):
         plan = plan[0]["text"]
     steps = re.findall(r"(\w+) (\d+)", plan.partition("plan:")[2])
     done = sum(m["role"] == "tool" for m in messages)
-    if (done >= len(steps) and manner != "runaway") or (manner == "liar" and done):
+    if manner == "cut" or (done >= len(steps) and manner != "runaway") or (manner == "liar" and done):
         return {"role": "assistant", "content": f"done: {len(steps)} steps"}
     chosen = steps[done:] if manner == "parallel" else [steps[done % len(steps)]]
     calls = [

@@ -20,16 +20,23 @@ if TYPE_CHECKING:
 
 Message: TypeAlias = "Mapping[str, object]"
 ERROR = "error: "  # start of a tool message without a result
+CUT = "the model's answer was cut: finish_reason length"
 _BACKOFF_S = 0.1  # doubles with each try, until the task's seconds are over
 _LONGEST_BACKOFF_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """A tool call in an answer of the model. `arguments` is None if it is no object."""
+    """A tool call in an answer of the model.
+
+    Attributes:
+        text: the arguments as the model has written them.
+        arguments: None if `text` is no JSON object.
+    """
 
     id: str
     tool: str
+    text: str
     arguments: Mapping[str, object] | None
 
 
@@ -55,8 +62,19 @@ class Chat:
 
         Raises:
             BudgetExceeded: the answer's tokens exceed the task's.
-            TaskFailed: the model refused the request.
+            TaskFailed: the model refused the request, or its answer was cut.
         """
+        found = await self.completion(messages, tools)
+        task.model_calls += 1
+        task.tokens += tokens_of(found)
+        if task.tokens > self._max_tokens:
+            raise BudgetExceeded("tokens", f"LAB_MAX_TOKENS allows {self._max_tokens}, the task has used {task.tokens}")
+        if is_cut(found):
+            raise TaskFailed(CUT)
+        return message_of(found)
+
+    async def completion(self, messages: Sequence[Message], tools: Sequence[Message]) -> Mapping[str, object]:
+        """The JSON object that the model has answered, unread. Raises TaskFailed."""
         body = {"model": self._model, "messages": list(messages), "tools": list(tools)}
         tried = 0
         while True:
@@ -67,12 +85,8 @@ class Chat:
                 wait_s = error.retry_after_s if isinstance(error, _Retryable) else None
                 await asyncio.sleep(min(_BACKOFF_S * 2**tried, _LONGEST_BACKOFF_S) if wait_s is None else wait_s)
                 tried = min(tried + 1, 10)
-        task.model_calls += 1
         self._metrics.model_calls.inc()
-        task.tokens += _tokens(found)
-        if task.tokens > self._max_tokens:
-            raise BudgetExceeded("tokens", f"LAB_MAX_TOKENS allows {self._max_tokens}, the task has used {task.tokens}")
-        return _message(found)
+        return found
 
     async def _tried(self, body: Mapping[str, object]) -> Mapping[str, object]:
         self._session = self._session or aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
@@ -100,13 +114,23 @@ def seconds(retry_after: str | None) -> float | None:
     return float(retry_after) if retry_after and retry_after.isdigit() else None
 
 
-def _tokens(found: Mapping[str, object]) -> int:
+def tokens_of(found: Mapping[str, object]) -> int:
+    """The tokens that an answer reports, 0 without a report."""
     used = found.get("usage")
     total = used.get("total_tokens") if isinstance(used, dict) else None
     return total if isinstance(total, int) else 0
 
 
-def _message(found: Mapping[str, object]) -> Message:
+def is_cut(found: Mapping[str, object]) -> bool:
+    """True if the answer's length has ended it, so a part of it is missing."""
+    match found:
+        case {"choices": [{"finish_reason": "length"}, *_]}:
+            return True
+    return False
+
+
+def message_of(found: Mapping[str, object]) -> Message:
+    """The message in an answer. Raises TaskFailed if it is no chat completion."""
     match found:
         case {"choices": [{"message": {"role": "assistant"} as message}, *_]}:
             return dict(message)
@@ -126,7 +150,8 @@ def _asked(call: object) -> Asked:
                 arguments = json.loads(text)
             except ValueError:
                 arguments = None
-            return Asked(id=call_id, tool=tool, arguments=arguments if isinstance(arguments, dict) else None)
+            known = arguments if isinstance(arguments, dict) else None
+            return Asked(id=call_id, tool=tool, text=text, arguments=known)
     raise TaskFailed(f"expected a tool call of the model, got {json.dumps(call)[:200]}")
 
 

@@ -3,101 +3,116 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 from dbos import DBOS, SetWorkflowID
-from mcp.shared.exceptions import MCPError
-from openai import AsyncOpenAI
 from pydantic_ai import Agent
 from pydantic_ai.durable_exec.dbos import DBOSDurability
 from pydantic_ai.exceptions import ToolFailed, UsageLimitExceeded
-from pydantic_ai.mcp import MCPToolset
-from pydantic_ai.messages import ModelMessage, ModelResponse, RetryPromptPart, ToolCallPart, ToolReturnPart
-from pydantic_ai.models.openai import OpenAIChatModel
-from pydantic_ai.models.wrapper import WrapperModel
-from pydantic_ai.providers.openai import OpenAIProvider
+from pydantic_ai.models import Model
+from pydantic_ai.tools import RunContext, Tool
+from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import RunUsage, UsageLimits
 
-from lab_agents.chat import ERROR
+from lab_agents.chat import Chat
+from lab_agents.dialogue import chat_messages, chat_tools, failure, place, response, results
 from lab_agents.tasks import BudgetExceeded, TaskFailed
-from lab_agents.tools import NoAnswer, ToolAnswer, ToolCall, Tools
+from lab_agents.tools import ToolAnswer, ToolCall, Tools
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from typing import Self
+    from collections.abc import Awaitable, Callable, Mapping
 
     from dbos import WorkflowHandleAsync
-    from pydantic_ai import RunContext
-    from pydantic_ai.mcp import CallToolFunc, ToolResult
+    from pydantic_ai.messages import ModelMessage, ModelResponse
     from pydantic_ai.models import ModelRequestParameters
     from pydantic_ai.settings import ModelSettings
 
+    from lab_agents.chat import Message
     from lab_agents.desk import Desk
     from lab_agents.metrics import Metrics
     from lab_agents.settings import Settings
     from lab_agents.tasks import Task
 
 _NAME = "durable"
-_MODEL_RETRIES = 10
 _POLL_S = 0.05  # of the end of a workflow that DBOS itself has resumed
+_LISTENER_S = 0.1  # DBOS's listener sleeps so long, and its end waits for that
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Result:
-    """DBOS's record of a workflow that has ended."""
+    """DBOS's record of a workflow that has ended.
 
-    tokens: int
-    model_calls: int
+    Args:
+        budget: the budget that the task has exceeded.
+        failure: why the task has failed, or the budget's limit.
+    """
+
     steps: int = 0
-    over_tokens: str | None = None
+    tokens: int = 0
+    model_calls: int = 0
+    tool_calls: int = 0
+    budget: str | None = None
     failure: str | None = None
 
 
-class _Counted(WrapperModel):
-    """The model, counting its answers. A replayed step does not come here."""
+class _Model(Model):
+    """The lab's model, by the client that the other agents have, too.
 
-    def __init__(self, wrapped: OpenAIChatModel, metrics: Metrics) -> None:
-        super().__init__(wrapped)
-        self._metrics = metrics
+    The `openai` client takes 0.8 s of CPU for its import, and 13 ms for each call.
+    """
+
+    def __init__(self, name: str, chat: Chat) -> None:
+        super().__init__()
+        self._name = name
+        self._chat = chat
+
+    @property
+    def model_name(self) -> str:
+        return self._name
+
+    @property
+    def system(self) -> str:
+        return "lab"
 
     async def request(
         self,
         messages: list[ModelMessage],
-        model_settings: ModelSettings | None,
+        model_settings: ModelSettings | None,  # noqa: ARG002 -- the lab sends none
         model_request_parameters: ModelRequestParameters,
     ) -> ModelResponse:
-        response = await super().request(messages, model_settings, model_request_parameters)
-        self._metrics.model_calls.inc()
-        return response
+        tools = chat_tools(model_request_parameters.function_tools)
+        return response(await self._chat.completion(chat_messages(messages), tools))
 
 
-class _Toolset(MCPToolset[str]):
-    """The tool server's list of tools, with deadlines and retries."""
+class _Connection(sqlite3.Connection):
+    """A connection of DBOS, as that of the store of tasks.
 
-    tries: Tools
+    DBOS's own settings wait for the disk three times for each step.
+    """
 
-    async def __aenter__(self) -> Self:
-        async def enter() -> Self:
-            try:
-                return await super(_Toolset, self).__aenter__()
-            except (httpx2.HTTPError, MCPError, RuntimeError, ValueError, ExceptionGroup) as error:
-                raise NoAnswer(f"{error!r:.300}") from error
-
-        return await self.tries.listed(enter)
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.execute("PRAGMA journal_mode=WAL")
+        self.execute("PRAGMA synchronous=NORMAL")
 
 
 class Durable:
-    """Workflows with the ids of the tasks, in a SQLite file of DBOS."""
+    """Workflows with the ids of the tasks, in a SQLite file of DBOS.
+
+    The tools are functions with a step each. Pydantic AI's own client of MCP would open
+    a session for each task, and its import takes 0.9 s of CPU.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics, desk: Desk) -> None:
         self._settings = settings
+        self._chat = Chat(settings, metrics)
         self._tools = Tools(settings, metrics)
         self._desk = desk
-        self._metrics = metrics
         self._tasks: dict[str, Task] = {}
-        self._in_call: dict[str, set[asyncio.Task[Any]]] = {}
+        self._flows: dict[str, asyncio.Task[Any]] = {}  # what performs each workflow
+        self._cut: set[str] = set()  # tasks whose workflows stay pending
         self._perform: Callable[[str, str], Awaitable[_Result]] | None = None
 
     async def start(self) -> None:
@@ -109,63 +124,104 @@ class Durable:
             config={
                 "name": "lab-agents",
                 "system_database_url": url,
+                "sys_db_engine_kwargs": {"connect_args": {"factory": _Connection}},
                 "application_version": "1",
+                "notification_listener_polling_interval_sec": _LISTENER_S,
                 "log_level": "ERROR",
             }
         )
-        client = AsyncOpenAI(
-            base_url=settings.model_url,
-            api_key="none",
-            max_retries=_MODEL_RETRIES,
-            timeout=settings.calls.model_s,
-        )
-        model = OpenAIChatModel(settings.model, provider=OpenAIProvider(openai_client=client))
-        # A new client for each session would read the CA certificates: 80 ms of CPU.
-        client_of_desk = httpx2.AsyncClient(timeout=settings.calls.tool_s)
-        desk = _Toolset(settings.desk_url, id="desk", process_tool_call=self._call, http_client=client_of_desk)
-        desk.tries = self._tools
-        agent = Agent(
-            _Counted(model, self._metrics),
-            name=_NAME,
-            deps_type=str,
-            toolsets=[desk],
-            capabilities=[DBOSDurability(parallel_execution_mode="sequential")],
-        )
+        agent = self._agent()
         limits = UsageLimits(request_limit=None, total_tokens_limit=settings.budgets.max_tokens)
+
+        @DBOS.step(name="tools")
+        async def listed() -> list[Message]:
+            return await self._tools.listed(self._desk.tools)
+
+        @DBOS.step(name="call")
+        async def called(task_id: str, call: ToolCall, arguments: dict[str, object]) -> ToolAnswer:
+            async def send(meta: Mapping[str, str]) -> ToolAnswer:
+                return await self._desk.call(call.tool, arguments, meta)
+
+            return await self._tools.call(self._tasks[task_id], call, send)
+
+        async def use(run: RunContext[str], /, **arguments: object) -> str:
+            answer = await called(run.deps, self._step(run), arguments)
+            if answer.is_error:
+                raise ToolFailed(answer.text)
+            return answer.text
 
         @DBOS.workflow(name="task")
         async def perform(task_id: str, text: str) -> _Result:
+            self._enter(task_id)
             used = RunUsage()
+            budget = why = None
             try:
-                run = await agent.run(text, deps=task_id, usage=used, usage_limits=limits)
+                desk = FunctionToolset([_tool(use, one) for one in await listed()], id="desk")
+                run = await agent.run(text, deps=task_id, toolsets=[desk], usage=used, usage_limits=limits)
+                why = failure(run.all_messages())
             except UsageLimitExceeded as error:
-                return _Result(tokens=used.total_tokens, model_calls=used.requests, over_tokens=str(error))
-            messages = run.all_messages()
+                budget, why = "tokens", str(error).partition(". ")[0]
+            except BudgetExceeded as error:
+                budget, why = error.budget, error.limit
+            except TaskFailed as error:
+                why = str(error)
+            except Exception as error:  # noqa: BLE001 -- recorded with the counts
+                why = f"{type(error).__name__}: {str(error)[:300]}"
+            finally:
+                del self._flows[task_id]
+            task = self._tasks[task_id]
             return _Result(
-                steps=len(_results(messages)),
+                steps=task.steps,
                 tokens=used.total_tokens,
                 model_calls=used.requests,
-                failure=_failure(messages),
+                tool_calls=task.tool_calls,
+                budget=budget,
+                failure=why,
             )
 
         self._perform = perform
         DBOS.launch()
+
+    def _agent(self) -> Agent[str, str]:
+        return Agent(
+            _Model(self._settings.model, self._chat),
+            name=_NAME,
+            deps_type=str,
+            capabilities=[DBOSDurability(parallel_execution_mode="sequential")],
+        )
+
+    def _enter(self, task_id: str) -> None:
+        """Register the workflow that starts in the current asyncio task.
+
+        Raises:
+            CancelledError: the process drains, and DBOS leaves the workflow pending.
+        """
+        flow = asyncio.current_task()
+        if task_id in self._cut or flow is None:
+            raise asyncio.CancelledError
+        self._flows[task_id] = flow
+
+    def _step(self, run: RunContext[str]) -> ToolCall:
+        """The call's place in its task, whose counts it brings up to date."""
+        index = len(results(run.messages)) + place(run.messages, run.tool_call_id)
+        task = self._tasks[run.deps]
+        task.model_calls, task.tokens = run.usage.requests, run.usage.total_tokens
+        task.steps, task.tool_calls = max(task.steps, index), max(task.tool_calls, index)
+        return ToolCall(index=index, tool=run.tool_name or "")
 
     async def run(self, task: Task) -> None:
         self._tasks[task.id] = task
         try:
             result = await self._result(task)
         except asyncio.CancelledError:
-            for call in self._in_call.get(task.id, ()):
-                call.cancel()
+            await self._leave(task.id)
             raise
         finally:
             del self._tasks[task.id]
+        task.steps, task.tool_calls = result.steps, result.tool_calls
         task.model_calls, task.tokens = result.model_calls, result.tokens
-        task.steps = max(task.steps, result.steps)
-        task.tool_calls = max(task.tool_calls, task.steps)
-        if result.over_tokens is not None:
-            raise BudgetExceeded("tokens", result.over_tokens.partition(". ")[0])
+        if result.budget is not None:
+            raise BudgetExceeded(result.budget, result.failure or "")
         if result.failure is not None:
             raise TaskFailed(result.failure)
 
@@ -178,75 +234,28 @@ class Durable:
         with SetWorkflowID(task.id):
             return await self._perform(task.id, task.input)
 
-    async def _call(self, run: RunContext[str], _: CallToolFunc, name: str, arguments: dict[str, object]) -> ToolResult:
-        """One tool call inside its step: Pydantic AI's hook for calls of tools.
-
-        The call takes a session of `Desk`. That of the toolset is shared by all runs,
-        and stays broken after a lost connection until the last of them has ended.
-        """
-        index = len(_results(run.messages)) + _place(run.messages, run.tool_call_id)
-        task = self._tasks.get(run.deps)
-        if task is None:  # cancelled, and killed before DBOS had recorded that
-            raise TaskFailed("the task is over")
-        task.model_calls, task.tokens = run.usage.requests, run.usage.total_tokens
-        task.steps, task.tool_calls = max(task.steps, index), max(task.tool_calls, index)
-
-        async def send(meta: Mapping[str, str]) -> ToolAnswer:
-            return await self._desk.call(name, arguments, meta)
-
-        call = asyncio.current_task()
-        if call is None:
-            raise RuntimeError("a step runs in a task")
-        calls = self._in_call.setdefault(task.id, set())
-        calls.add(call)
-        try:
-            answer = await self._tools.call(task, ToolCall(index=index, tool=name), send)
-        finally:
-            calls.discard(call)
-            if not calls:
-                self._in_call.pop(task.id, None)
-        if answer.is_error:
-            raise ToolFailed(answer.text)
-        return answer.text
+    async def _leave(self, task_id: str) -> None:
+        """Cut a workflow that DBOS has resumed: it runs in a task of DBOS's own."""
+        self._cut.add(task_id)
+        flow = self._flows.get(task_id)
+        if flow is not None and flow is not asyncio.current_task():
+            flow.cancel()
+            await asyncio.wait({flow})
 
     async def forget(self, task_id: str) -> None:
         await DBOS.cancel_workflow_async(task_id)
         await DBOS.delete_workflow_async(task_id)
+        self._cut.discard(task_id)
 
     async def close(self) -> None:
+        await self._chat.close()
         await self._desk.close()
-        DBOS.destroy()
+        await asyncio.to_thread(DBOS.destroy)  # it joins threads
 
 
-def _results(messages: Sequence[ModelMessage]) -> list[ToolReturnPart | RetryPromptPart]:
-    """The results of tool calls so far."""
-    parts = [part for message in messages for part in message.parts]
-    return [
-        part
-        for part in parts
-        if isinstance(part, ToolReturnPart) or (isinstance(part, RetryPromptPart) and part.tool_name is not None)
-    ]
-
-
-def _place(messages: Sequence[ModelMessage], call_id: str | None) -> int:
-    """The place of a call in the last answer of the model."""
-    calls = _calls(messages[-1]) if messages else []
-    return next((at for at, call in enumerate(calls) if call.tool_call_id == call_id), 0)
-
-
-def _calls(message: ModelMessage) -> list[ToolCallPart]:
-    return [part for part in message.parts if isinstance(part, ToolCallPart)]
-
-
-def _failure(messages: Sequence[ModelMessage]) -> str | None:
-    """The first call whose last result is an error, or None."""
-    calls: dict[str, str] = {}
-    last: dict[str, ToolReturnPart | RetryPromptPart] = {}
-    for message in messages:
-        calls |= {call.tool_call_id: f"{call.tool_name} {call.args_as_json_str()}" for call in _calls(message)}
-        for part in _results([message]):
-            last[calls.get(part.tool_call_id, part.tool_call_id)] = part
-    for part in last.values():
-        if isinstance(part, RetryPromptPart) or part.outcome != "success":
-            return f"tool {part.tool_name} answered with an error: {str(part.content).removeprefix(ERROR)[:300]}"
-    return None
+def _tool(use: Callable[..., Awaitable[str]], listed: Message) -> Tool[str]:
+    """A tool of the desk as Pydantic AI has it."""
+    match listed:
+        case {"function": {"name": str(name), "description": str(text), "parameters": dict(schema)}}:
+            return Tool.from_schema(use, name, text, schema, takes_ctx=True)
+    raise TaskFailed(f"expected a tool of the desk, got {listed!r:.200}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from typing import TYPE_CHECKING
 
+from lab_agents.store import NotSavedError
 from lab_agents.tasks import CANCELLED, COMPLETED, FAILED, RUNNING, BudgetExceeded, Task, TaskFailed
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from lab_agents.settings import Settings
     from lab_agents.store import Store
     from lab_common.log import Log
+
+KEPT = 10_000  # tasks that have ended
 
 
 class Service:
@@ -39,10 +43,13 @@ class Service:
         self._log = log
         self._clock = clock
         self._running: dict[str, tuple[Task, asyncio.Task[None]]] = {}
+        self._unsaved: dict[str, Task] = {}  # ended, and running according to the disk
+        self._ended: deque[str] = deque()  # ids, the oldest first
         self.draining = False
 
     async def start(self) -> None:
         await self._agent.start()
+        self._ended.extend(self._store.ended())
         for task in self._store.unfinished():
             task.resumed = True
             self._metrics.resumed.inc()
@@ -50,7 +57,11 @@ class Service:
             self._begin(task)
 
     def accept(self, task_id: str, text: str) -> tuple[Task, bool]:
-        """The task, and True if it is new. A new one is saved when this returns."""
+        """The task, and True if it is new. A new one is saved when this returns.
+
+        Raises:
+            NotSavedError: it cannot be saved, so it is not accepted.
+        """
         if (known := self.find(task_id)) is not None:
             return known, False
         task = Task(id=task_id, input=text, accepted_unix_s=self._clock())
@@ -60,17 +71,20 @@ class Service:
 
     def find(self, task_id: str) -> Task | None:
         running = self._running.get(task_id)
-        return running[0] if running else self._store.find(task_id)
+        return running[0] if running else self._unsaved.get(task_id) or self._store.find(task_id)
 
     async def cancel(self, task: Task) -> None:
         """End a running task as cancelled. Its call in flight is cut."""
         if task.id not in self._running or "ignores_cancel" in self._flaws:
             return
         _, work = self._running[task.id]
+        if task.status != RUNNING:  # another request cancels it
+            await asyncio.wait({work})
+            return
         self._end(task, CANCELLED)
         work.cancel()
         await asyncio.wait({work})
-        await self._agent.forget(task.id)
+        await self._forget(task)
 
     async def drain(self, within_s: float) -> None:
         """Accept nothing, and wait for the running tasks.
@@ -107,8 +121,14 @@ class Service:
         finally:
             self._metrics.running.dec()
             del self._running[task.id]
-        if task.status != RUNNING:
+        if task.status != RUNNING and task.id not in self._unsaved:
+            await self._forget(task)
+
+    async def _forget(self, task: Task) -> None:
+        try:
             await self._agent.forget(task.id)
+        except Exception as error:  # noqa: BLE001 -- the task has ended, and a full disk can keep its remains
+            self._log("not forgotten", task=task.id, error=repr(error)[:1000])
 
     async def _outcome(self, task: Task) -> str | None:
         """None after success, else the error."""
@@ -133,8 +153,16 @@ class Service:
 
     def _end(self, task: Task, status: str, error: str | None = None) -> None:
         task.status = status
-        task.error = error
-        self._store.save(task)
+        # SQLite takes no half of a character, which a model or a tool can send.
+        task.error = None if error is None else error.encode(errors="backslashreplace").decode()
+        self._ended.append(task.id)
+        try:
+            while len(self._ended) > KEPT:
+                self._store.forget(self._ended.popleft())
+            self._store.save(task)
+        except NotSavedError as problem:
+            self._unsaved[task.id] = task
+            self._log("not saved", task=task.id, error=str(problem))
         self._metrics.tasks.labels(status).inc()
         self._metrics.seconds.observe(max(0.0, self._clock() - task.accepted_unix_s))
         task.ended.set()

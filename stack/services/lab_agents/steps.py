@@ -35,6 +35,8 @@ class Steps:
     async def call(self, task: Task, index: int, call: Asked) -> Message:
         """The tool message with a call's result. Raises TaskFailed after all tries."""
         if call.arguments is None:
+            self._tools.require_step(index)
+            task.steps += 1
             return tool_message(call, f"{ERROR}the arguments are not a JSON object")
         arguments = call.arguments
 

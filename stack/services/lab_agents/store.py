@@ -8,21 +8,31 @@ from typing import TYPE_CHECKING, Protocol
 from lab_agents.tasks import RUNNING, Task
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _COLUMNS = ("id", "input", "accepted_unix_s", "status", "steps", "tokens", "model_calls", "tool_calls", "error")
 
 
+class NotSavedError(Exception):
+    """A task could not be written, with the reason."""
+
+
 class Store(Protocol):
     """Tasks by their id."""
 
-    def save(self, task: Task) -> None: ...
+    def save(self, task: Task) -> None:
+        """Save a task. Raises NotSavedError."""
 
     def find(self, task_id: str) -> Task | None: ...
 
-    def forget(self, task_id: str) -> None: ...
+    def forget(self, task_id: str) -> None:
+        """Delete a task. Raises NotSavedError."""
 
     def unfinished(self) -> list[Task]: ...
+
+    def ended(self) -> list[str]:
+        """The ids of the tasks that have ended, the oldest first."""
 
 
 class Memory:
@@ -43,6 +53,9 @@ class Memory:
     def unfinished(self) -> list[Task]:
         return []
 
+    def ended(self) -> list[str]:
+        return []
+
 
 class Disk:
     """Tasks in SQLite. What `save` has written survives a kill of the process."""
@@ -57,17 +70,28 @@ class Disk:
 
     def save(self, task: Task) -> None:
         values = [getattr(task, name) for name in _COLUMNS]
-        self._rows.execute(f"INSERT OR REPLACE INTO tasks VALUES ({', '.join('?' * len(_COLUMNS))})", values)  # noqa: S608 -- no text of a client
+        self._write(f"INSERT OR REPLACE INTO tasks VALUES ({', '.join('?' * len(_COLUMNS))})", values)  # noqa: S608 -- no text of a client
 
     def find(self, task_id: str) -> Task | None:
         found = self._read("id = ?", task_id)
         return found[0] if found else None
 
     def forget(self, task_id: str) -> None:
-        self._rows.execute("DELETE FROM tasks WHERE id = ?", (task_id,))
+        self._write("DELETE FROM tasks WHERE id = ?", [task_id])
+
+    def _write(self, query: str, values: Sequence[object]) -> None:
+        try:
+            self._rows.execute(query, values)
+        except (sqlite3.Error, OverflowError) as error:  # OverflowError: a model's count of tokens
+            raise NotSavedError(f"tasks cannot be saved: {error}") from error
 
     def unfinished(self) -> list[Task]:
         return self._read("status = ?", RUNNING)
+
+    def ended(self) -> list[str]:
+        # Each save gives the row a new number.
+        rows = self._rows.execute("SELECT id FROM tasks WHERE status != ? ORDER BY rowid", (RUNNING,))
+        return [str(row[0]) for row in rows]
 
     def _read(self, where: str, value: str) -> list[Task]:
         query = f"SELECT {', '.join(_COLUMNS)} FROM tasks WHERE {where} ORDER BY accepted_unix_s"  # noqa: S608 -- as above

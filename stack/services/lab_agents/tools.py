@@ -93,8 +93,7 @@ class Tools:
             BudgetExceeded: all steps of the task are used.
             TaskFailed: no answer after all tries.
         """
-        if call.index >= self._max_steps and "no_step_limit" not in self._flaws:
-            raise BudgetExceeded("steps", f"LAB_MAX_STEPS allows {self._max_steps} tool calls, the model wants more")
+        self.require_step(call.index)
         for tried in range(self._calls.tool_retries + 1):
             task.tool_calls += 1
             try:
@@ -109,6 +108,11 @@ class Tools:
                     return ToolAnswer(text=answer.text.removeprefix(ERROR))
                 return answer
         raise AssertionError  # the last try has raised or returned
+
+    def require_step(self, index: int) -> None:
+        """Check the budget of steps. Raises BudgetExceeded."""
+        if index >= self._max_steps and "no_step_limit" not in self._flaws:
+            raise BudgetExceeded("steps", f"LAB_MAX_STEPS allows {self._max_steps} tool calls, the model wants more")
 
     async def listed(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
         """The answer of `ask`, a request without effects.

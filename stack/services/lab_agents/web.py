@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from lab_agents.store import NotSavedError
+
 if TYPE_CHECKING:
     from lab_agents.metrics import Metrics
     from lab_agents.service import Service
@@ -24,10 +26,13 @@ def application(service: Service, metrics: Metrics) -> web.Application:
 
     async def accept(request: web.Request) -> web.Response:
         """202 once the task is saved, 200 for a known id."""
-        if service.draining:
-            return web.json_response({"error": "draining: retry later"}, status=503, headers={"Retry-After": "1"})
         task_id, text = await _wanted(request)
-        task, new = service.accept(task_id, text)
+        if service.draining:  # after the body, which may come late
+            return _later("draining: retry later")
+        try:
+            task, new = service.accept(task_id, text)
+        except NotSavedError as error:
+            return _later(str(error))
         return web.json_response(task.state(), status=202 if new else 200)
 
     async def read(request: web.Request) -> web.Response:
@@ -73,12 +78,25 @@ async def _wanted(request: web.Request) -> tuple[str, str]:
     )
     try:
         body = await request.json()
-    except ValueError:
+    except (ValueError, LookupError, RecursionError):  # LookupError: an unknown charset
         raise web.HTTPBadRequest(text=f"{expected}, got no JSON") from None
     match body:
-        case {"id": str(task_id), "input": str(text)} if TASK_ID.fullmatch(task_id):
+        case {"id": str(task_id), "input": str(text)} if TASK_ID.fullmatch(task_id) and _is_text(text):
             return task_id, text
-    raise web.HTTPBadRequest(text=f"{expected}, got {str(body)[:200]}")
+    raise web.HTTPBadRequest(text=f"{expected}, got {ascii(body)[:200]}")
+
+
+def _is_text(text: str) -> bool:
+    """False with half of a character, which cannot be saved."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _later(why: str) -> web.Response:
+    return web.json_response({"error": why}, status=503, headers={"Retry-After": "1"})
 
 
 def _wait_s(given: str) -> float:

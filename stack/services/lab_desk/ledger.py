@@ -152,7 +152,8 @@ class Ledger:
         self._rows.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._rows.execute("COMMIT")
         except BaseException:
-            self._rows.execute("ROLLBACK")
+            if self._rows.in_transaction:
+                self._rows.execute("ROLLBACK")
             raise
-        self._rows.execute("COMMIT")

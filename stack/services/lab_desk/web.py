@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lab_desk.desk import Desk
 
 _MCP = "/mcp"
+# A client that loses its session begins another. The lost one has no open request, and
+# its memory is free after this time.
+IDLE_S = 30.0
+_MOST_SESSIONS = 1000
 # Browsers set these in every POST, and pages cannot drop them.
 _OF_BROWSERS = (b"origin", b"sec-fetch-site")
 
@@ -95,7 +99,9 @@ def _routes(desk: Desk, host: str) -> Starlette:
         calls = await asyncio.to_thread(desk.ledger.page, int(given))
         return JSONResponse({"calls": calls, "next": calls[-1]["id"] if calls else int(given)})
 
-    application = desk.server().streamable_http_app(streamable_http_path=_MCP, host=host)
+    application = desk.server().streamable_http_app(
+        streamable_http_path=_MCP, host=host, session_idle_timeout=IDLE_S, max_sessions=_MOST_SESSIONS
+    )
     pages = {"/healthz": health, "/metrics": scrape, "/ledger": ledger}
     application.router.routes.extend(Route(path, page) for path, page in pages.items())
     return application
