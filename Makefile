@@ -167,6 +167,10 @@ lock: $(VENV)/bin/python ## resolve all lock files again
 	$(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 		--constraint requirements.lock --custom-compile-command "make lock" \
 		--output-file stack/services/requirements-agents.lock stack/services/requirements-agents.in
+	for name in tests/field examples/agents/openai_agents/requirements; do \
+		$(RUN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+			--custom-compile-command "make lock" --output-file $$name.lock $$name.in || exit 1; \
+	done
 	for name in requirements requirements-llamacpp; do \
 		$(RUN)/uv pip compile --quiet --python-version 3.13 --python-platform linux --only-binary :all: --generate-hashes \
 			--no-emit-index-url --no-annotate --custom-compile-command "make lock" \
