@@ -19,16 +19,17 @@ def test_the_judge_of_the_benchmark_judges_as_the_real_one(monkeypatch, tmp_path
     assert judge.measured(tmp_path, 20_000)["judged_s"] > 0
 
 
-def ran(*arguments):
-    command = [sys.executable, str(BENCHMARKS / "fault_agent.py"), *arguments]
+def ran(*arguments, name="fault_agent"):
+    command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_the_benchmark_of_the_fault_agent_describes_its_options():
-    done = ran("--help")
+@pytest.mark.parametrize(("name", "option"), [("fault_agent", "--check"), ("agents", "--only")])
+def test_a_benchmark_describes_its_options(name, option):
+    done = ran("--help", name=name)
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert "--check" in done.stdout
+    assert option in done.stdout
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs 2 cores")
