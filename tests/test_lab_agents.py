@@ -176,14 +176,17 @@ def test_the_http_contract(tmp_path):
             await ask("POST", "/tasks", json={"id": "c", "input": "wait"})
             await ask("DELETE", "/tasks/c")
             await ask("DELETE", "/tasks/t")
-            late = asyncio.Event()
+            begun, late = asyncio.Event(), asyncio.Event()
 
             async def body():
+                yield b'{"id": "v", '
+                begun.set()
                 await late.wait()
-                yield b'{"id": "v", "input": "x"}'
+                yield b'"input": "x"}'
 
             refusing = asyncio.create_task(ask("POST", "/tasks", data=body()))
-            await ask("GET", "/tasks/t")
+            await begun.wait()
+            await ask("GET", "/tasks/t")  # by now the service has read the head of the POST
             await service.drain(1)
             late.set()
             refused = await refusing
