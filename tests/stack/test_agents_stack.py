@@ -23,7 +23,7 @@ from pytest_llmchaos.subject.lab import lab_subject
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=sorted(RUNTIMES))
 def runtime(request, tmp_path):
     require_runtime(request.param)
     made = RUNTIMES[request.param](
