@@ -3,7 +3,7 @@
 They may be invalid only if the machine was too busy. A trial takes about 10 s, all on
 one stack. `LLMCHAOS_HEALTHY_TRIALS` is their number, 200 in `make test-all`.
 `LLMCHAOS_HEALTHY_TRIALS=10 pytest tests/truth/test_false_alarms.py -s` prints a table
-of ten.
+of ten. A tenth as many have 50 tasks of an agent each, by the three agents in turn.
 """
 
 from __future__ import annotations
@@ -11,27 +11,38 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support.hiccups import HICCUPS
 
-from pytest_llmchaos import experiment, faults, loads
+from pytest_llmchaos import arm, experiment, faults, loads
 from pytest_llmchaos.errors import NotReady, verdict_of
 from pytest_llmchaos.lab.lab import Lab
+from pytest_llmchaos.plan.experiment import Experiment
 from pytest_llmchaos.plan.schedule import plan_trial
 from pytest_llmchaos.runtime.local import prerequisites
 from pytest_llmchaos.session.progress import Progress
 from pytest_llmchaos.session.run import Run
 from pytest_llmchaos.session.settings import Settings
 from pytest_llmchaos.trial.perform import Performed, perform
+from pytest_llmchaos.trial.trial import Trial
 
 COUNT = os.environ.get("LLMCHAOS_HEALTHY_TRIALS", "")
 MOST_HICCUPS = 0.1
 HEALTHY = experiment(
     load=loads.open_loop(rate_rps=10, max_tokens=16), fault=faults.none(), steady_s=2, stable_s=2
+).kwargs["experiment"]
+TASKS = 50
+HEALTHY_TASKS = experiment(
+    load=loads.tasks(rate_rps=2.5, plan="find_order; refund; mail", reads=["find_order"]),
+    fault=faults.none(),
+    steady_s=TASKS / 2.5 - 2,
+    stable_s=2,
+    arms={name: arm(environment={"agent": {"LAB_AGENT": name}}) for name in ("naive", "checkpointed", "durable")},
 ).kwargs["experiment"]
 
 pytestmark = [
@@ -62,12 +73,24 @@ def seen(seed: int, performed: Performed) -> Seen:
         ("finding", trial.findings),
         ("failed", (trial.whole,) if trial.failed else ()),
         ("replicas", () if trial.replicas.all_serve else (trial.replicas,)),
+        ("tasks", () if trial.agent_tasks is None else tuple(wrong_tasks(trial))),
     )
     return next((Seen(seed=seed, what=what, why=str(why)) for what, why in alarms if why), Seen(seed=seed, what="held"))
 
 
-@pytest.fixture
-def healthy_lab(tmp_path: Path) -> Iterator[Lab]:
+def wrong_tasks(trial: Trial) -> Iterator[str]:
+    """Differences from a ledger that equals the plans."""
+    tasks = trial.tasks
+    if tasks.offered < TASKS or tasks.completed < tasks.offered:
+        yield f"{tasks!r} of {TASKS} or more"
+    wanted = {"duplicate_effects": 0, "missing_effects": 0, "false_success": 0, "model_calls_repeated": 0}
+    for name, expected in {**wanted, "tool_amplification": 1}.items():
+        if getattr(tasks, name) != expected:
+            yield f"{name} is {getattr(tasks, name)}"
+
+
+@contextmanager
+def healthy_lab(tmp_path: Path, *, agents: bool = False) -> Iterator[Lab]:
     try:
         prerequisites.require_packages("sim")
         for program in ("prometheus", "prometheus-pushgateway"):
@@ -79,6 +102,7 @@ def healthy_lab(tmp_path: Path) -> Iterator[Lab]:
         seed=1,
         runtime="local",
         backend="sim",
+        agents=agents,
         reports=Path(os.environ.get("LLMCHAOS_HEALTHY_REPORTS", tmp_path)),
         repeat=1,
         worker="",
@@ -93,26 +117,38 @@ def healthy_lab(tmp_path: Path) -> Iterator[Lab]:
         run.close(0)
 
 
-def test_healthy_trials_raise_no_alarm(healthy_lab: Lab) -> None:
+def require_silence(lab: Lab, count: int, experiment: Experiment, arm_of: Callable[[int], str]) -> None:
     found: list[Seen] = []
-    for seed in range(1, int(COUNT) + 1):
+    for seed in range(1, count + 1):
         plan = plan_trial(
             scenario="healthy",
             hypothesis="Nothing happens.",
-            experiment=HEALTHY,
-            fault=HEALTHY.faults[0],
+            experiment=experiment,
+            fault=experiment.faults[0],
             repeat=0,
             seed=seed,
-            services=healthy_lab.subject.targets,
+            services=lab.subject.targets,
+            arm=arm_of(seed),
         )
-        found.append(seen(seed, perform(healthy_lab, plan)))
+        found.append(seen(seed, perform(lab, plan)))
     counts = Counter(one.what for one in found)
     odd = [one for one in found if one.what != "held"]
-    lines = [f"{len(found)} healthy trials, seeds 1 to {COUNT}"]
-    lines += [f"{count:>5}  {what}" for what, count in counts.most_common()]
+    lines = [f"{len(found)} healthy trials, seeds 1 to {count}"]
+    lines += [f"{many:>5}  {what}" for what, many in counts.most_common()]
     lines += [f"seed {one.seed}: {one.what}: {one.why}" for one in odd]
     sys.stdout.write("\n" + "\n".join(lines) + "\n")
 
-    hiccups = sum(count for what, count in counts.items() if what.startswith("hiccup"))
+    hiccups = sum(many for what, many in counts.items() if what.startswith("hiccup"))
     assert [one for one in odd if not one.what.startswith("hiccup")] == []
     assert hiccups <= MOST_HICCUPS * len(found)
+
+
+def test_healthy_trials_raise_no_alarm(tmp_path: Path) -> None:
+    with healthy_lab(tmp_path) as lab:
+        require_silence(lab, int(COUNT), HEALTHY, lambda _: "")
+
+
+def test_healthy_tasks_raise_no_alarm_and_the_ledger_equals_their_plans(tmp_path: Path) -> None:
+    arms = list(HEALTHY_TASKS.arms)
+    with healthy_lab(tmp_path, agents=True) as lab:
+        require_silence(lab, -(-int(COUNT) // 10), HEALTHY_TASKS, lambda seed: arms[seed % len(arms)])
