@@ -24,8 +24,7 @@ PATHS: Mapping[str, str] = {
     "generate": "*/generate*",
 }
 EVENTS = ("received", "first_token", "answered", "delivered")
-# An ordered end lasts as long as its victim drains, which may wait for the message.
-_DRAINING = ("stop", "restart")
+# A stop lasts as long as its victim drains, which may wait for the message.
 LET_GO_S = 0.25
 # These act at once. All others last, so that the moment of their start matters little.
 _AT_ONCE = ("kill", "crash", "stop", "restart", "pause")
@@ -129,7 +128,7 @@ class AtMessage:
             event=_parts(self.at).event,
             number=self.number,
             match={"tool": self.tool} if self.tool else {"path": self.path},
-            **({"most_s": LET_GO_S} if self.kind in _DRAINING else {}),
+            **({"most_s": LET_GO_S} if self.kind == "stop" else {}),
         )
         try:
             held = runtime.wire_wait(service, id_, self.within_s)
@@ -177,9 +176,8 @@ def timed(fault: Fault, *, at: str, on: str | None = None, within_s: float = 30.
     """Begin a fault at a message of a conversation.
 
     A fault agent holds that message. The fault is injected and proven, then the message
-    goes on, or is dropped if its sender is dead. `stop` and `restart` wait for their
-    victim's end, so the message goes on 0.25 s after it came. At `delivered` nothing is
-    held.
+    goes on, or is dropped if its sender is dead. `stop` waits for its victim's end, so
+    the message goes on 0.25 s after it came. At `delivered` nothing is held.
 
     - Ends: as `fault` does.
     - Fidelity: that of `fault`. The moment is the agent's.
