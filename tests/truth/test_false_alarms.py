@@ -67,13 +67,15 @@ def seen(seed: int, performed: Performed) -> Seen:
         is_hiccup = isinstance(error, HICCUPS)
         what = f"hiccup: {type(error).__name__}" if is_hiccup else verdict_of(error or NotReady("no trial"))
         return Seen(seed=seed, what=what, why=f"{type(error).__name__}: {error}")
+    with_tasks = trial.agent_tasks is not None
     alarms = (
         ("alert", trial.alerts),
         ("action", trial.actions),
         ("finding", trial.findings),
         ("failed", (trial.whole,) if trial.failed else ()),
-        ("replicas", () if trial.replicas.all_serve else (trial.replicas,)),
-        ("tasks", () if trial.agent_tasks is None else tuple(wrong_tasks(trial))),
+        # An agent's answers do not name the replicas of its model.
+        ("replicas", () if with_tasks or trial.replicas.all_serve else (trial.replicas,)),
+        ("tasks", tuple(wrong_tasks(trial)) if with_tasks else ()),
     )
     return next((Seen(seed=seed, what=what, why=str(why)) for what, why in alarms if why), Seen(seed=seed, what="held"))
 
