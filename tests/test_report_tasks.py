@@ -75,3 +75,12 @@ def test_lanes_of_tasks_without_a_length_are_drawn() -> None:
     assert "<b>" not in drawn
     assert "task-other" in drawn
     assert "nan" not in drawn
+
+
+def test_a_long_id_is_shown_by_its_end() -> None:
+    """Ids of a load differ there."""
+    named = [msgspec.structs.replace(TASKS.worst[0], id=name) for name in ("x" * 18, f"llmchaos-83047a2b-{'9' * 9}-17")]
+
+    drawn = str(task_lanes(TasksResult(offered=2, statuses={}, worst=tuple(named))))
+
+    assert re.findall(r'class="tick">([^<]*-17|x+)<', drawn) == ["x" * 18, "…7a2b-999999999-17"]

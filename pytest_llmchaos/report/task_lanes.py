@@ -14,6 +14,7 @@ from pytest_llmchaos.report.formatting import count, figure, one_line, percent, 
 
 WIDTH, LEFT, RIGHT = 1040, 130, 12
 HEAD, ROW, FOOT = 34, 32, 36  # pixels above the tasks, of one task, and below all
+LABEL = 18  # characters that fit to the left of a lane
 PLAIN = {"completed", "failed", "cancelled", "lost", "stuck", "refused", "unfinished"}
 
 
@@ -97,6 +98,12 @@ def _moments(task: TaskNote) -> Iterator[float]:
         yield from (at_s for at_s in (call.received_s, call.applied_s, call.answered_s) if at_s is not None)
 
 
+def _label(name: str) -> str:
+    """Return a task's id, or the end of a long one: ids of a load begin alike."""
+    text = one_line(name)
+    return text if len(text) <= LABEL else f"…{text[1 - LABEL :]}"
+
+
 def _lane(task: TaskNote, x: svg.Scale, top: float, until_s: float) -> str:
     """Draw one task: its life as a bar, its calls inside, its troubles below."""
     status = task.status if task.status in PLAIN else "other"
@@ -108,7 +115,7 @@ def _lane(task: TaskNote, x: svg.Scale, top: float, until_s: float) -> str:
         else one_line(task.status, 20)
     )
     drawn = [
-        svg.text(LEFT - 7, high - 2, one_line(task.id, 18), "tick"),
+        svg.text(LEFT - 7, high - 2, _label(task.id), "tick"),
         svg.rect(x(task.due_s), low, x(end_s), high, f"task-life task-{status}"),
         svg.text(min(x(task.due_s), WIDTH - 400), high + 12, what, "none"),
     ]
