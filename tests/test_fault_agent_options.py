@@ -135,6 +135,7 @@ WRONG = [
     ),
     ({"kind": "hold", "lease_s": 9, "event": "sent"}, "^event must be one of received, first_token, answered, deliv"),
     ({"kind": "hold", "lease_s": 9, "number": 0}, "^number must be at least 1, got 0"),
+    ({"kind": "hold", "lease_s": 9, "most_s": 0}, "^most_s must be greater than 0, got 0"),
     ({"kind": "hold", "lease_s": 9, "share": 0.5}, "^share must be 1, because number selects the request, got 0.5"),
     ({"kind": "hold", "lease_s": 9, "match": {"model": "m"}}, "^match of hold must not name model or streaming"),
     ({"kind": "flaky", "lease_s": 9, "match": {"tool": ""}}, "^match.tool must be a text that is not empty, got ''"),

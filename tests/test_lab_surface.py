@@ -52,11 +52,13 @@ def test_options_are_given_by_name_and_have_these_defaults():
         "Lab.load": {"arrivals": None, "longest_s": 300.0, "remediator": True, "wire": None, "read": ()},
         "Lab.hold_until": {"deadline_s": required, "what": required},
         "Lab.hold_steady": {"deadline_s": None},
+        "Injector._proof": {"since_s": required, "within_s": required},
         "Lab.inject": {"abort_if": None, "blast_radius": None, "patience_s": 40.0},
         "Reasons.add": {"alerts_alone": False},
         "Reasons.during": {"alerts_alone": False},
         "RunningLoad._last": {"is_live": required},
         "RunningLoad.stop": {"drain": True},
+        "rows_since": {"kept": None},
         "Seen.is_too_much": {"at_gateway": required},
     }
 
