@@ -6,7 +6,7 @@ import pytest
 from support import sessions
 from support.scenario_files import name_of
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900), pytest.mark.usefixtures("local_programs")]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(2000), pytest.mark.usefixtures("local_programs")]
 
 FILES = sorted((sessions.ROOT / "scenarios" / "agents").glob("test_*.py"))
 
