@@ -1,5 +1,6 @@
 """Parts of the load generator: its plan, its verdicts on answers, its counts."""
 
+import json
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pytest_llmchaos.loadgen import classify
 from pytest_llmchaos.loadgen.driver import Driver
 from pytest_llmchaos.loadgen.load_plan import HEADERS_VARIABLE, LoadPlan, header_variable, load
 from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, REPLICAS_MAX, TTFT_BUCKETS_S, Counts
+from pytest_llmchaos.loadgen.process import LoadProcess
 from pytest_llmchaos.loadgen.recorder import Lateness, Lines, Recorder
 from pytest_llmchaos.loadgen.status import status_of
 from pytest_llmchaos.loads.agent_tasks import AgentTasks
@@ -365,3 +367,16 @@ def test_a_value_on_an_edge_is_inside_its_bucket():
     assert (buckets["1.0"], buckets["2.0"], buckets["+Inf"]) == (0, 1, 1)
     assert list(TTFT_BUCKETS_S) == sorted(set(TTFT_BUCKETS_S))
     assert list(DURATION_BUCKETS_S) == sorted(set(DURATION_BUCKETS_S))
+
+
+@pytest.mark.parametrize("look", ["recent", "ended"])
+def test_requests_are_settled_once_their_samples_were_read_in_either_way(tmp_path, look):
+    """A wait for a steady state reads ended ones alone."""
+    process = LoadProcess(LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=(Arrival(0, "a", 1),)), tmp_path)
+    status = {"at_s": 30.0, "offered": 1, "sent": 1, "done": 1, "shed": 0, "reconnected": 0, "inflight": 0}
+    more = {"settled_s": 29.0, "begun_s": 29.0, "overdue": {}, "outcomes": {}, "lateness_p99_s": 0, "push_failures": 0}
+    (tmp_path / "status.jsonl").write_text(json.dumps({**status, **more, "cpu": 0}) + "\n")
+
+    assert process.status().settled_s == 0
+    getattr(process, look)(0)
+    assert process.status().settled_s == 29.0

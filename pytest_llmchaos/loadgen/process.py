@@ -10,7 +10,8 @@ import subprocess
 import sys
 import time
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -153,16 +154,21 @@ class LoadProcess:
 
     def recent(self, since_s: float) -> list[Sample]:
         """Samples so far of requests that were due at or after `since_s`."""
-        self._look()
-        settled_s = self._summary_settled_s()
-        recent = self._samples.recent(since_s)
-        self._settled_s = settled_s
-        return recent
+        with self._settling():
+            return self._samples.recent(since_s)
 
     def ended(self, since_s: float) -> list[Sample]:
         """Samples so far of requests that ended at or after `since_s`."""
+        with self._settling():
+            return self._samples.ended(since_s)
+
+    @contextmanager
+    def _settling(self) -> Iterator[None]:
+        """Note what was settled before the samples are read in the block."""
         self._look()
-        return self._samples.ended(since_s)
+        settled_s = self._summary_settled_s()
+        yield
+        self._settled_s = settled_s
 
     def stop(self, *, drain: bool = True) -> LoadSummary:
         """End the load and its processes. Later calls return the same summary.
