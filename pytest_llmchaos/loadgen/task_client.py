@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import gevent
+from gevent.pool import Pool
 
 from pytest_llmchaos.evidence.redaction import redact
 from pytest_llmchaos.evidence.task_records import TaskRecord, TaskStatus, line
@@ -31,6 +32,9 @@ TRY_S = 5.0
 RETRY_S = 0.25
 # An agent confirms a cancellation in this time after the final state.
 CONFIRM_S = 1.0
+# At the end of the load, for all tasks that are cancelled then.
+LEAVE_S = 2.0
+MOST_LEAVING = 100  # at once
 LONGEST_ERROR = 500
 _ACCEPTED = (200, 201, 202)
 # Refusals of an agent that may accept the task later. Others end the task.
@@ -72,9 +76,17 @@ class TaskClient:
         self._headers = {**head_of(sent.headers), "Accept": "application/json"}
         self._name = f"llmchaos-{secrets.token_hex(4)}"
         self._open: dict[int, _Task] = {}
+        self._left: list[_Task] = []
         self._records = Lines(records)
 
     def close(self) -> None:
+        """Cancel the tasks without an end, which would disturb the next load."""
+        pool = Pool(MOST_LEAVING)
+        with gevent.Timeout(LEAVE_S, exception=False):
+            for task in self._left:
+                pool.spawn(self._exchange, task, "DELETE", f"{TASKS_PATH}/{task.name}", LEAVE_S)
+            pool.join()
+        pool.kill(block=False)
         self.wire.close()
         self._records.close()
 
@@ -132,6 +144,7 @@ class TaskClient:
     def given_up(self, index: int, arrival: Arrival, sent_s: float) -> Sample:
         """The sample of a task that is open at the end of the load."""
         task = self._open.get(index) or _Task(self.request_id(index), arrival, sent_s, arrival.due_s)
+        self._left.append(task)
         self._record(task, "unfinished", None)
         outcome: Outcome = "unfinished" if self.overdue_s(index, arrival) > 0 else "cancelled"
         return Sample(arrival.due_s, sent_s, None, self._now_s(), 0.0, 0, outcome, "", task.name)
@@ -214,6 +227,8 @@ class TaskClient:
         return True
 
     def _end(self, task: _Task, status: TaskStatus) -> Sample:
+        if status == "stuck":
+            self._left.append(task)
         now_s = self._now_s()
         answer = task.answer
         end_s = answer.end_s - self.t0_s if answer is not None and status not in ("stuck", "refused") else now_s

@@ -109,13 +109,25 @@ def test_every_task_has_a_record_and_a_sample_of_its_end(tmp_path: Path) -> None
     assert TASK_S <= records[4].left_s - records[4].due_s < TASK_S + 0.5
 
 
-def test_a_task_that_is_open_at_a_sudden_end_has_a_record(tmp_path: Path) -> None:
-    with TaskAgent() as agent, LoadProcess(plan_of(agent, (Arrival(0.0, "plan: hang 1", 16),)), tmp_path) as process:
-        until(lambda: agent.holds, "the task is polled")
-        process.stop(drain=False)
+def test_tasks_without_an_end_have_records_and_are_cancelled_when_the_load_ends(tmp_path: Path) -> None:
+    arrivals = (
+        Arrival(0.0, "plan: hang 1", 16),
+        Arrival(TASK_S, "plan: hang 2", 16),
+        Arrival(60.0, "plan: work 3", 16),
+    )
+    with TaskAgent() as agent:
+        with LoadProcess(plan_of(agent, arrivals), tmp_path) as process:
+            until(lambda: process.status().done == 1 and agent.holds, "one task is stuck, and one is polled")
+            assert agent.statuses() == ["running", "running"]
+            process.stop(drain=False)
+        assert agent.statuses() == ["cancelled", "cancelled"]
 
-    (record,) = task_records.load(tmp_path)
-    assert (record.status, record.ended_s, record.accepted_s is None) == ("unfinished", None, False)
-    (sample,) = samples_file.load(tmp_path / "samples.jsonl")
-    assert sample.outcome == "cancelled"
+    stuck, record = task_records.load(tmp_path)
+    assert (stuck.status, record.status, record.ended_s, record.accepted_s is None) == (
+        "stuck",
+        "unfinished",
+        None,
+        False,
+    )
+    assert [one.outcome for one in samples_file.load(tmp_path / "samples.jsonl")] == ["timeout", "cancelled"]
     assert json.loads((tmp_path / "plan.json").read_text())["tasks"]["tools"] == ["work"]

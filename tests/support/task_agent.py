@@ -54,6 +54,10 @@ class TaskAgent:
         self._thread.join(10)
         self._loop.close()
 
+    def statuses(self):
+        """The statuses of all known tasks, in the order of arrival."""
+        return [state["status"] for state in list(self._states.values())]
+
     @property
     def url(self):
         return http_url(loopback(), self._port)
