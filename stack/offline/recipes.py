@@ -50,7 +50,7 @@ class Recipe:
 
 # One image for all: they share packages, and the code is a few hundred kilobytes.
 _PACKAGES = {path.parent.name for path in SERVICES.glob("lab_*/__init__.py")}
-_OF_AGENTS = {"lab_agents", "lab_desk"}  # with 200 MB of packages of their own
+_OF_AGENTS = {"lab_agents", "lab_desk"}  # with 250 MB of packages of their own
 SERVICE_PACKAGES = tuple(sorted(_PACKAGES - _OF_AGENTS - {"lab_llamacpp"}))
 
 RECIPES = (

@@ -195,7 +195,7 @@ def agents_packages(lock: Path) -> Path:
 def _install(lock: Path, target: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
     more = ["--only-binary", ":all:", "--target", str(target), "--requirement", str(lock)]
-    done = _run([*command, *more], "the agents' packages (200 MB)")
+    done = _run([*command, *more], "the agents' packages (250 MB)")
     if done.returncode != 0:
         raise NotReady(
             f"the agents' packages could not be installed from {lock}: {_last_line(done)}; let pip reach a package index or a "
