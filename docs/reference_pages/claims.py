@@ -47,6 +47,7 @@ CLASSES: dict[str, tuple[str, str, tuple[tuple[str, str], ...]]] = {
             ("trial.signals.Incident", "incident"),
             ("trial.trial.Action", "action"),
             ("trial.slo_result.SloResult", "result"),
+            ("trial.tasks.Tasks", "trial.tasks"),
             ("trial.replicas.Replicas", "trial.replicas"),
             ("trial.replicas.Replica", "replica"),
             ("trial.recovery.Recovery", "recovery"),

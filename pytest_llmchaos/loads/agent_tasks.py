@@ -88,7 +88,7 @@ def parse_reads(who: str, reads: object, tools: tuple[str, ...]) -> tuple[str, .
         BadScenario: It is no list of tools of the plan.
     """
     if reads is None:
-        return tuple({*READS} & {*tools})
+        return tuple(tool for tool in READS if tool in tools)
     if not isinstance(reads, list | tuple) or not all(isinstance(one, str) and one in tools for one in reads):
         raise BadScenario(
             f"{who}: reads must be a list of those tools of the plan {'; '.join(tools)!r} that have no effect, such as "
