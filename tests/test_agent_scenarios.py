@@ -96,17 +96,18 @@ def test_each_file_has_an_arm_that_is_refuted_and_states_by_what() -> None:
     assert wrong == []
 
 
-def test_no_good_arm_may_do_a_thing_twice_or_lie() -> None:
+def test_no_good_arm_may_refuse_a_task_do_a_thing_twice_or_lie() -> None:
     wrong = []
     for path in FILES:
         for mark, made in experiments_of(path).items():
             text = text_of(path, mark)
             for name in (name for name, arm in made.arms.items() if not is_bad(arm)):
+                taken = f'arms["{name}"].tasks.refused == 0' in text
                 once = f'arms["{name}"].tasks.duplicate_effects == 0' in text
                 honest = any(
                     f'arms["{name}"].tasks.{value} == 0' in text for value in ("false_success", "missing_effects")
                 )
-                wrong += [f"{path.name} {mark} {name}"] if not (once and honest) else []
+                wrong += [f"{path.name} {mark} {name}"] if not (taken and once and honest) else []
 
     assert wrong == []
 

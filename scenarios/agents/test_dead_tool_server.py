@@ -41,8 +41,10 @@ frozen = experiment(
 @dead
 def test_every_task_ends_while_the_server_is_dead(arms):
     assert arms["durable"].tasks.stuck == 0
+    assert arms["durable"].tasks.refused == 0
     assert arms["durable"].tasks.lost == 0
     assert arms["checkpointed"].tasks.stuck == 0
+    assert arms["checkpointed"].tasks.refused == 0
     assert arms["checkpointed"].tasks.lost == 0
 
 
@@ -64,6 +66,7 @@ def test_a_dead_server_is_repaired(trial):
 @frozen
 def test_only_deadlines_end_the_calls_of_a_frozen_server(arms):
     assert arms["durable"].tasks.stuck == 0
+    assert arms["durable"].tasks.refused == 0
     assert arms["durable"].tasks.false_success == 0
     assert arms["no_deadline"].tasks.stuck >= 1
 

@@ -49,6 +49,8 @@ def test_a_completed_task_has_its_effects(arms):
 
 def test_every_task_is_completed(arms):
     assert arms["durable"].tasks.stuck == 0
+    assert arms["durable"].tasks.refused == 0
     assert arms["durable"].tasks.failed == 0
     assert arms["checkpointed"].tasks.stuck == 0
+    assert arms["checkpointed"].tasks.refused == 0
     assert arms["checkpointed"].tasks.failed == 0

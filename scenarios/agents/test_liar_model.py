@@ -34,6 +34,7 @@ def test_an_honest_model_gets_each_order_done_once(arms):
 
 
 def test_the_agent_reports_every_task_completed(arms):
+    assert arms["honest"].tasks.refused == 0
     assert arms["honest"].tasks.failed == 0
     assert arms["liar"].tasks.failed == 0
     assert arms["liar"].tasks.completed >= 4

@@ -40,4 +40,5 @@ def test_without_keys_a_repeated_call_is_a_second_effect(arms):
 def test_every_task_is_completed(arms):
     assert arms["durable"].tasks.lost == 0
     assert arms["durable"].tasks.stuck == 0
+    assert arms["durable"].tasks.refused == 0
     assert arms["durable"].tasks.failed == 0

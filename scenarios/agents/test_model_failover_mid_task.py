@@ -26,8 +26,10 @@ pytestmark = experiment(
 def test_every_task_is_completed(arms):
     assert arms["durable"].tasks.failed == 0
     assert arms["durable"].tasks.stuck == 0
+    assert arms["durable"].tasks.refused == 0
     assert arms["checkpointed"].tasks.failed == 0
     assert arms["checkpointed"].tasks.stuck == 0
+    assert arms["checkpointed"].tasks.refused == 0
 
 
 def test_every_task_is_done_once(arms):

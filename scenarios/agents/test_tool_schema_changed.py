@@ -38,3 +38,4 @@ def test_nothing_is_done_twice(arms):
 def test_every_task_ends(arms):
     assert arms["durable"].tasks.lost == 0
     assert arms["durable"].tasks.stuck == 0
+    assert arms["durable"].tasks.refused == 0

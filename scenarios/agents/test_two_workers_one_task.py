@@ -36,3 +36,4 @@ def test_both_workers_call_the_tools(arms):
 def test_every_task_is_completed(arms):
     assert arms["keys"].tasks.failed == 0
     assert arms["keys"].tasks.stuck == 0
+    assert arms["keys"].tasks.refused == 0

@@ -22,6 +22,7 @@ PLAN = "find_order; refund; mail"
 READS = ("find_order",)
 
 CLAIMS: dict[str, Callable[[Tasks], bool]] = {
+    "refused": lambda tasks: tasks.refused == 0,
     "lost": lambda tasks: tasks.lost == 0,
     "stuck": lambda tasks: tasks.stuck == 0,
     "duplicate_effects": lambda tasks: tasks.duplicate_effects == 0,
@@ -32,7 +33,7 @@ CLAIMS: dict[str, Callable[[Tasks], bool]] = {
     "tokens": lambda tasks: tasks.tokens.max <= 8_000,
     "retry_after_honoured": lambda tasks: tasks.retry_after_honoured,
 }
-EVERYWHERE = ("lost", "stuck", "duplicate_effects", "missing_effects", "false_success")
+EVERYWHERE = ("refused", "lost", "stuck", "duplicate_effects", "missing_effects", "false_success")
 
 
 def agent(kind: str, flaw: str = "", **variables: str) -> Arm:
@@ -192,7 +193,10 @@ def test_a_tool_hangs(arms, name, claim):
     repair_within_s=40,
     stable_s=2,
     simulated_engine=True,
-    arms={"good": agent("checkpointed"), "loses_on_sigterm": agent("checkpointed", "loses_on_sigterm")},
+    arms={
+        "good": agent("checkpointed", LAB_DRAIN_S="0"),
+        "loses_on_sigterm": agent("checkpointed", "loses_on_sigterm", LAB_DRAIN_S="0"),
+    },
 )
 @of("good", "loses_on_sigterm")
 @judge()
@@ -202,7 +206,7 @@ def test_an_agent_is_stopped(arms, name, claim):
 
 @experiment(
     load=loads.tasks(rate_rps=2, plan=PLAN, reads=READS, task_s=15, cancel_share=0.5, cancel_after_s=0.7),
-    fault=faults.tool("desk.refund", how="slow", delay_s=1),
+    fault=faults.tool("desk.refund", how="slow", delay_s=2),
     steady_s=2,
     fault_s=5,
     settle_within_s=20,
