@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import generate_latest
 
 from lab_agents import service as services
 from lab_agents.chat import Asked
@@ -14,6 +15,7 @@ from lab_agents.settings import FLAWS, Settings
 from lab_agents.steps import Steps
 from lab_agents.store import Disk, Memory
 from lab_agents.tasks import BudgetExceeded, Task, TaskFailed
+from lab_agents.tools import NoAnswer, ToolAnswer
 from lab_agents.web import application
 from lab_common.settings import SettingsError
 
@@ -348,9 +350,42 @@ def test_a_malformed_call_is_a_step_of_the_budget():
         steps = Steps(settings, Metrics(), None)
         task = Task(id="t", input="x", accepted_unix_s=0.0)
         call = Asked(id="c", tool="refund", text="{", arguments=None)
-        messages = [await steps.call(task, index, call) for index in (0, 1)]
+        messages = [await steps.call(task, index, call, []) for index in (0, 1)]
         with pytest.raises(BudgetExceeded):
-            await steps.call(task, 2, call)
+            await steps.call(task, 2, call, [])
         return task.steps, {message["content"] for message in messages}
 
     assert asyncio.run(play()) == (2, {"error: the arguments are not a JSON object"})
+
+
+class FakeDesk:
+    """Has the tool `refund`, and no connection for another one."""
+
+    async def call(self, tool, *_):
+        if tool != "refund":
+            raise NoAnswer("no connection")
+        return ToolAnswer(text="{}")
+
+
+def test_tools_that_the_model_invents_share_one_label():
+    async def play():
+        metrics = Metrics()
+        settings = replace(SETTINGS, calls=replace(SETTINGS.calls, tool_retries=0))
+        steps = Steps(settings, metrics, FakeDesk())
+        task = Task(id="t", input="x", accepted_unix_s=0.0)
+        tools = [{"type": "function", "function": {"name": "refund"}}]
+        await steps.call(task, 0, asked_for("refund"), tools)
+        for name in ("refund_17", "refund_18", "\ud800"):
+            with pytest.raises(TaskFailed):
+                await steps.call(task, 1, asked_for(name), tools)
+        lines = generate_latest(metrics.registry).decode().splitlines()
+        return [line for line in lines if line.startswith("llmlab_agent_tool_calls_total{")]
+
+    assert asyncio.run(play()) == [
+        'llmlab_agent_tool_calls_total{result="ok",tool="refund"} 1.0',
+        'llmlab_agent_tool_calls_total{result="failed",tool="other"} 3.0',
+    ]
+
+
+def asked_for(tool):
+    return Asked(id="c", tool=tool, text="{}", arguments={})

@@ -155,6 +155,12 @@ def _asked(call: object) -> Asked:
     raise TaskFailed(f"expected a tool call of the model, got {json.dumps(call)[:200]}")
 
 
+def is_listed(call: Asked, tools: Sequence[Message]) -> bool:
+    """True if the call's tool is one of these."""
+    functions = [tool["function"] for tool in tools]
+    return any(isinstance(one, dict) and one.get("name") == call.tool for one in functions)
+
+
 def tool_message(call: Asked, text: str) -> Message:
     """The result of a tool call as the model reads it."""
     return {"role": "tool", "tool_call_id": call.id, "content": text}

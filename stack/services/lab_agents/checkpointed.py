@@ -76,7 +76,7 @@ class Checkpointed:
 
     async def _call(self, state: _State, runtime: Runtime[Task]) -> dict[str, object]:
         messages = state["messages"]
-        message = await self._steps.call(runtime.context, results(messages), waiting(messages)[0])
+        message = await self._steps.call(runtime.context, results(messages), waiting(messages)[0], state["tools"])
         return {"messages": [message], "counts": _counts(runtime.context)}
 
     async def forget(self, task_id: str) -> None:

@@ -9,6 +9,7 @@ from lab_agents.tasks import ENDS
 
 TASK_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 300)
 BUDGETS = ("steps", "seconds", "tokens")
+UNKNOWN = "other"  # label of all tools that the tool server has not listed
 
 
 class Metrics:

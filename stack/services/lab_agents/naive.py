@@ -44,7 +44,7 @@ class Naive:
             for call in waiting(messages):
                 if self._saved and "checkpoint_before_effect" in self._flaws:
                     self._saved.write(task.id, [*messages, tool_message(call, "{}")])
-                messages.append(await self._steps.call(task, results(messages), call))
+                messages.append(await self._steps.call(task, results(messages), call, tools))
                 if self._saved and "checkpoint_after_without_key" in self._flaws:
                     self._saved.write(task.id, messages)
             if "repeats_model_calls" in self._flaws:

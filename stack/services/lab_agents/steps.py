@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lab_agents.chat import ERROR, Asked, Chat, Message, tool_message
+from lab_agents.chat import ERROR, Asked, Chat, Message, is_listed, tool_message
 from lab_agents.tools import ToolAnswer, ToolCall, Tools
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Steps:
         """The tools for the model. Raises TaskFailed after all tries."""
         return await self._tools.listed(self._desk.tools)
 
-    async def call(self, task: Task, index: int, call: Asked) -> Message:
+    async def call(self, task: Task, index: int, call: Asked, tools: Sequence[Message]) -> Message:
         """The tool message with a call's result. Raises TaskFailed after all tries."""
         if call.arguments is None:
             self._tools.require_step(index)
@@ -43,7 +43,8 @@ class Steps:
         async def send(meta: Mapping[str, str]) -> ToolAnswer:
             return await self._desk.call(call.tool, arguments, meta)
 
-        answer = await self._tools.call(task, ToolCall(index=index, tool=call.tool), send)
+        step = ToolCall(index=index, tool=call.tool, listed=is_listed(call, tools))
+        answer = await self._tools.call(task, step, send)
         return tool_message(call, answer.text)
 
     async def close(self) -> None:

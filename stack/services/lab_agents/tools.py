@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from lab_agents.chat import ERROR
+from lab_agents.metrics import UNKNOWN
 from lab_agents.tasks import BudgetExceeded, TaskFailed
 
 Answer = TypeVar("Answer")
@@ -28,10 +29,16 @@ _LONGEST_BACKOFF_S = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class ToolCall:
-    """One step. `index` is its place in the task, the same after a resume."""
+    """One step.
+
+    Attributes:
+        index: its place in the task, the same after a resume.
+        listed: False for a name that the model has invented.
+    """
 
     index: int
     tool: str
+    listed: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,15 +101,16 @@ class Tools:
             TaskFailed: no answer after all tries.
         """
         self.require_step(call.index)
+        label = call.tool if call.listed else UNKNOWN
         for tried in range(self._calls.tool_retries + 1):
             task.tool_calls += 1
             try:
                 answer = await self._tried(send(self._meta(task, call, tried)))
             except NoAnswer as error:
-                self._metrics.tool_calls.labels(call.tool, error.result).inc()
+                self._metrics.tool_calls.labels(label, error.result).inc()
                 await self._before_retry(call.tool, tried, error)
             else:
-                self._metrics.tool_calls.labels(call.tool, "is_error" if answer.is_error else "ok").inc()
+                self._metrics.tool_calls.labels(label, "is_error" if answer.is_error else "ok").inc()
                 task.steps += 1
                 if answer.is_error and "swallows_is_error" in self._flaws:
                     return ToolAnswer(text=answer.text.removeprefix(ERROR))
