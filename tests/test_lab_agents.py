@@ -325,6 +325,18 @@ def test_two_cancels_of_a_task_count_once():
     assert asyncio.run(play()) == ("cancelled", 1, 1, ["t"])
 
 
+def test_a_task_that_is_cancelled_before_its_first_step_leaves_nothing():
+    async def play():
+        agent = FakeAgent()
+        service, metrics = service_of(agent)
+        task, _ = service.accept("t", "do")
+        await service.cancel(task)
+        await asyncio.wait_for(service.drain(1), 5)
+        return task.status, task.steps, value(metrics, "llmlab_agent_tasks_running"), agent.forgotten
+
+    assert asyncio.run(play()) == ("cancelled", 0, 0, ["t"])
+
+
 def test_the_newest_ended_tasks_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(services, "KEPT", 2)
 

@@ -110,17 +110,20 @@ class Service:
 
     def _begin(self, task: Task) -> None:
         self._metrics.running.inc()
-        self._running[task.id] = (task, asyncio.create_task(self._work(task)))
+        work = asyncio.create_task(self._work(task))
+        self._running[task.id] = (task, work)
+        # No `finally` in the work, which a cancel before its first step never enters.
+        work.add_done_callback(lambda _: self._over(task))
+
+    def _over(self, task: Task) -> None:
+        self._metrics.running.dec()
+        del self._running[task.id]
 
     async def _work(self, task: Task) -> None:
-        try:
-            error = await self._outcome(task)
-            if task.status == RUNNING:
-                bad = error is not None and "claims_success" not in self._flaws
-                self._end(task, FAILED if bad else COMPLETED, error if bad else None)
-        finally:
-            self._metrics.running.dec()
-            del self._running[task.id]
+        error = await self._outcome(task)
+        if task.status == RUNNING:
+            bad = error is not None and "claims_success" not in self._flaws
+            self._end(task, FAILED if bad else COMPLETED, error if bad else None)
         if task.status != RUNNING and task.id not in self._unsaved:
             await self._forget(task)
 
