@@ -13,7 +13,7 @@ from lab_agents.metrics import Metrics
 from lab_agents.service import Service
 from lab_agents.settings import FLAWS, Settings
 from lab_agents.steps import Steps
-from lab_agents.store import Disk, Memory
+from lab_agents.store import Disk, Memory, NotSavedError
 from lab_agents.tasks import BudgetExceeded, Task, TaskFailed
 from lab_agents.tools import NoAnswer, ToolAnswer
 from lab_agents.web import application
@@ -278,6 +278,52 @@ def test_what_cannot_be_saved_is_not_accepted_and_what_has_ended_stays_ended(tmp
         [],
         ["t"],
     )
+
+
+def test_an_end_that_could_not_be_saved_is_saved_later(tmp_path):
+    async def play(how):
+        agent, store = FakeAgent(), FillingDisk(tmp_path / how)
+        service, _ = service_of(agent, store)
+        cancelled, completed = (service.accept(task_id, "wait")[0] for task_id in ("a", "b"))
+        await asyncio.sleep(0)
+        store.full = True
+        await service.cancel(cancelled)
+        agent.let_go.set()
+        await completed.ended.wait()
+        lacking = sorted(task.id for task in store.unfinished()), list(agent.forgotten)
+        store.full = False
+        if how == "accept":
+            service.accept("c", "do")
+        await service.drain(1)
+        ends = [store.find(task_id).status for task_id in ("a", "b")]
+        return lacking, ends, sorted({"a", "b"} & set(agent.forgotten)), service.find("a").status
+
+    expected = (["a", "b"], []), ["cancelled", "completed"], ["a", "b"], "cancelled"
+    assert {how: asyncio.run(play(how)) for how in ("accept", "drain")} == {"accept": expected, "drain": expected}
+
+
+def test_the_disk_is_asked_for_the_new_end_before_an_old_one_is_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(services, "KEPT", 1)
+
+    class Undeleting(Disk):
+        stuck = True
+
+        def forget(self, task_id):
+            if self.stuck:
+                raise NotSavedError("disk full")
+            super().forget(task_id)
+
+    async def play():
+        store = Undeleting(tmp_path / "tasks.sqlite")
+        service, _ = service_of(FakeAgent(), store)
+        for task_id in ("a", "b"):
+            await service.accept(task_id, "do")[0].ended.wait()
+        saved = store.ended()
+        store.stuck = False
+        await service.accept("c", "do")[0].ended.wait()
+        return saved, store.ended()
+
+    assert asyncio.run(play()) == (["a", "b"], ["c"])
 
 
 def test_foreign_texts_and_counts_do_not_keep_a_task_from_its_end(tmp_path):

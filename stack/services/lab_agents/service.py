@@ -11,7 +11,7 @@ from lab_agents.store import NotSavedError
 from lab_agents.tasks import CANCELLED, COMPLETED, FAILED, RUNNING, BudgetExceeded, Task, TaskFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from lab_agents.agent import Agent
     from lab_agents.metrics import Metrics
@@ -67,6 +67,7 @@ class Service:
         task = Task(id=task_id, input=text, accepted_unix_s=self._clock())
         self._store.save(task)
         self._begin(task)
+        self._save_late()
         return task, True
 
     def find(self, task_id: str) -> Task | None:
@@ -84,7 +85,8 @@ class Service:
         self._end(task, CANCELLED)
         work.cancel()
         await asyncio.wait({work})
-        await self._forget(task)
+        if task.id not in self._unsaved:
+            await self._forget(task)
 
     async def drain(self, within_s: float) -> None:
         """Accept nothing, and wait for the running tasks.
@@ -95,7 +97,8 @@ class Service:
         works = [work for _, work in self._running.values()]
         if "loses_on_sigterm" in self._flaws:
             for task, _ in self._running.values():
-                self._store.forget(task.id)
+                if task.status == RUNNING:
+                    self._store.forget(task.id)
         elif works:
             await asyncio.wait(works, timeout=within_s)
         left = [work for work in works if not work.done()]
@@ -104,20 +107,24 @@ class Service:
             work.cancel()
         if left:
             await asyncio.wait(left)
+        self._save_late()
+        if self._running:
+            await asyncio.wait([work for _, work in self._running.values()])
 
     async def close(self) -> None:
         await self._agent.close()
 
     def _begin(self, task: Task) -> None:
         self._metrics.running.inc()
-        work = asyncio.create_task(self._work(task))
-        self._running[task.id] = (task, work)
         # No `finally` in the work, which a cancel before its first step never enters.
-        work.add_done_callback(lambda _: self._over(task))
+        self._hold(task, self._work(task)).add_done_callback(lambda _: self._metrics.running.dec())
 
-    def _over(self, task: Task) -> None:
-        self._metrics.running.dec()
-        del self._running[task.id]
+    def _hold(self, task: Task, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Keep a task in memory until this coroutine is over."""
+        work = asyncio.create_task(coroutine)
+        self._running[task.id] = (task, work)
+        work.add_done_callback(lambda _: self._running.pop(task.id))
+        return work
 
     async def _work(self, task: Task) -> None:
         error = await self._outcome(task)
@@ -159,13 +166,34 @@ class Service:
         # SQLite takes no half of a character, which a model or a tool can send.
         task.error = None if error is None else error.encode(errors="backslashreplace").decode()
         self._ended.append(task.id)
+        if self._saved(task):
+            self._save_late()
+            self._drop_oldest()
+        self._metrics.tasks.labels(status).inc()
+        self._metrics.seconds.observe(max(0.0, self._clock() - task.accepted_unix_s))
+        task.ended.set()
+
+    def _saved(self, task: Task) -> bool:
         try:
-            while len(self._ended) > KEPT:
-                self._store.forget(self._ended.popleft())
             self._store.save(task)
         except NotSavedError as problem:
             self._unsaved[task.id] = task
             self._log("not saved", task=task.id, error=str(problem))
-        self._metrics.tasks.labels(status).inc()
-        self._metrics.seconds.observe(max(0.0, self._clock() - task.accepted_unix_s))
-        task.ended.set()
+            return False
+        self._unsaved.pop(task.id, None)
+        return True
+
+    def _save_late(self) -> None:
+        """Save the ends that could not be saved when they came."""
+        for task in [one for one in self._unsaved.values() if one.id not in self._running]:
+            if not self._saved(task):
+                break
+            self._hold(task, self._forget(task))
+
+    def _drop_oldest(self) -> None:
+        try:
+            while len(self._ended) > KEPT:
+                self._store.forget(self._ended[0])
+                self._unsaved.pop(self._ended.popleft(), None)
+        except NotSavedError as problem:
+            self._log("not dropped", task=self._ended[0], error=str(problem))
