@@ -354,6 +354,23 @@ def test_hostile_requests_are_refused():
     assert asyncio.run(play(None)) == dict.fromkeys(cases, 400)
 
 
+def test_a_drain_waits_until_the_agent_has_forgotten_what_has_ended():
+    class SlowAgent(FakeAgent):
+        async def forget(self, task_id):
+            for _ in range(5):
+                await asyncio.sleep(0)
+            await super().forget(task_id)
+
+    async def play():
+        agent = SlowAgent()
+        service, _ = service_of(agent)
+        await service.accept("t", "do")[0].ended.wait()
+        await service.drain(5)
+        return agent.forgotten
+
+    assert asyncio.run(play()) == ["t"]
+
+
 def test_two_cancels_of_a_task_count_once():
     async def play():
         agent = FakeAgent()
