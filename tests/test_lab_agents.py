@@ -371,6 +371,29 @@ def test_a_drain_waits_until_the_agent_has_forgotten_what_has_ended():
     assert asyncio.run(play()) == ["t"]
 
 
+def test_a_page_in_a_browser_neither_starts_nor_cancels_a_task():
+    cases = [
+        ("POST", "/tasks", {"Origin": "http://shop.example"}, 403),
+        ("DELETE", "/tasks/t", {"Sec-Fetch-Site": "cross-site"}, 403),
+        ("GET", "/tasks/t", {"Sec-Fetch-Site": "none"}, 200),
+    ]
+
+    async def play():
+        service, metrics = service_of(FakeAgent())
+        service.accept("t", "wait")
+        async with TestClient(TestServer(application(service, metrics))) as client:
+            seen = [
+                (method, path, headers, (await client.request(method, path, headers=headers, data=BODY)).status)
+                for method, path, headers, _ in cases
+            ]
+        return seen, service.find("u"), service.find("t").status
+
+    assert asyncio.run(play()) == (cases, None, "running")
+
+
+BODY = b'{"id": "u", "input": "x"}'
+
+
 def test_two_cancels_of_a_task_count_once():
     async def play():
         agent = FakeAgent()

@@ -12,8 +12,11 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from lab_agents.store import NotSavedError
+from lab_common.browsers import of_a_browser
 
 if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
     from lab_agents.metrics import Metrics
     from lab_agents.service import Service
 
@@ -59,7 +62,7 @@ def application(service: Service, metrics: Metrics) -> web.Application:
     async def scrape(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app = web.Application()
+    app = web.Application(middlewares=[_programs_only])
     app.add_routes(
         [
             web.post("/tasks", accept),
@@ -70,6 +73,13 @@ def application(service: Service, metrics: Metrics) -> web.Application:
         ]
     )
     return app
+
+
+@web.middleware
+async def _programs_only(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """A page in a user's browser neither starts nor cancels tasks."""
+    why = None if request.method == "GET" else of_a_browser(request.headers)
+    return await handler(request) if why is None else web.json_response({"error": why}, status=403)
 
 
 async def _wanted(request: web.Request) -> tuple[str, str]:

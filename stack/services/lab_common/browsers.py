@@ -15,6 +15,14 @@ class Headers(Protocol):
     def get(self, name: str, /) -> str | None: ...
 
 
+def of_a_browser(headers: Headers) -> str | None:
+    """Reason to refuse a request with a header of a browser, or None without one."""
+    for name in _OF_BROWSERS:
+        if headers.get(name) is not None:
+            return f"expected a program, got the header {name} of a web browser: use curl or the like"
+    return None
+
+
 def refusal(headers: Headers) -> str | None:
     """Reason to refuse a request, or None for a program on this machine.
 
@@ -22,9 +30,8 @@ def refusal(headers: Headers) -> str | None:
     only browsers set reveals it, or its own name as the host if that name resolves to
     this machine (DNS rebinding).
     """
-    for name in _OF_BROWSERS:
-        if headers.get(name) is not None:
-            return f"expected a program of this machine, got the header {name} of a web browser: use curl or the like"
+    if (why := of_a_browser(headers)) is not None:
+        return why
     host = headers.get("Host") or ""
     if not _is_loopback(host):
         return f"expected a loopback address or localhost as host, got {host!r:.100}"
