@@ -66,10 +66,11 @@ def refund_of(desk, packages):
     client = program("mcp_client.py", desk.url, packages=packages)
     try:
         assert client.stdout.readline() == "calls\n", client.communicate()
-        assert desk.popen.wait(START_S) == -signal.SIGKILL
-        return client.communicate(timeout=HANGS_S)[0].split(" ")[0]
-    except subprocess.TimeoutExpired:
-        return None
+        assert desk.popen.wait(START_S) == -signal.SIGKILL  # the call has arrived
+        try:
+            return client.communicate(timeout=HANGS_S)[0].split(" ")[0]
+        except subprocess.TimeoutExpired:
+            return None
     finally:
         client.kill()
         client.communicate()
