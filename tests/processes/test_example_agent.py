@@ -1,8 +1,10 @@
 """The agent of examples/agents/openai_agents with a scripted model and desk."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,7 @@ def packages():
 class ExampleAgent(AgentProcess):
     def __init__(self, world, state_dir, packages):
         super().__init__(world, state_dir, "example")
+        self.tasks_file = state_dir / "tasks.sqlite"
         self._packages = packages
 
     def start(self):
@@ -102,3 +105,19 @@ def test_the_contract_of_tasks(agent):
     assert agent.end("held").json()["status"] == "cancelled"
     assert agent.end("never").status_code == 404
     assert agent.world.effects == []
+
+
+def rename(path, old, new):
+    with closing(sqlite3.connect(path)) as rows:
+        rows.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+
+def test_a_task_that_could_not_be_saved_is_performed_when_it_is_sent_again(agent):
+    agent.world.reset()
+    rename(agent.tasks_file, "tasks", "away")
+    refused = agent.begin("unsaved").status_code
+    rename(agent.tasks_file, "away", "tasks")
+
+    assert refused == 500
+    assert agent.perform("unsaved")["status"] == "completed"
+    assert agent.world.effects == WRITES

@@ -130,8 +130,9 @@ class Service:
         """The task, and True if it is new."""
         if task_id in self.tasks:
             return self.tasks[task_id], False
-        task = self.tasks[task_id] = Task(id=task_id, input=text)
+        task = Task(id=task_id, input=text)
         self._store.save(task)
+        self.tasks[task_id] = task
         self._begin(task)
         return task, True
 
