@@ -121,3 +121,48 @@ def test_a_task_that_could_not_be_saved_is_performed_when_it_is_sent_again(agent
     assert refused == 500
     assert agent.perform("unsaved")["status"] == "completed"
     assert agent.world.effects == WRITES
+
+
+# A session with the desk that replaces a cancel by an error of its own.
+BREAKING = """
+import asyncio, contextlib, pathlib, sys
+import agent
+
+class Breaking(agent.Service):
+    @contextlib.asynccontextmanager
+    async def _desk(self):
+        try:
+            await asyncio.sleep(60)
+            yield
+        except asyncio.CancelledError:
+            raise RuntimeError("the session broke") from None
+
+async def main():
+    service = Breaking(store=agent.Store(pathlib.Path(sys.argv[1])), model=None, desk_url="")
+    for task_id, limit_s in (("cancelled", 60.0), ("late", 0.05)):
+        agent.TASK_S = limit_s
+        task, _ = service.accept(task_id, "x")
+        await asyncio.sleep(0.01)
+        if task_id == "cancelled":
+            await asyncio.wait_for(service.cancel(task), 5)
+        await asyncio.wait_for(task.ended.wait(), 5)
+        print(task.status, task.error)
+
+asyncio.run(main())
+"""
+
+
+def test_a_cancel_that_the_sdk_answers_with_an_error_ends_the_task(packages, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", BREAKING, str(tmp_path / "tasks.sqlite")],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(packages), str(EXAMPLE)])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.stdout.splitlines() == [
+        "cancelled None",
+        "failed budget seconds exceeded: 0.05 s. RuntimeError: the session broke",
+    ], done.stderr

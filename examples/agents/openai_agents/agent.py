@@ -149,14 +149,15 @@ class Service:
 
     async def _perform(self, task: Task) -> None:
         """Run a task, again from its start after an error, until it ends."""
-        try:
-            async with asyncio.timeout(TASK_S):
-                while True:
+        now_s = asyncio.get_running_loop().time
+        ends_s = now_s() + TASK_S
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(ends_s):
+                while now_s() < ends_s:  # the SDK may replace the one cancel by an error
                     if await self._tried(task):
                         return
                     await asyncio.sleep(RETRY_S)
-        except TimeoutError:
-            self._end(task, "failed", f"budget seconds exceeded: {TASK_S:g} s. {task.error or ''}")
+        self._end(task, "failed", f"budget seconds exceeded: {TASK_S:g} s. {task.error or ''}")
 
     async def _tried(self, task: Task) -> bool:
         """True if the task has ended."""
@@ -170,6 +171,8 @@ class Service:
             budget = "budget steps exceeded: " if isinstance(error, MaxTurnsExceeded) else ""
             self._end(task, "failed", f"{budget}{error}")
         except Exception as error:  # noqa: BLE001 - the SDK has many for a lost model or desk
+            if task.status != "running":  # cancelled, and the SDK broke at it
+                return True
             task.error = f"{type(error).__name__}: {str(error)[:200]}"
             return False
         else:
@@ -191,6 +194,8 @@ class Service:
         )
 
     def _end(self, task: Task, status: str, error: str | None = None) -> None:
+        if task.status != "running":  # the first end holds
+            return
         task.status, task.error = status, error
         self._store.save(task)
         task.ended.set()
