@@ -166,3 +166,14 @@ def test_a_cancel_that_the_sdk_answers_with_an_error_ends_the_task(packages, tmp
         "cancelled None",
         "failed budget seconds exceeded: 0.05 s. RuntimeError: the session broke",
     ], done.stderr
+
+
+BAD_BODIES = [b"{", b"[]", b'{"id": "bad"}', b'{"id": "bad", "input": "\\ud800"}', b"\xff"]
+
+
+def test_a_bad_request_is_refused_and_leaves_no_task(agent):
+    assert [agent.client.post("/tasks", content=body).status_code for body in BAD_BODIES] == [400] * len(BAD_BODIES)
+    assert agent.end("bad").status_code == 404
+    agent.world.reset()
+    agent.perform("good")
+    assert agent.end("good", "x").status_code == 400

@@ -206,7 +206,7 @@ def application(service: Service) -> Starlette:
 
     async def accept(request: Request) -> Response:
         body = await request.json()
-        task, is_new = service.accept(body["id"], body["input"])
+        task, is_new = service.accept(str(body["id"]), str(body["input"]))
         return JSONResponse(task.state(), 202 if is_new else 200)
 
     async def one(request: Request) -> Response:
@@ -216,10 +216,13 @@ def application(service: Service) -> Starlette:
         if request.method == "DELETE":
             await service.cancel(task)
             return JSONResponse(task.state(), 202)
+        wait_s = min(LONGEST_WAIT_S, float(request.query_params.get("wait_s", 0)))
         with contextlib.suppress(TimeoutError):
-            wait_s = min(float(request.query_params.get("wait_s", 0)), LONGEST_WAIT_S)
             await asyncio.wait_for(task.ended.wait(), wait_s)
         return JSONResponse(task.state())
+
+    async def refuse(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": f"expected an id and an input, or seconds in wait_s: {error!r}"}, 400)
 
     async def health(_: Request) -> Response:
         return JSONResponse({"ok": True})
@@ -234,7 +237,9 @@ def application(service: Service) -> Starlette:
         Route("/tasks/{id}", one, methods=["GET", "DELETE"]),
         Route("/healthz", health),
     ]
-    return Starlette(routes=routes, lifespan=lifespan)
+    # What reading a request raises, and what SQLite raises for half of a character.
+    foreign = dict.fromkeys((LookupError, TypeError, ValueError), refuse)
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=foreign)
 
 
 def main() -> None:
