@@ -13,7 +13,7 @@ from lab_agents.metrics import Metrics
 from lab_agents.service import Service
 from lab_agents.settings import FLAWS, Settings
 from lab_agents.steps import Steps
-from lab_agents.store import Disk, Memory, NotSavedError
+from lab_agents.store import Disk, Memory, NotSavedError, owned
 from lab_agents.tasks import BudgetExceeded, Task, TaskFailed
 from lab_agents.tools import NoAnswer, ToolAnswer
 from lab_agents.web import application
@@ -145,6 +145,14 @@ def test_a_task_on_disk_is_resumed_and_one_in_memory_is_lost(tmp_path):
 
     assert asyncio.run(play(lambda: Disk(tmp_path / "tasks.sqlite"))) == ("completed", 1)
     assert asyncio.run(play(Memory)) == (None, 0)
+
+
+def test_a_folder_of_tasks_belongs_to_one_process(tmp_path):
+    folder = tmp_path / "new"
+    with owned(folder), pytest.raises(OSError, match="another agent works on LAB_STATE_DIR"), owned(folder):
+        pass
+    with owned(folder):
+        pass
 
 
 def test_the_http_contract(tmp_path):

@@ -165,6 +165,21 @@ def resumed(world, agent):
     return failures
 
 
+def test_a_second_process_on_the_same_folder_does_not_start(world, tmp_path):
+    flaws = {"LAB_FLAWS": "checkpoint_before_effect"}  # keeps its tasks on disk
+    with AgentProcess(world, tmp_path, "naive", **flaws) as first:
+        world.reset(refund=["hang"])
+        first.begin("t")
+        until(lambda: len(world.calls) == 2, "the second call")
+        second = AgentProcess(world, tmp_path, "naive", **flaws)
+        ended = second.ended()
+        first.kill()
+        first.start()
+
+    assert ended == 2, (tmp_path / "log").read_text()[-3000:]
+    assert f"another agent works on LAB_STATE_DIR {tmp_path}; end it" in (tmp_path / "log").read_text()
+
+
 def test_two_workers_perform_a_task_with_the_same_keys(world, tmp_path):
     world.reset(mail=["is_error", "is_error"])
     with AgentProcess(world, tmp_path, "naive", LAB_WORKERS="2", **LIMITS) as agent:

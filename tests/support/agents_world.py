@@ -199,6 +199,16 @@ class AgentProcess:
         self.client.close()
 
     def start(self):
+        self._launch()
+        self.world.kill = self.kill
+        until(self.alive, f"the agent listens: {self._state_dir}/log", within_s=90)
+
+    def ended(self):
+        """Exit status of a process that cannot start."""
+        self._launch()
+        return self.process.wait(90)
+
+    def _launch(self):
         desk = f"http://127.0.0.1:{self.world.port}"
         env = {
             "PATH": os.environ["PATH"],
@@ -214,8 +224,6 @@ class AgentProcess:
             # -S: the agents' own packages alone, as in their image.
             command = [sys.executable, "-S", "-m", "lab_agents"]
             self.process = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=self._state_dir)
-        self.world.kill = self.kill
-        until(self.alive, f"the agent listens: {self._state_dir}/log", within_s=90)
 
     def alive(self):
         assert self.process.poll() is None, (self._state_dir / "log").read_text()[-3000:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -21,7 +22,7 @@ except ImportError as error:
 from lab_agents.agent import make_agent
 from lab_agents.service import Service
 from lab_agents.settings import Settings
-from lab_agents.store import Disk, Memory
+from lab_agents.store import Disk, Memory, owned
 from lab_common.addresses import authority
 from lab_common.log import Log, log_libraries
 from lab_common.settings import SettingsError, refuse
@@ -31,12 +32,14 @@ _LAST_ANSWER_S = 0.2
 
 
 def main() -> int:
-    """Exit status: 0 after SIGTERM or SIGINT, 2 if it cannot start."""
+    """Exit status: 0 after SIGTERM or SIGINT, 2 for bad settings, folder or address."""
     # These would double the series of the counters and are unused.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         settings = Settings.from_env(os.environ)
-        uvloop.run(_serve(settings))
+        # First, because a second process would perform the tasks of the first.
+        with owned(settings.state_dir) if settings.persistent else contextlib.nullcontext():
+            uvloop.run(_serve(settings))
     except (SettingsError, OSError) as wrong:
         return refuse("lab_agents", wrong)
     except ImportError as missing:  # of the chosen agent

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from lab_agents.tasks import RUNNING, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 _COLUMNS = ("id", "input", "accepted_unix_s", "status", "steps", "tokens", "model_calls", "tool_calls", "error")
@@ -16,6 +18,25 @@ _COLUMNS = ("id", "input", "accepted_unix_s", "status", "steps", "tokens", "mode
 
 class NotSavedError(Exception):
     """A task could not be written, with the reason."""
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """Context in which this process alone works on a folder of tasks.
+
+    The kernel ends it at any end of the process.
+
+    Raises:
+        OSError: another process works on it, or it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            problem = f"another agent works on LAB_STATE_DIR {folder}; end it, or choose another folder"
+            raise OSError(problem) from None
+        yield
 
 
 class Store(Protocol):
@@ -61,7 +82,6 @@ class Disk:
     """Tasks in SQLite. What `save` has written survives a kill of the process."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._rows = sqlite3.connect(path, isolation_level=None)
         self._rows.execute("PRAGMA journal_mode=WAL")
         # Survives a kill of the process. FULL would survive a power cut, too.
