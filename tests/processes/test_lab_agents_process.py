@@ -180,6 +180,19 @@ def test_a_second_process_on_the_same_folder_does_not_start(world, tmp_path):
     assert f"another agent works on LAB_STATE_DIR {tmp_path}; end it" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "file", "flaws"),
+    [("naive", "tasks.sqlite", "checkpoint_before_effect"), ("checkpointed", "checkpoints.sqlite", "")],
+)
+def test_a_file_that_is_no_database_ends_the_process(world, tmp_path, name, file, flaws):
+    (tmp_path / file).write_text("no database" * 100)
+    ended = AgentProcess(world, tmp_path, name, LAB_FLAWS=flaws).ended()
+
+    log = (tmp_path / "log").read_text()
+    assert ended == 2, log[-3000:]
+    assert f"cannot use the files in LAB_STATE_DIR {tmp_path}: file is not a database" in log
+
+
 def test_two_workers_perform_a_task_with_the_same_keys(world, tmp_path):
     world.reset(mail=["is_error", "is_error"])
     with AgentProcess(world, tmp_path, "naive", LAB_WORKERS="2", **LIMITS) as agent:

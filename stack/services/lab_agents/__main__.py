@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import sqlite3
 import sys
 
 from lab_common.packages import AGENTS, refuse_without
@@ -37,11 +38,17 @@ def main() -> int:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         settings = Settings.from_env(os.environ)
+    except SettingsError as wrong:
+        return refuse("lab_agents", wrong)
+    try:
         # First, because a second process would perform the tasks of the first.
         with owned(settings.state_dir) if settings.persistent else contextlib.nullcontext():
             uvloop.run(_serve(settings))
-    except (SettingsError, OSError) as wrong:
+    except OSError as wrong:
         return refuse("lab_agents", wrong)
+    except sqlite3.Error as error:
+        problem = f"cannot use the files in LAB_STATE_DIR {settings.state_dir}: {error}; choose another folder"
+        return refuse("lab_agents", OSError(problem))
     except ImportError as missing:  # of the chosen agent
         return refuse_without("lab_agents", missing, AGENTS)
     return 0

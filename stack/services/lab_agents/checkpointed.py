@@ -42,8 +42,8 @@ class Checkpointed:
 
     async def start(self) -> None:
         connection = await aiosqlite.connect(self._path)
+        self._saver = AsyncSqliteSaver(connection)  # from now on `close` ends the connection's thread
         await connection.execute("PRAGMA synchronous=NORMAL")  # as the store of tasks
-        self._saver = AsyncSqliteSaver(connection)
         await self._saver.setup()
         graph = StateGraph(_State, context_schema=Task)
         graph.add_node("list", self._list)
