@@ -48,6 +48,7 @@ CASES = {
         (0, 1, 1, 1),
     ),
     "parallel": ({}, "parallel", {"status": "completed", "model_calls": 2}, (0, 1, 2)),
+    "nameless": ({}, "nameless", {"status": "completed", "model_calls": 2}, (0, 1, 2)),
     "malformed": ({}, "malformed", {"status": "failed", "error": "tool find_order"}, ()),
     "liar": ({}, "liar", {"status": "completed", "steps": 1}, (0,)),
     "unlisted": ({"list": ["lost"]}, "disciplined", {"status": "completed"}, (0, 1, 2)),

@@ -163,10 +163,10 @@ def answer(messages, manner):
     done = sum(m["role"] == "tool" for m in messages)
     if manner == "cut" or (done >= len(steps) and manner != "runaway") or (manner == "liar" and done):
         return {"role": "assistant", "content": f"done: {len(steps)} steps"}
-    chosen = steps[done:] if manner == "parallel" else [steps[done % len(steps)]]
+    chosen = steps[done:] if manner in {"parallel", "nameless"} else [steps[done % len(steps)]]
     calls = [
         {
-            "id": f"call-{done + at}",
+            "id": "" if manner == "nameless" else f"call-{done + at}",
             "type": "function",
             "function": {
                 "name": tool,

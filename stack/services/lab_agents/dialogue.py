@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pydantic_ai.messages import ModelMessage
     from pydantic_ai.tools import ToolDefinition
 
-    from lab_agents.chat import Message
+    from lab_agents.chat import Asked, Message
 
 
 def chat_messages(messages: Sequence[ModelMessage]) -> list[Message]:
@@ -88,12 +88,19 @@ def response(found: Mapping[str, object]) -> ModelResponse:
     message = message_of(found)
     text = message.get("content")
     parts: list[TextPart | ToolCallPart] = [TextPart(text)] if isinstance(text, str) and text else []
-    parts += [ToolCallPart(call.tool, call.text, call.id) for call in asked(message)]
+    calls = asked(message)
+    parts += [ToolCallPart(call.tool, call.text, call_id) for call, call_id in zip(calls, _ids(calls), strict=True)]
     return ModelResponse(
         parts=parts,
         usage=RequestUsage(input_tokens=tokens_of(found)),
         finish_reason="length" if is_cut(found) else "stop",
     )
+
+
+def _ids(calls: Sequence[Asked]) -> list[str]:
+    """A different id for each call, because its place is found by its id."""
+    given = [call.id for call in calls]
+    return given if len({*given} - {""}) == len(given) else [f"call-{at}" for at in range(len(given))]
 
 
 def results(messages: Sequence[ModelMessage]) -> list[ToolReturnPart | RetryPromptPart]:
@@ -107,9 +114,13 @@ def results(messages: Sequence[ModelMessage]) -> list[ToolReturnPart | RetryProm
 
 
 def place(messages: Sequence[ModelMessage], call_id: str | None) -> int:
-    """The place of a call in the last answer of the model."""
-    calls = _calls(messages[-1]) if messages else []
-    return next((at for at, call in enumerate(calls) if call.tool_call_id == call_id), 0)
+    """The place of a call in the last answer of the model.
+
+    Raises:
+        ValueError: the answer lacks the call.
+    """
+    ids: list[str | None] = [call.tool_call_id for call in _calls(messages[-1])]
+    return ids.index(call_id)
 
 
 def failure(messages: Sequence[ModelMessage]) -> str | None:
