@@ -8,7 +8,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import generate_latest
 
 from lab_agents import service as services
-from lab_agents.chat import Asked
+from lab_agents.chat import Asked, tokens_of
 from lab_agents.metrics import Metrics
 from lab_agents.service import Service
 from lab_agents.settings import FLAWS, Settings
@@ -491,6 +491,14 @@ def test_tools_that_the_model_invents_share_one_label():
         'llmlab_agent_tool_calls_total{result="ok",tool="refund"} 1.0',
         'llmlab_agent_tool_calls_total{result="failed",tool="other"} 3.0',
     ]
+
+
+def test_a_report_of_tokens_neither_gives_budget_back_nor_exceeds_a_row():
+    cases = [(7, 7), (-7, 0), (True, 0), (7.0, 0), ("7", 0), (None, 0), (2**70, 2**53)]
+    seen = [(total, tokens_of({"usage": {"total_tokens": total}})) for total, _ in cases]
+
+    assert seen == cases
+    assert [tokens_of({}), tokens_of({"usage": [7]})] == [0, 0]
 
 
 def asked_for(tool):

@@ -23,6 +23,7 @@ ERROR = "error: "  # start of a tool message without a result
 CUT = "the model's answer was cut: finish_reason length"
 _BACKOFF_S = 0.1  # doubles with each try, until the task's seconds are over
 _LONGEST_BACKOFF_S = 2.0
+_MOST_TOKENS = 1 << 53  # exceeds every budget, and fits a row of SQLite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,10 +116,10 @@ def seconds(retry_after: str | None) -> float | None:
 
 
 def tokens_of(found: Mapping[str, object]) -> int:
-    """The tokens that an answer reports, 0 without a report."""
+    """The tokens that an answer reports, 0 without a valid report."""
     used = found.get("usage")
     total = used.get("total_tokens") if isinstance(used, dict) else None
-    return total if isinstance(total, int) else 0
+    return min(max(total, 0), _MOST_TOKENS) if type(total) is int else 0
 
 
 def is_cut(found: Mapping[str, object]) -> bool:
