@@ -16,7 +16,7 @@ from lab_agents.steps import Steps
 from lab_agents.store import Disk, Memory, NotSavedError, owned
 from lab_agents.tasks import BudgetExceeded, Task, TaskFailed
 from lab_agents.tools import NoAnswer, ToolAnswer
-from lab_agents.web import application
+from lab_agents.web import MAX_BODY_BYTES, application
 from lab_common.settings import SettingsError
 
 SETTINGS = Settings.from_env({})
@@ -352,6 +352,7 @@ def test_hostile_requests_are_refused():
         "unknown charset": {"data": b"{}", "headers": {"Content-Type": "application/json; charset=x"}},
         "deep": {"data": b"[" * 100_000},
         "number": {"data": b'{"id": 1, "input": "x"}'},
+        "large": {"data": b'{"id": "t", "input": "' + b"x" * MAX_BODY_BYTES + b'"}'},
     }
 
     async def play(tmp):
@@ -359,7 +360,7 @@ def test_hostile_requests_are_refused():
         async with TestClient(TestServer(application(service, metrics))) as client:
             return {name: (await client.post("/tasks", **case)).status for name, case in cases.items()}
 
-    assert asyncio.run(play(None)) == dict.fromkeys(cases, 400)
+    assert asyncio.run(play(None)) == dict.fromkeys(cases, 400) | {"large": 413}
 
 
 def test_a_drain_waits_until_the_agent_has_forgotten_what_has_ended():
@@ -499,6 +500,16 @@ def test_a_report_of_tokens_neither_gives_budget_back_nor_exceeds_a_row():
 
     assert seen == cases
     assert [tokens_of({}), tokens_of({"usage": [7]})] == [0, 0]
+
+
+def test_the_text_of_a_task_that_has_ended_is_dropped(tmp_path):
+    async def play(store):
+        service, _ = service_of(FakeAgent(), store)
+        await service.accept("t", "do")[0].ended.wait()
+        await service.drain(5)
+        return service.find("t").input
+
+    assert [asyncio.run(play(store)) for store in (Memory(), Disk(tmp_path / "tasks.sqlite"))] == ["", ""]
 
 
 def asked_for(tool):

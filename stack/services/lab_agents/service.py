@@ -165,6 +165,7 @@ class Service:
         task.status = status
         # SQLite takes no half of a character, which a model or a tool can send.
         task.error = None if error is None else error.encode(errors="backslashreplace").decode()
+        task.input = ""  # so that the ended tasks, which are many, take little memory
         self._ended.append(task.id)
         if self._saved(task):
             self._save_late()

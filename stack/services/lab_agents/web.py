@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lab_agents.service import Service
 
 TASK_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+MAX_BODY_BYTES = 256 << 10
 _LONGEST_WAIT_S = 60.0
 
 
@@ -62,7 +63,7 @@ def application(service: Service, metrics: Metrics) -> web.Application:
     async def scrape(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    app = web.Application(middlewares=[_programs_only])
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[_programs_only])
     app.add_routes(
         [
             web.post("/tasks", accept),
