@@ -3,19 +3,21 @@
 import asyncio
 from dataclasses import replace
 
+import httpx2
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import generate_latest
 
 from lab_agents import service as services
 from lab_agents.chat import Asked, tokens_of
+from lab_agents.desk import note_refused
 from lab_agents.metrics import Metrics
 from lab_agents.service import Service
 from lab_agents.settings import FLAWS, Settings
 from lab_agents.steps import Steps
 from lab_agents.store import Disk, Memory, NotSavedError, owned
 from lab_agents.tasks import BudgetExceeded, Task, TaskFailed
-from lab_agents.tools import NoAnswer, ToolAnswer
+from lab_agents.tools import NoAnswer, ToolAnswer, ToolCall, Tools
 from lab_agents.web import MAX_BODY_BYTES, application
 from lab_common.settings import SettingsError
 
@@ -510,6 +512,23 @@ def test_the_text_of_a_task_that_has_ended_is_dropped(tmp_path):
         return service.find("t").input
 
     assert [asyncio.run(play(store)) for store in (Memory(), Disk(tmp_path / "tasks.sqlite"))] == ["", ""]
+
+
+def test_a_server_without_a_standing_stream_does_not_hide_its_refusal_of_a_call():
+    async def send(_):
+        for method, status in (("POST", 429), ("GET", 405)):
+            request = httpx2.Request(method, "http://desk/mcp")
+            await note_refused(httpx2.Response(status, headers={"Retry-After": "7"}, request=request))
+        raise NoAnswer("the session ended")
+
+    async def play():
+        metrics = Metrics()
+        tools = Tools(replace(SETTINGS, calls=replace(SETTINGS.calls, tool_retries=0)), metrics)
+        with pytest.raises(TaskFailed, match="HTTP 429"):
+            await tools.call(Task(id="t", input="x", accepted_unix_s=0.0), ToolCall(index=0, tool="refund"), send)
+        return value(metrics, "llmlab_agent_tool_calls_total", tool="refund", result="rate_limited")
+
+    assert asyncio.run(play()) == 1
 
 
 def asked_for(tool):
