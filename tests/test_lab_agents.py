@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import httpx2
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import generate_latest
 
+from lab_agents import chat as chats
 from lab_agents import service as services
-from lab_agents.chat import Asked, tokens_of
+from lab_agents.chat import Asked, Chat, seconds, tokens_of
 from lab_agents.desk import note_refused
 from lab_agents.metrics import Metrics
 from lab_agents.service import Service
@@ -529,6 +531,32 @@ def test_a_server_without_a_standing_stream_does_not_hide_its_refusal_of_a_call(
         return value(metrics, "llmlab_agent_tool_calls_total", tool="refund", result="rate_limited")
 
     assert asyncio.run(play()) == 1
+
+
+def test_corrupted_answers_of_the_model_are_asked_for_again(monkeypatch):
+    monkeypatch.setattr(chats, "_BACKOFF_S", 0.0)
+    whole = b'{"choices": []}'
+    answers = [
+        {"body": b'{"choices": "\xff"}', "content_type": "application/json"},
+        {"status": 429, "headers": {"Retry-After": "\u00b2"}},
+        {"body": whole, "content_type": "application/json", "charset": "utf-16"},
+    ]
+
+    async def answer(_):
+        return web.Response(**answers.pop(0))
+
+    async def play():
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", answer)
+        async with TestServer(app) as server:
+            chat = Chat(replace(SETTINGS, model_url=str(server.make_url("/v1"))), Metrics())
+            try:
+                return await chat.completion([], [])
+            finally:
+                await chat.close()
+
+    assert [seconds("7"), seconds("\u00b2"), seconds("-7"), seconds(None)] == [7.0, None, None, None]
+    assert (asyncio.run(play()), answers) == ({"choices": []}, [])
 
 
 def asked_for(tool):

@@ -94,12 +94,13 @@ class Chat:
         async with self._session.post(self._url, json=body, timeout=self._timeout) as response:
             if response.status == 429 or response.status >= 500:
                 raise _Retryable(f"HTTP {response.status}", seconds(response.headers.get("Retry-After")))
-            text = await response.text()
+            content = await response.read()
             if response.status != 200:
-                raise TaskFailed(f"the model refused the request with HTTP {response.status}: {text[:200]}")
+                text = content[:200].decode(errors="replace")
+                raise TaskFailed(f"the model refused the request with HTTP {response.status}: {text}")
         try:
-            found = json.loads(text)
-        except ValueError:
+            found = json.loads(content)
+        except ValueError:  # also of bytes that are no text
             raise _Retryable("an answer that is no JSON") from None
         if not isinstance(found, dict):
             raise _Retryable("an answer that is no object")
@@ -112,7 +113,8 @@ class Chat:
 
 def seconds(retry_after: str | None) -> float | None:
     """Seconds of a Retry-After header. None for a date, or without one."""
-    return float(retry_after) if retry_after and retry_after.isdigit() else None
+    # isdigit alone is true for a superscript.
+    return float(retry_after) if retry_after and retry_after.isascii() and retry_after.isdigit() else None
 
 
 def tokens_of(found: Mapping[str, object]) -> int:
