@@ -314,7 +314,7 @@ def test_an_end_that_could_not_be_saved_is_saved_later(tmp_path):
     assert {how: asyncio.run(play(how)) for how in ("accept", "drain")} == {"accept": expected, "drain": expected}
 
 
-def test_the_disk_is_asked_for_the_new_end_before_an_old_one_is_dropped(tmp_path, monkeypatch):
+def test_the_new_end_is_saved_before_an_old_one_is_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr(services, "KEPT", 1)
 
     class Undeleting(Disk):
@@ -533,7 +533,7 @@ def test_a_server_without_a_standing_stream_does_not_hide_its_refusal_of_a_call(
     assert asyncio.run(play()) == 1
 
 
-def test_corrupted_answers_of_the_model_are_asked_for_again(monkeypatch):
+def test_corrupted_answers_of_the_model_are_requested_again(monkeypatch):
     monkeypatch.setattr(chats, "_BACKOFF_S", 0.0)
     whole = b'{"choices": []}'
     answers = [

@@ -184,7 +184,7 @@ class Desk:
 async def note_refused(response: httpx2.Response) -> None:
     """Keep status and Retry-After of a refused call: an event hook of httpx2.
 
-    A GET is no call. It asks for a standing stream, which a server may lack (405).
+    A GET is no call. It requests a standing stream, which a server may lack (405).
     """
     if response.status_code >= 400 and response.request.method == "POST":
         note_refusal(Refusal(status=response.status_code, retry_after_s=seconds(response.headers.get("Retry-After"))))
