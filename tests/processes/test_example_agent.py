@@ -118,7 +118,7 @@ def test_a_task_that_could_not_be_saved_is_performed_when_it_is_sent_again(agent
     refused = agent.begin("unsaved").status_code
     rename(agent.tasks_file, "away", "tasks")
 
-    assert refused == 500
+    assert refused == 503
     assert agent.perform("unsaved")["status"] == "completed"
     assert agent.world.effects == WRITES
 

@@ -224,6 +224,9 @@ def application(service: Service) -> Starlette:
     async def refuse(_: Request, error: Exception) -> Response:
         return JSONResponse({"error": f"expected an id and an input, or seconds in wait_s: {error!r}"}, 400)
 
+    async def not_saved(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": f"the task could not be saved: {error}"}, 503)
+
     async def health(_: Request) -> Response:
         return JSONResponse({"ok": True})
 
@@ -238,8 +241,8 @@ def application(service: Service) -> Starlette:
         Route("/healthz", health),
     ]
     # What reading a request raises, and what SQLite raises for half of a character.
-    foreign = dict.fromkeys((LookupError, TypeError, ValueError), refuse)
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=foreign)
+    handlers = dict.fromkeys((LookupError, TypeError, ValueError), refuse) | {sqlite3.Error: not_saved}
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
 
 
 def main() -> None:
