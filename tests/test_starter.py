@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from support.doc_blocks import Block
 from support.doc_commands import check_shell
 
 from pytest_llmchaos.cli import main as llmchaos
+from pytest_llmchaos.generate.starter import lab_project
 from pytest_llmchaos.subject.lab import lab_subject
 
 ROOT = Path(__file__).parent.parent
@@ -57,7 +59,7 @@ def test_the_commands_of_the_workflow_exist(tmp_path, options):
         if not command.startswith("if "):
             check_shell(Block("chaos.yml", 1, "sh", "", command))
     assert ("llmchaos setup" in " ".join(commands)) == (options != ["--runtime=local"])
-    assert 20 <= job["timeout-minutes"] <= 120
+    assert 20 <= job["timeout-minutes"] <= 360  # a job of GitHub Actions takes no more
 
 
 def test_actions_are_pinned_like_those_of_this_project(tmp_path):
@@ -105,8 +107,9 @@ def test_an_unknown_scenario_is_refused_with_the_shipped_ones(tmp_path, capsys):
     assert llmchaos(["init", str(tmp_path / "demo"), "--scenario=kill_apy"]) == 1
 
     error = capsys.readouterr().err
-    assert "kill_api" in error
-    assert "got kill_apy" in error
+    assert "kill_api, " in error
+    assert "agents/lost_answer, " in error
+    assert "a folder of them (agents, patterns) or all, got kill_apy" in error
     assert not (tmp_path / "demo").exists()
 
 
@@ -118,6 +121,84 @@ def test_scenarios_are_copied_as_they_are(tmp_path):
     assert written == {
         name: (ROOT / "scenarios" / name).read_bytes() for name in ("test_kill_model.py", "test_random.py")
     }
+
+
+def test_scenarios_of_a_folder_are_named_by_it_or_alone_and_bring_their_data(tmp_path):
+    agents = {f"agents/{path.name}" for path in (ROOT / "scenarios" / "agents").glob("test_*.py")}
+    every = {path.relative_to(ROOT / "scenarios").as_posix() for path in (ROOT / "scenarios").rglob("test_*.py")}
+    expected = {
+        "agents/lost_answer": {"agents/test_lost_answer.py"},
+        "lost_answer": {"agents/test_lost_answer.py"},
+        "agents": agents,
+        "affinity": {"patterns/documents.txt", "patterns/test_affinity.py"},
+        "all": every | {"patterns/documents.txt"},
+    }
+
+    written = {}
+    for name in expected:
+        folder = tmp_path / name.replace("/", "-")
+        assert llmchaos(["init", str(folder), "--scenario", name]) == 0
+        written[name] = files_of(folder / "scenarios")
+
+    assert {name: set(files) for name, files in written.items()} == expected
+    for files in written.values():
+        assert [path for path, text in files.items() if text != (ROOT / "scenarios" / path).read_bytes()] == []
+
+
+def test_scenarios_that_need_the_simulated_engine_get_it(tmp_path, capsys):
+    """A project whose trials are all skipped would prove nothing."""
+    cases = [
+        (["lost_answer"], [], "sim", ""),
+        (["hung_model", "retry"], ["--runtime=local"], "sim", ""),
+        (["kill_api"], ["--runtime=local"], "llamacpp", ""),
+        (
+            ["kill_api", "hung_model"],
+            [],
+            None,
+            "note: skipped without --backend sim, which gives the simulated engine: hung_model\n",
+        ),
+        (
+            ["all"],
+            ["--runtime=compose"],
+            "ollama",
+            f"which gives the simulated engine: {len(lab_project.names()) - 8} scenarios\n",
+        ),
+        (["all"], ["--backend=sim"], "sim", ""),
+    ]
+    wrong = []
+    for number, (names, options, backend, note) in enumerate(cases):
+        folder = tmp_path / str(number)
+        assert llmchaos(["init", str(folder), *options, *(f"--scenario={name}" for name in names)]) == 0
+        out = capsys.readouterr().out
+        if keys_of(folder).get("llmchaos_backend") != backend or (note not in out if note else "skipped" in out):
+            wrong.append((names, options, keys_of(folder), out))
+    assert wrong == []
+
+    assert llmchaos(["init", str(tmp_path / "none"), "--backend=ollama", "--scenario=lost_answer"]) == 1
+    assert "--backend must be sim for agents/lost_answer" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_simulated_engine_is_needed_where_the_page_lists_it():
+    page = (ROOT / "docs" / "scenarios.md").read_text()
+    simulated = set(re.findall(r"^\| `(\w+)` \|.*\| simulated \|$", page, re.MULTILINE))
+    paths = {name: path for name, path in lab_project.names().items() if "/" not in name}
+
+    assert simulated == {
+        name for name, path in paths.items() if lab_project.needs_the_simulated_engine(path.read_text())
+    }
+
+
+def test_the_project_of_an_agents_scenario_gets_the_agents(tmp_path, capsys):
+    llmchaos(["init", str(tmp_path / "processes"), "--runtime=local", "--scenario=lost_answer"])
+    out = capsys.readouterr().out
+    llmchaos(["init", str(tmp_path / "containers"), "--scenario=lost_answer", "--scenario=kill_api", "--backend=sim"])
+
+    assert "note: the first start installs the packages of the lab's agents (250 MB)" in out
+    assert "An agent (`agent`) takes tasks" in (tmp_path / "processes" / "README.md").read_text()
+    setup = [step["run"] for step in workflow_of(tmp_path / "containers")["steps"] if "setup" in step.get("run", "")]
+    assert setup == ["llmchaos setup --backend sim --agents"]
+    assert f"{setup[0]} # build or pull the lab's images" in (tmp_path / "containers" / "README.md").read_text()
 
 
 def test_a_folder_inside_a_repository_gets_a_workflow_for_its_top(tmp_path, capsys):
@@ -147,5 +228,10 @@ def test_the_setup_command_runs_the_program_of_the_lab(monkeypatch):
     monkeypatch.setattr("subprocess.call", lambda command: seen.append(command) or 7)
 
     assert llmchaos(["setup", "--backend", "sim", "--backend", "ollama"]) == 7
+    assert llmchaos(["setup", "--agents"]) == 7
 
-    assert seen[0][1:] == [str(lab_subject("sim").bootstrap), "all", "--backend", "sim", "--backend", "ollama"]
+    program = str(lab_subject("sim").bootstrap)
+    assert [command[1:] for command in seen] == [
+        [program, "all", "--backend", "sim", "--backend", "ollama"],
+        [program, "all", "--backend", "ollama", "--agents"],
+    ]

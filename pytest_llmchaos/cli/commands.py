@@ -134,8 +134,11 @@ def _parser() -> argparse.ArgumentParser:
         "setup",
         "build or pull the images of the lab",
         _SETUP,
-        "llmchaos setup                images of the default backend\nllmchaos setup --backend sim  without a model",
+        "llmchaos setup                         images of the default backend\n"
+        "llmchaos setup --backend sim           without a model\n"
+        "llmchaos setup --backend sim --agents  with those of the agents",
     )
+    setup.add_argument("--agents", action="store_true", help="the image of the lab's agents and their tools, too")
     setup.add_argument(
         "--backend", action="append", choices=BACKENDS, help="may be given more than once (default: ollama)"
     )
@@ -165,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "setup":
-        return setup(arguments.backend or BACKENDS[:1])
+        return setup(arguments.backend or BACKENDS[:1], agents=arguments.agents)
     if arguments.command == "heal":
         return heal(dry_run=arguments.dry_run)
     if arguments.command == "doctor":
@@ -175,16 +178,17 @@ def _run(arguments: argparse.Namespace) -> int:
     return budget(arguments.ledger, arguments.slo)
 
 
-def setup(backends: Sequence[str]) -> int:
+def setup(backends: Sequence[str], *, agents: bool) -> int:
     """Build or pull the lab's images.
 
     Args:
         backends: inference engines of which images are needed.
+        agents: the image of the lab's agents is needed, too.
 
     Returns:
         The exit status of the set-up program that comes with the lab.
     """
-    chosen = [word for backend in backends for word in ("--backend", backend)]
+    chosen = [word for backend in backends for word in ("--backend", backend)] + ["--agents"] * agents
     return subprocess.call([sys.executable, str(stack_dir() / "bootstrap.py"), "all", *chosen])
 
 

@@ -29,6 +29,7 @@ examples:
   llmchaos init demo                                 the lab in containers, if Docker responds
   llmchaos init demo --runtime local                 the lab as processes, with a real small model
   llmchaos init demo --runtime local --backend sim   the lab as processes, with a simulated model
+  llmchaos init demo --scenario agents               the lab with an agent and its tools
   llmchaos init chaos --compose compose.yaml         your own stack
 """
 
@@ -94,13 +95,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--backend",
         choices=BACKENDS,
-        help="inference engine of the lab (default: ollama with compose, llamacpp with local)",
+        help="inference engine of the lab (default: ollama with compose, llamacpp with local, sim if all scenarios need it)",
     )
     parser.add_argument(
         "--scenario",
         action="append",
         default=[],
         metavar="NAME",
-        help="a shipped scenario to copy, such as kill_model, or all; may be given more than once (default: kill_api)",
+        help=(
+            "a shipped scenario to copy, such as kill_model or lost_answer, a folder of them (agents, patterns), or all; may be "
+            "given more than once (default: kill_api)"
+        ),
     )
     return parser

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_llmchaos.errors import BadScenario
@@ -20,6 +21,8 @@ _DEFAULT_SCENARIO = "kill_api"
 _MINUTES_PER_SCENARIO = 3
 _MINUTES_OF_SETUP = 20
 _BACKEND_OF_RUNTIME = {"compose": "ollama", "local": "llamacpp"}
+_SIMULATED = "sim"
+_MOST_LISTED = 3
 
 
 def project(folder: Path, *, runtime: str | None, backend: str | None, scenarios: Sequence[str]) -> Project:
@@ -29,14 +32,19 @@ def project(folder: Path, *, runtime: str | None, backend: str | None, scenarios
         folder: the project's folder.
         runtime: compose or local. None lets each run select it.
         backend: inference engine of the lab. None is that of the runtime.
-        scenarios: names of shipped scenarios, or all. Empty is `kill_api`.
+        scenarios: names of shipped scenarios or of their folders, or all. Empty is
+            `kill_api`.
 
     Raises:
-        BadScenario: there is no such scenario.
+        BadScenario: there is no such scenario, or the backend would skip all of them.
     """
     chosen = _chosen(scenarios or (_DEFAULT_SCENARIO,))
-    backend = backend or _BACKEND_OF_RUNTIME.get(runtime or "")
-    setup = "" if runtime == "local" else f"llmchaos setup --backend {backend or BACKENDS[0]}"
+    texts = {name: path.read_text(encoding="utf-8") for name, path in chosen.items()}
+    simulated = [name for name, text in texts.items() if needs_the_simulated_engine(text)]
+    agents = any("loads.tasks(" in text for text in texts.values())
+    backend = _backend(backend, runtime, texts, simulated)
+    more = " --agents" if agents else ""
+    setup = "" if runtime == "local" else f"llmchaos setup --backend {backend or BACKENDS[0]}{more}"
     steps = (
         *([(setup, "build or pull the lab's images")] if setup else []),
         ("pytest --chaos-plan", "print the planned trials, start nothing"),
@@ -57,20 +65,36 @@ def project(folder: Path, *, runtime: str | None, backend: str | None, scenarios
     )
     files = {
         "pyproject.toml": render("lab_pyproject.toml.j2", runtime=runtime, backend=backend),
-        **{f"scenarios/{path.name}": path.read_text(encoding="utf-8") for path in chosen},
+        **{_place(path): texts[name] for name, path in chosen.items()},
+        **{
+            _place(data): data.read_text(encoding="utf-8")
+            for name in chosen
+            for data in _data(chosen[name], texts[name])
+        },
         WORKFLOW: workflow,
-        "README.md": render("lab_readme.md.j2", steps=steps),
+        "README.md": render("lab_readme.md.j2", steps=steps, agents=agents),
         ".gitignore": render("gitignore.j2"),
     }
     notes = [*_lacking(runtime, backend)]
+    if agents and runtime == "local":
+        notes.append("the first start installs the packages of the lab's agents (250 MB)")
+    if simulated and backend != _SIMULATED:
+        notes.append(f"skipped without --backend sim, which gives the simulated engine: {_listed(simulated)}")
     if where:
         notes.append(f"GitHub reads workflows at the top of a repository: move {WORKFLOW} there")
     return Project(files=files, steps=steps, notes=tuple(notes))
 
 
 def names() -> dict[str, Path]:
-    """Return the shipped scenarios by name."""
-    return {path.stem.removeprefix("test_"): path for path in sorted(scenarios_dir().glob("test_*.py"))}
+    """Return the shipped scenarios by name, such as `agents/lost_answer`."""
+    top = scenarios_dir()
+    paths = sorted(top.rglob("test_*.py"), key=lambda path: (path.parent != top, path))
+    return {path.relative_to(top).with_name(path.stem.removeprefix("test_")).as_posix(): path for path in paths}
+
+
+def needs_the_simulated_engine(text: str) -> bool:
+    """True if a scenario's docstring states that other backends skip it."""
+    return "Needs the simulated engine" in " ".join((ast.get_docstring(ast.parse(text)) or "").split())
 
 
 def subfolder(folder: Path) -> str:
@@ -80,12 +104,41 @@ def subfolder(folder: Path) -> str:
     return "" if top is None or (absolute / ".git").exists() else absolute.relative_to(top).as_posix()
 
 
-def _chosen(wanted: Sequence[str]) -> list[Path]:
+def _chosen(wanted: Sequence[str]) -> dict[str, Path]:
     shipped = names()
-    unknown = [name for name in wanted if name not in shipped and name != _ALL]
+    calls = {name: {_ALL, name, *name.split("/")} for name in shipped}
+    unknown = [one for one in wanted if not any(one in called for called in calls.values())]
     if unknown:
-        raise BadScenario(f"--scenario must be one of {', '.join(shipped)} or all, got {', '.join(unknown)}")
-    return [path for name, path in shipped.items() if name in wanted or _ALL in wanted]
+        folders = sorted({name.partition("/")[0] for name in shipped if "/" in name})
+        raise BadScenario(
+            f"--scenario must be one of {', '.join(shipped)}, a folder of them ({', '.join(folders)}) or all, got {', '.join(unknown)}"
+        )
+    return {name: path for name, path in shipped.items() if not calls[name].isdisjoint(wanted)}
+
+
+def _backend(given: str | None, runtime: str | None, texts: Mapping[str, str], simulated: Sequence[str]) -> str | None:
+    """Return the backend that is given, or one that the scenarios can use."""
+    if len(simulated) < len(texts):
+        return given or _BACKEND_OF_RUNTIME.get(runtime or "")
+    if given not in (None, _SIMULATED):
+        raise BadScenario(
+            f"--backend must be sim for {_listed(simulated)}, got {given}: every trial needs the simulated engine and would be skipped"
+        )
+    return _SIMULATED
+
+
+def _listed(some: Sequence[str]) -> str:
+    return ", ".join(some) if len(some) <= _MOST_LISTED else f"{len(some)} scenarios"
+
+
+def _place(path: Path) -> str:
+    """Return where the project has a shipped scenario, or its data."""
+    return f"scenarios/{path.relative_to(scenarios_dir()).as_posix()}"
+
+
+def _data(path: Path, text: str) -> list[Path]:
+    """Return the files next to a scenario that it names."""
+    return [one for one in sorted(path.parent.iterdir()) if one.is_file() and one.suffix != ".py" and one.name in text]
 
 
 def _lacking(runtime: str | None, backend: str | None) -> list[str]:
