@@ -13,12 +13,26 @@ from pathlib import Path
 import pytest
 
 from pytest_llmchaos import loads
+from pytest_llmchaos.stats.bounded import Seconds
+from pytest_llmchaos.stats.windows import Window
+from pytest_llmchaos.trial.replicas import Replicas
+from pytest_llmchaos.trial.tasks import Tasks
 from pytest_llmchaos.trial.trial import Trial
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 FOLDERS = ("benchmarks", "dashboards", "docs", "examples", "pytest_llmchaos", "scenarios", "stack", "tests")
 PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
+# Values of a trial that have values of their own, of which pages name some.
+VIEWS = {
+    "after_fault": Window,
+    "before_fault": Window,
+    "during_fault": Window,
+    "replicas": Replicas,
+    "tasks": Tasks,
+    "time_to_recover_s": Seconds,
+    "whole": Window,
+}
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -104,19 +118,66 @@ def test_every_value_of_a_trial_that_a_page_names_exists():
     assert pages_with(lambda page: [name for name in trial_values(page) if not has(Trial, name)]) == {}
 
 
+def test_every_value_of_a_view_of_a_trial_that_a_page_names_exists():
+    def lost(page):
+        return [f"{view}.{name}" for view, name in view_values(page) if not view_has(view, name)]
+
+    assert pages_with(lost) == {}
+
+
 def test_the_pages_name_values_of_trials():
-    """Without any, the test above would pass on no evidence."""
+    """Without any, the tests above would pass on no evidence."""
     assert {"during_fault", "repaired_by", "slo"} <= {name for page in PAGES for name in trial_values(page)}
+    named = {pair for page in PAGES for pair in view_values(page)}
+    assert {("tasks", "lost"), ("tasks", "latency_s"), ("during_fault", "availability")} <= named
+
+
+def test_a_value_that_a_view_lacks_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "`trial.tasks.lost == 0`, trial.whole.ttft_s.p95\n"
+        '```python\nassert arms["a"].tasks.losses == 0\n```\n'
+        "## Claims about an agent's tasks\n| value | meaning |\n|---|---|\n| `stuck`, `latency_s.p95` | s |\n## `x`\n| `y` |\n"
+    )
+
+    names = {("tasks", "latency_s"), ("tasks", "losses"), ("tasks", "lost"), ("tasks", "stuck"), ("whole", "ttft_s")}
+    assert view_values(page) == sorted(names)
+    assert [name for view, name in sorted(names) if not view_has(view, name)] == ["losses"]
 
 
 def trial_values(page):
-    if "reference" in page.parts or page.name == "CHANGELOG.md":  # the code itself, and its past
+    if is_of_the_code(page):
         return []
     return sorted(set(re.findall(r"`(?:assert )?trial\.(\w+)", page.read_text())) - {"py"})
 
 
+def view_values(page):
+    """Pairs of a view and its value: those of examples, and of the table of tasks."""
+    if is_of_the_code(page):
+        return []
+    text = page.read_text()
+    table = text.partition("## Claims about an agent's tasks\n")[2].partition("\n## ")[0]
+    cells = "".join(re.findall(r"^\|( `[^|]*)\|", table, re.MULTILINE))
+    return sorted(
+        {
+            *re.findall(r"(?<![\w.])trial\.(\w+)\.(\w+)", text),
+            *re.findall(r"\]\.(tasks)\.(\w+)", text),
+            *(("tasks", name) for name in re.findall(r"`(\w+)[\w.]*`", cells)),
+        }
+    )
+
+
+def view_has(view, name):
+    return view in VIEWS and has(VIEWS[view], name)
+
+
+def is_of_the_code(page):
+    """True for a page made of the code itself, and for its past."""
+    return "reference" in page.parts or page.name == "CHANGELOG.md"
+
+
 def has(cls, name):
-    return name in cls.__dataclass_fields__ or hasattr(cls, name)
+    return hasattr(cls, name) or name in getattr(cls, "__annotations__", {})
 
 
 def test_what_a_page_links_to_and_every_path_that_it_names_is_there():

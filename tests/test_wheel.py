@@ -106,8 +106,9 @@ def test_all_shipped_scenarios_are_planned_from_the_wheel_without_extras(core, t
 
     planned = run(core, "pytest", "--chaos-plan", "-p", "no:cacheprovider", cwd=tmp_path / "demo")
 
-    shipped = sorted((wheels.ROOT / "scenarios").glob("test_*.py"))
-    assert sorted(path.name for path in (tmp_path / "demo" / "scenarios").glob("*.py")) == [one.name for one in shipped]
+    shipped = {path.relative_to(wheels.ROOT) for path in (wheels.ROOT / "scenarios").rglob("test_*.py")}
+    demo = tmp_path / "demo"
+    assert {path.relative_to(demo) for path in (demo / "scenarios").rglob("*.py")} == shipped
     assert {one.stem.removeprefix("test_") for one in shipped} <= {
         line.partition(":")[0] for line in planned.split("\n")
     }
