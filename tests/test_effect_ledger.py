@@ -183,7 +183,7 @@ def test_a_bad_ledger_is_an_error_that_explains_it() -> None:
     cases = (
         (renewed, Inconclusive, "began anew during the trial: its row 4"),
         (emptied, Inconclusive, "began anew during the trial"),
-        (gap, Inconclusive, "lacks row 6"),
+        (gap, Inconclusive, "lacks row 6, and has row 7 in its place"),
         (odd(Reply(b"gone", status=503)), NoData, "answered 503, expected 200"),
         (odd(Reply(b"<html>")), Inconclusive, "must answer"),
         (odd(Reply(b"[]")), Inconclusive, "must answer"),

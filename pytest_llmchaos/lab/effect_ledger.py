@@ -150,7 +150,8 @@ def _rows(url: str, after: int, last: float = math.inf) -> Iterator[Row]:
             after += 1
             if row.id != after:
                 raise Inconclusive(
-                    f"the effect ledger at {url} lacks row {after}, so effects are unknown: its ids must have no gap"
+                    f"the effect ledger at {url} lacks row {after}, and has row {row.id} in its place, so effects are unknown: "
+                    "number the calls 1, 2, 3 and so on, and answer with the rows after an id in this order"
                 )
             if after > MOST_ROWS:
                 raise Inconclusive(
