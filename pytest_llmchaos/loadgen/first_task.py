@@ -93,7 +93,7 @@ def require_agent(url: str, agent: Endpoint, subject: Subject, note: Callable[[s
     task, unknown = f"{TASKS_PATH}/{name}", f"{TASKS_PATH}/{name}-unknown"
     for method, path, body, statuses, is_state in (
         ("POST", TASKS_PATH, {"id": name, "input": PLAN}, (200, 201, 202), False),
-        ("POST", TASKS_PATH, {"id": name, "input": PLAN}, (200,), True),
+        ("POST", TASKS_PATH, {"id": name, "input": PLAN}, (200,), False),
         ("GET", f"{task}?wait_s=0", None, (200,), True),
         ("GET", f"{unknown}?wait_s=0", None, (404,), False),
         ("DELETE", task, None, (200, 202, 204), False),
