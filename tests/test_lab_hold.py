@@ -257,6 +257,25 @@ class TestRoom:
         assert 5 < clock.passed_s < 5.2
         assert max(left_s for _, left_s in said) == pytest.approx(3.0, abs=0.01)
 
+    def test_room_for_an_act_is_waited_for_anew_after_each_slow_return(self, lab, clock, monkeypatch):
+        """Back 2 s after each kill. The third is due at 1 s, and begins at 4 s."""
+        killed_s, tick = [], lab._tick
+
+        def kill(service, kill=lab.runtime.kill):
+            killed_s.append(clock.passed_s)
+            kill(service)
+
+        def back(*about):
+            if not lab.runtime.state("api").running and clock.passed_s >= killed_s[-1] + 2:
+                lab.runtime.start("api")
+            tick(*about)
+
+        lab.runtime.kill = kill
+        monkeypatch.setattr(lab, "_tick", back)
+        again = [replace(acts()[0], after_s=after_s) for after_s in (0.0, 0.5, 1.0)]
+        with lab.recording(), lab.inject(again, blast_radius=1, patience_s=2.5):
+            assert killed_s == [pytest.approx(at_s, abs=0.25) for at_s in (0, 2, 4)]
+
     def test_room_for_an_act_has_its_last_look_after_the_deadline(self, lab, clock, said, monkeypatch):
         monkeypatch.setattr(lab_module, "TICK_S", 0.5)
         full = SimpleNamespace(still_hit=lambda: {"api", "model-1"})

@@ -258,8 +258,10 @@ def test_every_boundary_of_a_plan_is_enumerated():
     assert made.with_lease(60).blast_radius == 1
 
 
-def test_twenty_boundaries_begin_within_two_minutes():
+def test_the_load_lasts_until_the_last_boundary_of_an_agent_that_is_back_in_five_seconds():
     assert every(plan="a; b; c; d").last_act_s == 100
+    assert every(plan="a; b; c; d", every_s=9).last_act_s == 180
+    assert every().parts[-1][0] == 5, "an agent that is back at once is hit again at once"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from pytest_llmchaos.faults.timed import timed
 from pytest_llmchaos.model import Fault
 
 MOST_STEPS = 50
+# An agent is back in about this time. The load must last until the last fault.
+RETURN_S = 5.0
 _STEP = re.compile(r"([A-Za-z0-9_.-]{1,128})(?: .*)?")
 # Of one call: it is about to leave, its effect is applied, its answer has arrived.
 _OF_CALL = ("received", "answered", "delivered")
@@ -38,9 +40,14 @@ class EveryBoundary(Together):
         """Return that of one fault: each waits until the victim is back."""
         return self.each.blast_radius
 
+    @property
+    def last_act_s(self) -> float:
+        """Return when the last fault is due if the victim is back 5 s after each."""
+        return max(super().last_act_s, RETURN_S * (len(self.parts) - 1))
+
 
 def every_boundary(
-    fault: Fault, *, plan: str, model: str, tools: str, every_s: float = 5.0, within_s: float = 30.0
+    fault: Fault, *, plan: str, model: str, tools: str, every_s: float = 0.5, within_s: float = 30.0
 ) -> Fault:
     """Begin a fault at every boundary of an agent's task, one after the other.
 
@@ -49,8 +56,11 @@ def every_boundary(
     checkpoint, and the next model call is about to leave, after the checkpoint. The
     last one is the arrival of the model's final answer. A plan of n steps has 5 n + 1.
 
-    Each waits until the victim is back, and then for the next message of its kind. So
-    an agent that resumes its task is hit at each boundary of it in order.
+    The wait for each message begins as soon as the victim of the last fault is back. So
+    an agent that resumes its task is hit at each boundary of it in order. The wait for
+    fault k, from 0, also begins `every_s` * k seconds after the first or later. That
+    delays it only if all faults so far took less time. What the agent does until then
+    meets no fault.
 
     - Ends: as `fault` does.
     - Fidelity: that of `fault`. The moments are those of fault agents.
@@ -62,7 +72,7 @@ def every_boundary(
             Words after the name of a tool are ignored.
         model: Service that answers chats, such as `api`.
         tools: Service of the tools, such as `desk`.
-        every_s: Least seconds from one fault to the next, above 0, below 86400.
+        every_s: Least mean seconds from one wait to the next, above 0, below 86400.
         within_s: Seconds within which each message must come, above 0, at most 3595.
 
     Returns:

@@ -554,7 +554,8 @@ class Lab:
                 reverts the fault.
             blast_radius: most services that may be hit at once. An injection beyond it
                 waits until an earlier victim is back. Default: the fault's own.
-            patience_s: seconds for which all injections together wait.
+            patience_s: seconds for which an injection that is due waits for earlier
+                victims.
 
         Returns:
             A context manager that yields the injected faults.
@@ -599,9 +600,10 @@ class Lab:
         try:
             begin = time.monotonic()
             for act in acts:
-                self._hold_to(begin + act.after_s)
+                due = max(begin + act.after_s, time.monotonic())  # earlier ones may have taken longer
+                self._hold_to(due)
                 if blast_radius is not None and injector.injected.proven:
-                    self._await_room(act, injector, blast_radius, begin + act.after_s + patience_s)
+                    self._await_room(act, injector, blast_radius, due + patience_s)
                 injector.act(act)
                 self.abort_check(abort_if)
             yield injector.injected
