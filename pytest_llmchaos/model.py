@@ -1009,11 +1009,14 @@ class Moment:
         unix_s: Unix time of it, in seconds.
         passes_s: Seconds after the start of the wait at which it passes, whatever
             pytest does.
+        lasts_s: Seconds after `unix_s` for which it lasts at most, infinity if nothing
+            ends it. None: it lasts until the fault is proven.
     """
 
     at: str
     unix_s: float
     passes_s: float
+    lasts_s: float | None = None
 
 
 @runtime_checkable

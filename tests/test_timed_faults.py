@@ -140,6 +140,46 @@ def test_a_message_that_passed_while_pytest_was_suspended_is_no_moment(lab, monk
     assert not any(one.active for one in lab.runtime._wire_faults.values())
 
 
+@pytest.mark.parametrize(("suspended_s", "is_late"), [(0.2, False), (0.3, True)])
+def test_a_stop_that_begins_after_its_message_went_on_is_no_stop_at_it(lab, monkeypatch, suspended_s, is_late):
+    """The agent lets the message of a stop go 0.25 s after it came."""
+    wait = lab.runtime.wire_wait
+
+    def suspended(*asked):
+        found = wait(*asked)
+        injector.time.advance(suspended_s)
+        return found
+
+    monkeypatch.setattr(lab.runtime, "wire_wait", suspended)
+    stop = faults.timed(faults.stop("model-1"), at="after:chat#3.received")
+    late = pytest.raises(FaultNotObserved, match=r"which lasts 0\.25 s, and pytest went on 0\.30 s after its start: it was")
+    with late if is_late else nullcontext(), lab.load(LOAD, wire=["model-1"]), lab.inject(stop):
+        assert not is_late
+
+    assert lab.runtime.state("model-1").running
+
+
+@pytest.mark.parametrize(
+    ("make", "event", "is_late"),
+    [(faults.kill, "received", True), (faults.kill, "delivered", False), (faults.stop, "received", False)],
+)
+def test_a_message_that_goes_on_before_the_death_of_its_victim_is_no_moment(lab, monkeypatch, make, event, is_late):
+    """A stop's message goes on by itself, and a delivered one has gone."""
+    fault = faults.timed(make("model-1"), at=f"after:chat#3.{event}")
+    inject = type(fault.primitive).inject
+
+    def slow(self, runtime, victim):
+        injector.time.advance(35.0)
+        inject(self, runtime, victim)
+
+    monkeypatch.setattr(type(fault.primitive), "inject", slow)
+    late = pytest.raises(FaultNotObserved, match=r"passed after 35 s, and the fault was proven after 35\.0 s, so it may")
+    with late if is_late else nullcontext(), lab.load(LOAD, wire=["model-1"]), lab.inject(fault):
+        assert not is_late
+
+    assert lab.runtime.state("model-1").running
+
+
 def test_a_timed_fault_without_an_agent_is_refused(lab):
     fault = faults.timed(faults.kill("model-1"), at=THIRD, on="api")
 

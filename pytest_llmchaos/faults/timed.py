@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -120,15 +121,17 @@ class AtMessage:
         """
         service = self.on or victim
         lease_s = self.within_s + LEASE_MARGIN_S
+        event = _parts(self.at).event
+        let_go_s = LET_GO_S if self.kind == "stop" else None
         id_ = runtime.wire_start(
             service,
             "hold",
             lease_s=lease_s,
             seed=0,
-            event=_parts(self.at).event,
+            event=event,
             number=self.number,
             match={"tool": self.tool} if self.tool else {"path": self.path},
-            **({"most_s": LET_GO_S} if self.kind == "stop" else {}),
+            **({} if let_go_s is None else {"most_s": let_go_s}),
         )
         try:
             held = runtime.wire_wait(service, id_, self.within_s)
@@ -140,7 +143,8 @@ class AtMessage:
                     f"{counted}: raise the rate or within_s, or name an earlier request or another kind"
                 )
             at = self.at.replace(":", " ") + ("" if self.tool else f" on {service}")
-            yield Moment(at=at, unix_s=held.hit_unix_s, passes_s=lease_s)
+            lasts_s = math.inf if event == "delivered" else let_go_s
+            yield Moment(at=at, unix_s=held.hit_unix_s, passes_s=lease_s, lasts_s=lasts_s)
         finally:
             with suppress(NotReady):  # an agent that went with its service holds nothing
                 runtime.wire_end(service, id_)

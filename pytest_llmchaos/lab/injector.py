@@ -171,7 +171,8 @@ class Injector:
     def _moment(self, able: AbleRuntime, act: Injection) -> Iterator[None]:
         """Wait for the fault's moment if it has one, and record how exact it was.
 
-        Raises FaultNotObserved if the moment had passed, for example because pytest was
+        Raises FaultNotObserved if the moment had passed before the fault began, or
+        before it was proven if the moment lasts until then. Pytest may have been
         suspended.
         """
         if not isinstance(act.fault, BeginsAtMoment):
@@ -179,15 +180,25 @@ class Injector:
             return
         begun_s = time.monotonic()
         with act.fault.moment(able, act.victim) as moment:
-            waited_s = time.monotonic() - begun_s
+            begins = f"{act.fault.kind} {name_of(act)} was to begin {moment.at}, which"
+            again = "it was suspended, or the machine is too slow; run again"
+            waited_s, late_s = time.monotonic() - begun_s, max(0.0, time.time() - moment.unix_s)
             if waited_s >= moment.passes_s:
                 raise FaultNotObserved(
-                    f"{act.fault.kind} {name_of(act)} was to begin {moment.at}, which passed after {moment.passes_s:g} s, and "
-                    f"pytest went on after {waited_s:.1f} s: it was suspended, or the machine is too slow; run again"
+                    f"{begins} passed after {moment.passes_s:g} s, and pytest went on after {waited_s:.1f} s: {again}"
                 )
-            late_ms = 1000 * max(0.0, time.time() - moment.unix_s)
+            if moment.lasts_s is not None and late_s >= moment.lasts_s:
+                raise FaultNotObserved(
+                    f"{begins} lasts {moment.lasts_s:g} s, and pytest went on {late_s:.2f} s after its start: {again}"
+                )
             yield
-        self._record.event("instrument", f"{act.fault.kind} {name_of(act)} began {late_ms:.1f} ms {moment.at}")
+            waited_s = time.monotonic() - begun_s
+            if moment.lasts_s is None and waited_s >= moment.passes_s:
+                raise FaultNotObserved(
+                    f"{begins} passed after {moment.passes_s:g} s, and the fault was proven after {waited_s:.1f} s, so it may "
+                    "have begun later: raise within_s, or name an earlier message"
+                )
+        self._record.event("instrument", f"{act.fault.kind} {name_of(act)} began {1000 * late_s:.1f} ms {moment.at}")
 
     def require_lasted(self) -> None:
         """Raises FaultNotObserved for a proven fault that ended before its revert."""
