@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.api_server import Asked, Reply, api
+from support.clock import Clock
 
 from pytest_llmchaos import faults
 from pytest_llmchaos.errors import EvidenceLost, Inconclusive, NoData
@@ -120,6 +122,29 @@ def test_calls_that_still_arrive_at_the_deadline_are_read_and_reported(monkeypat
         quiet.append((len(found.rows), found.is_quiet))
 
     assert quiet == [(1, False), (0, True)], "calls of other clients are of no interest"
+
+
+def retried(server: Server, clock: Clock, began_s: float, gap_s: float, most: int, asked: Asked) -> Reply:
+    """Answer with one more row after each gap, up to the most."""
+    due = 1 + min(most, int((clock.passed_s - began_s) / gap_s))
+    server.rows += [row(n) for n in range(len(server.rows) + 1, due + 1)]
+    return server.answer(asked)
+
+
+def test_a_call_that_is_repeated_after_a_pause_is_awaited_if_a_task_may_do_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row arrives every 2 or 4 s, once or again and again."""
+    clock = Clock()
+    monkeypatch.setattr(effect_ledger, "time", clock)
+    monkeypatch.setattr(effect_ledger, "QUIET_S", 0.5)
+    found = []
+    for may_retry, gap_s, most in ((False, 2.0, 1), (True, 2.0, 1), (True, 2.0, 99), (True, 4.0, 99)):
+        server, began_s = Server(row(1)), clock.passed_s
+        calls = functools.partial(retried, server, clock, began_s, gap_s, most)
+        with api(calls) as (url, _):
+            read = rows_since(url, None, ORDERS, may_retry=may_retry)
+        found.append((len(read.rows), read.is_quiet, clock.passed_s - began_s))
+
+    assert found == [(1, True, 0.5), (2, True, 5.0), (4, False, 6.5), (1, True, 3.0)]
 
 
 def test_a_ledger_that_grows_faster_than_it_is_read_ends_at_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,9 @@ READ_S = 20.0  # for all pages of one reading
 MOST_KEY = 1024
 # A call in flight may still arrive. A runaway agent never stops calling.
 QUIET_S, QUIET_DEADLINE_S = 0.5, 3.0
+# An agent may repeat a call of a task without an end after so long: the lab's agents
+# after up to 2 s, as a Retry-After that they obey.
+RETRY_QUIET_S = 3.0
 _TOOL = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 # Numbers that a file of evidence can keep.
@@ -53,7 +56,7 @@ class Rows:
 
     Attributes:
         rows: The rows, by id.
-        is_quiet: False if calls of these orders still arrived when it was read.
+        is_quiet: False if calls of these orders still arrived at the end of reading.
     """
 
     rows: tuple[Row, ...]
@@ -84,14 +87,19 @@ def last_row(url: str, begin: Row | None = None) -> Row | None:
     return found
 
 
-def rows_since(url: str, begin: Row | None, orders: frozenset[int], *, kept: Row | None = None) -> Rows:
+def rows_since(
+    url: str, begin: Row | None, orders: frozenset[int], *, kept: Row | None = None, may_retry: bool = False
+) -> Rows:
     """Return the rows after one, once no more arrive or a deadline has passed.
+
+    No more arrive if none does for 0.5 s, and for 3 s if calls may be repeated.
 
     Args:
         url: Address of the ledger.
         begin: The last row of an earlier moment, None if the ledger was empty.
         orders: Order numbers of the rows to return.
         kept: The last row of a later moment. Both rows must still be there.
+        may_retry: True if a task of these orders may still repeat its calls.
 
     Raises:
         NoData: The ledger does not respond.
@@ -99,7 +107,9 @@ def rows_since(url: str, begin: Row | None, orders: frozenset[int], *, kept: Row
     """
     for row in (begin, kept):
         _require_kept(url, row)
-    deadline = time.monotonic() + QUIET_DEADLINE_S
+    quiet_s = RETRY_QUIET_S if may_retry else 0.0
+    news_s = time.monotonic()
+    deadline = news_s + QUIET_DEADLINE_S + quiet_s
     found: list[Row] = []
     newest = 0 if begin is None else begin.id
     while True:
@@ -108,8 +118,11 @@ def rows_since(url: str, begin: Row | None, orders: frozenset[int], *, kept: Row
             newest = row.id
             if row.order in orders:
                 found.append(row)
-        is_quiet = len(found) == known
-        if is_quiet or time.monotonic() > deadline:
+        now_s = time.monotonic()
+        if len(found) > known:
+            news_s = now_s
+        is_quiet = len(found) == known and now_s - news_s >= quiet_s
+        if is_quiet or now_s > deadline:
             break
         time.sleep(QUIET_S)
     return Rows(rows=_without_open(url, tuple(found)), is_quiet=is_quiet)

@@ -99,7 +99,8 @@ def tasks_of(
             f"{record.directory / task_records.NAME} has {len(records)} of {sent} tasks, so ends are missing: free the disk, "
             "and repeat the trial"
         )
-    read = _read(begin, orders_of(records), is_hit=bool(injected.proven))
+    may_retry = any(one.status != "completed" for one in records)
+    read = _read(begin, orders_of(records), is_hit=bool(injected.proven), may_retry=may_retry)
     calls = read if isinstance(read, Inconclusive) else tuple(_call(record, row) for row in read.rows)
     if not isinstance(calls, Inconclusive):
         tool_calls.write(record.directory, calls)
@@ -118,7 +119,7 @@ def tasks_of(
     )
 
 
-def _read(begin: LedgerBegin, orders: frozenset[int], *, is_hit: bool) -> Rows | Inconclusive:
+def _read(begin: LedgerBegin, orders: frozenset[int], *, is_hit: bool, may_retry: bool) -> Rows | Inconclusive:
     """Return the rows of these orders, or the reason why they are unknown."""
     if begin.unknown is not None or begin.url is None:
         return begin.unknown or NoData("the effect ledger has no address")
@@ -128,7 +129,7 @@ def _read(begin: LedgerBegin, orders: frozenset[int], *, is_hit: bool) -> Rows |
             "raise steady_s or rate_rps, so that a tool is called before the fault"
         )
     try:
-        return effect_ledger.rows_since(begin.url, begin.last, orders, kept=begin.kept)
+        return effect_ledger.rows_since(begin.url, begin.last, orders, kept=begin.kept, may_retry=may_retry)
     except Inconclusive as error:
         return error
 
