@@ -66,7 +66,7 @@ def test_rows_of_the_orders_are_read_over_pages_from_a_moment_on() -> None:
         begin = last_row(url)
         server.rows += [row(n, order=17 + n % 3) for n in range(8, 20)]
 
-        found = rows_since(url, begin, ORDERS)
+        found = rows_since(url, begin, ORDERS, taken=frozenset({0}))
 
     assert begin is not None
     assert begin.id == 7
@@ -96,7 +96,7 @@ def test_a_call_is_read_again_if_it_had_no_answer_at_first() -> None:
     with api(answer) as (url, _):
         found = rows_since(url, None, ORDERS)
 
-    assert [(one.id, one.effect) for one in found.rows] == [(1, 5), (2, 5)]
+    assert [(one.id, one.effect) for one in found.rows] == [(1, 5), (2, 5), (3, 5)]
 
 
 def test_it_waits_until_no_more_rows_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,13 +115,13 @@ def test_it_waits_until_no_more_rows_arrive(monkeypatch: pytest.MonkeyPatch) -> 
 def test_calls_that_still_arrive_at_the_deadline_are_read_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effect_ledger, "QUIET_DEADLINE_S", 0.0)
     quiet = []
-    for order in (17, 99):
+    for order, is_shared in ((17, False), (17, True), (99, False), (99, True)):
         server = Server(row(1, order=order))
         with api(server.answer) as (url, _):
-            found = rows_since(url, None, ORDERS)
+            found = rows_since(url, None, ORDERS, is_shared=is_shared)
         quiet.append((len(found.rows), found.is_quiet))
 
-    assert quiet == [(1, False), (0, True)], "calls of other clients are of no interest"
+    assert quiet == [(1, False)] * 3 + [(1, True)], "other clients may call for ever"
 
 
 def retried(server: Server, clock: Clock, began_s: float, gap_s: float, most: int, asked: Asked) -> Reply:
@@ -306,6 +306,7 @@ class Read:
         )
         self.lab: Any = SimpleNamespace(
             subject=self.subject,
+            orders={700_000},
             runtime=SimpleNamespace(url=lambda _: url),
             prometheus=SimpleNamespace(raw=lambda *_: self.series),
         )
@@ -330,19 +331,40 @@ def test_a_trial_s_tasks_are_read_from_all_three_truths(tmp_path: Path) -> None:
             row(3, order=18, effect=6),
             row(4, order=18, effect=7),
             row(5, order=999, effect=8),
+            row(6, order=700_017, effect=9),  # of an earlier load
         ]
 
         tasks = read.tasks(begin)
 
     assert asked[0].path == "/ledger?after=0"
-    assert repr(tasks.duplicate_effects) == "1 (t-18: refund 18 once too often)"
+    assert repr(tasks.duplicate_effects) == "2 (t-18: refund 18 once too often; no task: refund 999 once)"
+    assert read.record.findings == ["effects on orders of no task: 1, such as refund 999"]
     assert tasks.false_success == 0
     assert [(kill.service, kill.at_s) for kill in tasks.kills] == [("agent", 1.5)]
     assert float(tasks.resume_s.max) == 1.5
     assert tasks.model_calls_repeated == 0
     lines = (tmp_path / tool_calls.NAME).read_text().splitlines()
-    assert [json.loads(line)["received_s"] for line in lines] == [1.0, 2.0, 3.0, 4.0]
-    assert [json.loads(line)["key"] for line in lines] == [None, "t-17/1 token=***", None, None]
+    assert [json.loads(line)["received_s"] for line in lines] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert [json.loads(line)["key"] for line in lines] == [None, "t-17/1 token=***", None, None, None]
+
+
+def test_calls_of_no_task_may_be_those_of_other_clients_of_an_attached_stack(tmp_path: Path) -> None:
+    server = Server()
+    with api(server.answer) as (url, _):
+        read = Read(tmp_path, url)
+        read.subject.attach = True
+        begin = ledger_begin(read.lab, LOAD)
+        server.rows = [row(1)]
+        begin = ledger_before_fault(begin)
+        server.rows += [row(2, order=18, effect=6), row(3, order=999, effect=7)]
+
+        tasks = read.tasks(begin)
+
+    assert (len(tasks.strays), read.record.findings) == (1, [])
+    assert tasks.duplicate_effects <= 1
+    with pytest.raises(Inconclusive, match="calls of no task, perhaps of other clients"):
+        assert tasks.duplicate_effects == 0
+    assert len((tmp_path / tool_calls.NAME).read_text().splitlines()) == 2
 
 
 def test_a_ledger_that_may_have_begun_anew_proves_nothing_about_effects(tmp_path: Path) -> None:

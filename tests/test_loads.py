@@ -297,6 +297,7 @@ def test_orders_are_the_same_for_all_arms_until_each_load_gets_numbers_of_its_ow
     assert orders[0] == orders[1] == list(range(orders[0][0], orders[0][0] + 20))
     assert len({*orders[0], *orders[2], *orders[3]}) == 60
     assert len(taken) == 2
+    assert {agent_tasks.range_of(order) for order in orders[3]} == {orders[3][0]} < taken
     assert max(map(max, orders)) < 10**12
     assert [one.due_s for one in sent[0]] == [one.due_s for one in planned]
     chats = loads.open_loop().schedule(Random(1), 1)

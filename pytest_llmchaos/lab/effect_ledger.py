@@ -17,6 +17,7 @@ import msgspec
 from pytest_llmchaos.errors import Inconclusive, NoData
 from pytest_llmchaos.host.http_client import exchange
 from pytest_llmchaos.loadgen.classify import parse
+from pytest_llmchaos.loads.agent_tasks import range_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,11 +53,11 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """The ledger's rows of some orders.
+    """The ledger's rows of one load.
 
     Attributes:
-        rows: The rows, by id.
-        is_quiet: False if calls of these orders still arrived at the end of reading.
+        rows: The rows, by id. Those of orders of no task are among them.
+        is_quiet: False if calls still arrived at the end of reading.
     """
 
     rows: tuple[Row, ...]
@@ -88,17 +89,28 @@ def last_row(url: str, begin: Row | None = None) -> Row | None:
 
 
 def rows_since(
-    url: str, begin: Row | None, orders: frozenset[int], *, kept: Row | None = None, may_retry: bool = False
+    url: str,
+    begin: Row | None,
+    orders: frozenset[int],
+    *,
+    kept: Row | None = None,
+    taken: frozenset[int] = frozenset(),
+    is_shared: bool = False,
+    may_retry: bool = False,
 ) -> Rows:
     """Return the rows after one, once no more arrive or a deadline has passed.
 
-    No more arrive if none does for 0.5 s, and for 3 s if calls may be repeated.
+    No more arrive if none does for 0.5 s, and for 3 s if calls may be repeated. A row of
+    an order of no task is one of a call that an agent should not have made.
 
     Args:
         url: Address of the ledger.
         begin: The last row of an earlier moment, None if the ledger was empty.
-        orders: Order numbers of the rows to return.
+        orders: Order numbers of the load's tasks.
         kept: The last row of a later moment. Both rows must still be there.
+        taken: First order numbers of earlier loads, whose rows are left out.
+        is_shared: True if other clients may use the tool server, so that calls of
+            orders of no task may arrive for ever.
         may_retry: True if a task of these orders may still repeat its calls.
 
     Raises:
@@ -116,12 +128,13 @@ def rows_since(
         known = len(found)
         for row in _rows(url, newest):
             newest = row.id
-            if row.order in orders:
+            if row.order in orders or range_of(row.order) not in taken:
                 found.append(row)
         now_s = time.monotonic()
-        if len(found) > known:
+        is_more = any(not is_shared or row.order in orders for row in found[known:])
+        if is_more:
             news_s = now_s
-        is_quiet = len(found) == known and now_s - news_s >= quiet_s
+        is_quiet = not is_more and now_s - news_s >= quiet_s
         if is_quiet or now_s > deadline:
             break
         time.sleep(QUIET_S)

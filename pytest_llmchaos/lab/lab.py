@@ -110,7 +110,7 @@ class Lab:
         self.running_load: RunningLoad | None = None
         self.environment: Environment | None = NO_VARIABLES
         self._wiring = Wiring(runtime)
-        self._orders: set[int] = set()  # first order numbers of loads of tasks
+        self.orders: set[int] = set()  # first order numbers of loads of tasks
         self._not_entered: dict[object, str] = {}  # blocks of `inject` that no `with` has entered yet
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
 
@@ -328,7 +328,7 @@ class Lab:
         if planned is None:
             what = f"load {load}"
             planned = load.schedule(self.test.rng(what, self.test.number(what)), requests.longest_s)
-        planned = load.with_orders(planned, self.test.rng_of(record.planned, _orders_of(record.planned)), self._orders)
+        planned = load.with_orders(planned, self.test.rng_of(record.planned, _orders_of(record.planned)), self.orders)
         running = RunningLoad(load, planned, runtime=self.runtime, subject=self.subject, directory=record.directory)
         running.launch()
         record.process(running.pid, identity.process_started(running.pid))

@@ -76,6 +76,11 @@ def first_order(rng: Random, taken: set[int]) -> int:
     return first
 
 
+def range_of(order: int) -> int:
+    """Return the first order number of the load whose range has an order number."""
+    return order - order % MAX_TASKS
+
+
 def steps_of(text: str) -> tuple[str, ...]:
     """Return the steps of a task's input."""
     return tuple(step.strip() for step in text.removeprefix("plan:").split(";"))

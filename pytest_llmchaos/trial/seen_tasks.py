@@ -10,7 +10,7 @@ from pytest_llmchaos.evidence import task_records, tool_calls
 from pytest_llmchaos.evidence.tool_calls import ToolCall
 from pytest_llmchaos.lab import effect_ledger
 from pytest_llmchaos.prometheus.queries import SCRAPE_S
-from pytest_llmchaos.trial.tasks import Kill, Retries, Tasks, increase_of, judge_tasks, orders_of
+from pytest_llmchaos.trial.tasks import SHOWN, Kill, Retries, Tasks, increase_of, judge_tasks, orders_of
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
@@ -35,6 +35,7 @@ class LedgerBegin:
         unknown: Reason why it could not be read, or None.
         kept: Its last row before the fault, None if it was empty until then.
         reads: Tools without effects.
+        taken: First order numbers of earlier loads.
     """
 
     url: str | None = None
@@ -42,6 +43,7 @@ class LedgerBegin:
     unknown: Inconclusive | None = None
     kept: Row | None = None
     reads: tuple[str, ...] = ()
+    taken: frozenset[int] = frozenset()
 
 
 def ledger_begin(lab: Lab, load: Load) -> LedgerBegin | None:
@@ -54,7 +56,8 @@ def ledger_begin(lab: Lab, load: Load) -> LedgerBegin | None:
         return LedgerBegin(unknown=NoData(why), reads=load.tasks.reads)
     url = f"{lab.runtime.url(at.service)}{at.path}"
     try:
-        return LedgerBegin(url=url, last=effect_ledger.last_row(url), reads=load.tasks.reads)
+        last = effect_ledger.last_row(url)
+        return LedgerBegin(url=url, last=last, reads=load.tasks.reads, taken=frozenset(lab.orders))
     except Inconclusive as error:
         return LedgerBegin(url=url, unknown=error, reads=load.tasks.reads)
 
@@ -99,15 +102,17 @@ def tasks_of(
             f"{record.directory / task_records.NAME} has {len(records)} of {sent} tasks, so ends are missing: free the disk, "
             "and repeat the trial"
         )
+    is_shared, orders = lab.subject.attach, orders_of(records)
     may_retry = any(one.status != "completed" for one in records)
-    read = _read(begin, orders_of(records), is_hit=bool(injected.proven), may_retry=may_retry)
+    read = _read(begin, orders, is_hit=bool(injected.proven), is_shared=is_shared, may_retry=may_retry)
     calls = read if isinstance(read, Inconclusive) else tuple(_call(record, row) for row in read.rows)
     if not isinstance(calls, Inconclusive):
-        tool_calls.write(record.directory, calls)
-    return judge_tasks(
+        tool_calls.write(record.directory, [call for call in calls if call.order in orders or not is_shared])
+    found = judge_tasks(
         records,
         calls,
         reads=begin.reads,
+        is_shared=is_shared,
         still_called=not isinstance(read, Inconclusive) and not read.is_quiet,
         kills=[
             Kill(service=act.victim, at_s=record.at_s(unix_s))
@@ -117,10 +122,16 @@ def tasks_of(
         model_calls=_model_calls(lab, record, counted_unix_s),
         retries=_retries(record),
     )
+    if found.stray_effects and not is_shared:
+        shown = ", ".join(sorted(found.stray_effects)[:SHOWN])
+        record.finding(f"effects on orders of no task: {found.stray_effects.total()}, such as {shown}")
+    return found
 
 
-def _read(begin: LedgerBegin, orders: frozenset[int], *, is_hit: bool, may_retry: bool) -> Rows | Inconclusive:
-    """Return the rows of these orders, or the reason why they are unknown."""
+def _read(
+    begin: LedgerBegin, orders: frozenset[int], *, is_hit: bool, is_shared: bool, may_retry: bool
+) -> Rows | Inconclusive:
+    """Return the rows of a load, or the reason why they are unknown."""
     if begin.unknown is not None or begin.url is None:
         return begin.unknown or NoData("the effect ledger has no address")
     if is_hit and begin.kept is None:
@@ -129,7 +140,15 @@ def _read(begin: LedgerBegin, orders: frozenset[int], *, is_hit: bool, may_retry
             "raise steady_s or rate_rps, so that a tool is called before the fault"
         )
     try:
-        return effect_ledger.rows_since(begin.url, begin.last, orders, kept=begin.kept, may_retry=may_retry)
+        return effect_ledger.rows_since(
+            begin.url,
+            begin.last,
+            orders,
+            kept=begin.kept,
+            taken=begin.taken,
+            is_shared=is_shared,
+            may_retry=may_retry,
+        )
     except Inconclusive as error:
         return error
 

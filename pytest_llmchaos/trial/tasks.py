@@ -212,6 +212,8 @@ class Tasks(NoClaim):
         retries: Answers that named a time to come back. None if nothing counted them.
         still_called: True if calls of these tasks still arrived when the ledger was
             read.
+        strays: Calls in the ledger whose orders belong to no task, by time.
+        is_shared: True if other clients may have made the strays.
     """
 
     how_to_claim: ClassVar[str] = "such as trial.tasks.lost == 0"
@@ -222,6 +224,8 @@ class Tasks(NoClaim):
     model_calls: float | Inconclusive | None = None
     retries: Retries | None = None
     still_called: bool = False
+    strays: tuple[ToolCall, ...] = ()
+    is_shared: bool = False
 
     def __repr__(self) -> str:
         counts = Counter(task.record.status for task in self.seen)
@@ -269,16 +273,35 @@ class Tasks(NoClaim):
         return self._with_status("refused")
 
     @property
+    def stray_effects(self) -> Counter[str]:
+        """Effects on orders of no task, by step."""
+        return Counter(step for step, _ in _effects(self.strays))
+
+    @property
     def duplicate_effects(self) -> float:
         """Effects beyond those of the plans.
+
+        Effects on orders of no task are among them. They may be those of other clients
+        if the tool server has some.
 
         Raises:
             NoData: The ledger is unknown, or no task had an effect.
         """
-        tasks = self._with_effects("duplicate_effects")
+        strays, further = self.stray_effects, self._further
+        if self.is_shared:
+            strays, further = Counter(), further + strays.total()
+        tasks = self._judged() if strays else self._with_effects("duplicate_effects")
         named = [f"{_id(task)}: {step} {_times(n)} too often" for task in tasks for step, n in task.surplus.items()]
-        count = sum(n for task in tasks for n in task.surplus.values())
-        return self._count("duplicate_effects", count, named, "a call had been repeated", further=self._further)
+        named += [f"no task: {step} {_times(n)}" for step, n in sorted(strays.items())]
+        count = sum(n for task in tasks for n in task.surplus.values()) + strays.total()
+        return self._count(
+            "duplicate_effects",
+            count,
+            named,
+            "a call had been repeated",
+            further=further,
+            undecided=self._undecided_by_strays,
+        )
 
     @property
     def missing_effects(self) -> float:
@@ -498,7 +521,8 @@ class Tasks(NoClaim):
     def tool_amplification(self) -> float:
         """Calls that the tool server received per planned call.
 
-        Tasks that were refused or cancelled are left out.
+        Tasks that were refused or cancelled are left out. Calls of no task count. They
+        may be those of other clients if the tool server has some.
 
         Raises:
             NoData: The ledger is unknown, or all tasks were refused or cancelled.
@@ -507,6 +531,8 @@ class Tasks(NoClaim):
         planned, received = sum(len(task.record.plan) for task in tasks), sum(len(task.calls) for task in tasks)
         if not received:
             raise NoData("tool_amplification: the tool server received no call of the trial's tasks")
+        most = received + len(self.strays)
+        received = received if self.is_shared else most
         scale = Scale(
             what="tool_amplification",
             least=0.0,
@@ -514,9 +540,9 @@ class Tasks(NoClaim):
             at_least="no call had been made",
             at_most="calls had been repeated without end",
             advice="bound it above 0: 1 means one call for each step",
-            undecided=self._undecided,
+            undecided=self._undecided_by_strays,
         )
-        return BoundedFloat(received / planned, scale, high=received / planned + self._further)
+        return BoundedFloat(received / planned, scale, high=most / planned + self._further)
 
     @property
     def retry_after_honoured(self) -> bool:
@@ -586,6 +612,16 @@ class Tasks(NoClaim):
             )
         return "; ".join(why)
 
+    @property
+    def _undecided_by_strays(self) -> str:
+        """Why a value that strays may raise is open, too."""
+        why = [self._undecided] if self._undecided else []
+        if self.is_shared and self.strays:
+            why.append(
+                f"the tool server got {len(self.strays)} calls of no task, perhaps of other clients: let the agent alone use it"
+            )
+        return "; ".join(why)
+
     def _count(
         self,
         what: str,
@@ -622,6 +658,7 @@ def judge_tasks(
     *,
     reads: Iterable[str] = (),
     still_called: bool = False,
+    is_shared: bool = False,
     kills: Iterable[Kill] = (),
     model_calls: float | Inconclusive | None = None,
     retries: Retries | None = None,
@@ -630,9 +667,11 @@ def judge_tasks(
 
     Args:
         records: The tasks as their callers saw them.
-        calls: The calls in the ledger, or the reason why they are unknown.
+        calls: The calls in the ledger, also of orders of no task, or the reason why
+            they are unknown.
         reads: Tools without effects, unless the ledger has one of them.
         still_called: True if calls still arrived when the ledger was read.
+        is_shared: True if other clients may have made the calls of no task.
         kills: Kills of services.
         model_calls: Requests that the model's service counted, or the reason why they
             are unknown. None without such a counter.
@@ -643,7 +682,7 @@ def judge_tasks(
     """
     known = () if isinstance(calls, Inconclusive) else calls
     by_order = _calls_by_order(records, known)
-    reading = set(reads) - {call.tool for call in known if call.effect is not None}
+    reading = set(reads) - {call.tool for its in by_order.values() for call in its if call.effect is not None}
     return Tasks(
         seen=tuple(_seen(record, by_order[_order(record)], reading) for record in records),
         kills=tuple(sorted(kills, key=lambda kill: kill.at_s)),
@@ -651,6 +690,8 @@ def judge_tasks(
         model_calls=model_calls,
         retries=retries,
         still_called=still_called,
+        strays=tuple(call for call in _by_time(known) if str(call.order) not in by_order),
+        is_shared=is_shared,
     )
 
 
@@ -702,16 +743,24 @@ def _calls_by_order(records: Sequence[TaskRecord], calls: Sequence[ToolCall]) ->
                 f"task {record.id} has order {_order(record)} of another task, so its effects are unknown"
             )
         found[_order(record)] = []
-    for call in sorted(calls, key=lambda call: call.received_s):
+    for call in _by_time(calls):
         if str(call.order) in found:
             found[str(call.order)].append(call)
     return {order: tuple(its) for order, its in found.items()}
 
 
+def _by_time(calls: Iterable[ToolCall]) -> list[ToolCall]:
+    return sorted(calls, key=lambda call: call.received_s)
+
+
+def _effects(calls: Iterable[ToolCall]) -> set[tuple[str, int]]:
+    """Return the effects of calls, each once: a repeated key may show the first one's."""
+    return {(call.step, call.effect) for call in calls if call.effect is not None}
+
+
 def _seen(record: TaskRecord, calls: tuple[ToolCall, ...], reading: set[str]) -> SeenTask:
     planned = Counter(step for step in record.plan if step.rpartition(" ")[0] not in reading)
-    effects = {(call.step, call.effect) for call in calls if call.effect is not None}
-    done = Counter(step for step, _ in effects)
+    done = Counter(step for step, _ in _effects(calls))
     return SeenTask(
         record=record,
         calls=calls,
