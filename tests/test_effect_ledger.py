@@ -33,9 +33,9 @@ T0 = 1_790_000_000.0
 ORDERS = frozenset({17, 18})
 
 
-def row(n: int, *, order: int = 17, tool: str = "refund", effect: int | None = 5, **more: Any) -> dict[str, Any]:
+def row(n: int, *, order: int = 17, tool: str = "refund", **more: Any) -> dict[str, Any]:
     times = {"received_unix_s": T0 + n, "applied_unix_s": T0 + n + 0.1, "answered_unix_s": T0 + n + 0.2}
-    return {"id": n, "tool": tool, "order": order, "key": None, "effect": effect, **times, **more}
+    return {"id": n, "tool": tool, "order": order, "key": None, "effect": n, **times, **more}
 
 
 class Server:
@@ -96,7 +96,7 @@ def test_a_call_is_read_again_if_it_had_no_answer_at_first() -> None:
     with api(answer) as (url, _):
         found = rows_since(url, None, ORDERS)
 
-    assert [(one.id, one.effect) for one in found.rows] == [(1, 5), (2, 5), (3, 5)]
+    assert [(one.id, one.effect) for one in found.rows] == [(1, 1), (2, 2), (3, 3)]
 
 
 def test_it_waits_until_no_more_rows_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,6 +247,34 @@ def test_a_bad_ledger_is_an_error_that_explains_it() -> None:
                     failures.append(f"{place}: {type(error).__name__}: {error}")
             else:
                 failures.append(f"{place}: passed")
+
+    assert failures == []
+
+
+def test_two_effects_with_one_id_are_unknown() -> None:
+    """The last row is of a call that was answered from an earlier one's result."""
+    first = row(1, effect=7)
+    cases = (
+        (row(2, effect=7, order=18), True),
+        (row(2, effect=7, tool="mail"), True),
+        (row(2, effect=7), True),
+        (row(2, effect=7, order=999), True),
+        (row(2, effect=7, applied_unix_s=first["applied_unix_s"]), False),
+        (row(2, effect=7, applied_unix_s=None), False),
+        (row(2, effect=None, applied_unix_s=None), False),
+        (row(2, effect=8), False),
+    )
+    failures = []
+    for place, (second, is_wrong) in enumerate(cases):
+        with api(Server(first, second).answer) as (url, _):
+            try:
+                rows_since(url, None, ORDERS)
+            except Inconclusive as error:
+                if not is_wrong or "has effect 7 in rows 1 and 2 with different steps or times" not in str(error):
+                    failures.append(f"{place}: {error}")
+            else:
+                if is_wrong:
+                    failures.append(f"{place}: passed")
 
     assert failures == []
 

@@ -67,6 +67,16 @@ def test_a_lane_has_calls_effects_and_the_kill() -> None:
     assert task_lanes(TasksResult(offered=0, statuses={})) is None
 
 
+def test_a_repeated_key_that_shows_the_first_effect_is_no_duplicate() -> None:
+    _, first, later = TASKS.worst[0].calls
+    again = msgspec.structs.replace(first, received_s=9.0)
+    task = msgspec.structs.replace(TASKS.worst[0], calls=(first, again, later, later))
+
+    drawn = str(task_lanes(TasksResult(offered=1, statuses={}, worst=(task,))))
+
+    assert (len(re.findall('class="task-effect"', drawn)), len(re.findall('class="task-surplus"', drawn))) == (2, 2)
+
+
 def test_lanes_of_tasks_without_a_length_are_drawn() -> None:
     task = msgspec.structs.replace(TASKS.worst[2], ended_s=None, cancelled_s=None, status="<b>")
 

@@ -115,7 +115,8 @@ def rows_since(
 
     Raises:
         NoData: The ledger does not respond.
-        Inconclusive: Its answer is unusable, or it lacks rows that it had.
+        Inconclusive: Its answer is unusable, it lacks rows that it had, or two effects
+            have one id.
     """
     for row in (begin, kept):
         _require_kept(url, row)
@@ -138,7 +139,9 @@ def rows_since(
         if is_quiet or now_s > deadline:
             break
         time.sleep(QUIET_S)
-    return Rows(rows=_without_open(url, tuple(found)), is_quiet=is_quiet)
+    rows = _without_open(url, tuple(found))
+    _require_unique(url, rows)
+    return Rows(rows=rows, is_quiet=is_quiet)
 
 
 def _without_open(url: str, rows: tuple[Row, ...]) -> tuple[Row, ...]:
@@ -149,6 +152,25 @@ def _without_open(url: str, rows: tuple[Row, ...]) -> tuple[Row, ...]:
     first = next(row.id for row in rows if row.answered_unix_s is None)
     now = {row.id: row for row in _rows(url, first - 1, rows[-1].id) if row.id in wanted}
     return tuple(now.get(row.id, row) for row in rows)
+
+
+def _require_unique(url: str, rows: Sequence[Row]) -> None:
+    """Raises Inconclusive if two effects have one id, as they would count as one.
+
+    A row of a repeated key may have the id and time of the first one's effect.
+    """
+    known: dict[int, Row] = {}
+    for row in rows:
+        if row.effect is None:
+            continue
+        first = known.setdefault(row.effect, row)
+        is_same = (first.tool, first.order) == (row.tool, row.order)
+        times = {first.applied_unix_s, row.applied_unix_s} - {None}
+        if not is_same or len(times) > 1:
+            raise Inconclusive(
+                f"the effect ledger at {url} has effect {row.effect} in rows {first.id} and {row.id} with different steps or "
+                "times, so effects are unknown: each effect must have an id of its own, and a call without one null"
+            )
 
 
 def _require_kept(url: str, begin: Row | None) -> None:

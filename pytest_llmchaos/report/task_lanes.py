@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from markupsafe import Markup
 
@@ -121,10 +121,12 @@ def _lane(task: TaskNote, x: svg.Scale, top: float, until_s: float) -> str:
     ]
     if task.cancelled_s is not None:
         drawn.append(svg.line(x(task.cancelled_s), low - 2, x(task.cancelled_s), high + 2, "task-cancel"))
-    done: list[str] = []
+    done: dict[tuple[str, int | None], bool] = {}  # each effect, and if it is a duplicate
     for call in task.calls:
-        drawn.append(_call(task, call, x, low, high, is_surplus=_is_surplus(task, call, done)))
-        done += [call.step] if call.effect is not None else []
+        effect = (call.step, call.effect)
+        if call.effect is not None and effect not in done:
+            done[effect] = [step for step, _ in done].count(call.step) >= task.plan.count(call.step)
+        drawn.append(_call(task, call, x, low, high, is_surplus=done.get(effect, False)))
     return "".join(drawn)
 
 
@@ -145,8 +147,3 @@ def _call(task: TaskNote, call: ToolCall, x: svg.Scale, low: float, high: float,
             f'<circle cx="{x(call.applied_s):.1f}" cy="{(low + high) / 2:.1f}" r="3.5" class="{css}">{title}</circle>'
         )
     return drawn
-
-
-def _is_surplus(task: TaskNote, call: ToolCall, done: Sequence[str]) -> bool:
-    """True if the plan needs no further effect of this step."""
-    return call.effect is not None and done.count(call.step) >= task.plan.count(call.step)
