@@ -451,6 +451,37 @@ def test_calls_that_still_arrive_leave_no_upper_bound() -> None:
         assert world.seen().duplicate_effects <= 10
 
 
+def test_planned_calls_that_were_not_made_do_not_hide_repeated_ones() -> None:
+    """Ten tasks are lost before a call or after one, and others repeat each call."""
+    found = []
+    for lost_after, repeat in (("", 0), ("", 10), ("find_order", 0), ("find_order", 10), (None, 10)):
+        world = World()
+        for n in range(1, 11) if lost_after is not None else ():
+            world.edit(n, status="lost")
+            world.drop(*(f"{tool} {n}" for tool in TOOLS if tool != lost_after))
+        for n in range(30, 30 - repeat, -1):
+            for tool in TOOLS:
+                world.call(tool, n, 20.0, applied=False)
+        value = world.seen().tool_amplification
+        found.append((round(float(value), 3), round(value.high, 3)))
+
+    assert found == [(0.667, 1.0), (1.0, 1.5), (0.778, 1.0), (1.111, 1.429), (1.333, 1.333)]
+    with pytest.raises(Inconclusive, match="between 1 and 1.5, because 30 of 90 planned calls were not made: claim that"):
+        assert hidden_by_lost_tasks().tool_amplification <= 1.05
+    assert hidden_by_lost_tasks().tool_amplification <= 1.5
+
+
+def hidden_by_lost_tasks() -> Tasks:
+    """As many calls as planned: ten tasks made none, and ten made each twice."""
+    world = World()
+    for n in range(1, 11):
+        world.edit(n, status="lost")
+        world.drop(*(f"{tool} {n}" for tool in TOOLS))
+        for tool in TOOLS:
+            world.call(tool, n + 20, 20.0, applied=False)
+    return world.seen()
+
+
 def test_calls_that_a_task_never_made_do_not_hide_repeated_ones() -> None:
     """30 tasks of 4 calls. One was cancelled after its first, so 117 is right."""
     cases = []

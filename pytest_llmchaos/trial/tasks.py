@@ -150,6 +150,11 @@ class SeenTask:
         return bool(self.missing) or any(call.effect is not None and call.received_s > at_s for call in self.calls)
 
     @property
+    def planned_calls(self) -> int:
+        """Number of calls that its plan has and that it made."""
+        return (Counter(self.record.plan) & Counter(call.step for call in self.calls)).total()
+
+    @property
     def surplus_model_calls(self) -> int:
         """Model calls beyond one for each step and one for the last answer."""
         return max(0, self.record.model_calls - planned_model_calls(self.record))
@@ -522,7 +527,9 @@ class Tasks(NoClaim):
         """Calls that the tool server received per planned call.
 
         Tasks that were refused or cancelled are left out. Calls of no task count. They
-        may be those of other clients if the tool server has some.
+        may be those of other clients if the tool server has some. Planned calls that
+        were never made do not make up for repeated ones. So the value may be as large
+        as if only those were planned that were made.
 
         Raises:
             NoData: The ledger is unknown, or all tasks were refused or cancelled.
@@ -531,8 +538,13 @@ class Tasks(NoClaim):
         planned, received = sum(len(task.record.plan) for task in tasks), sum(len(task.calls) for task in tasks)
         if not received:
             raise NoData("tool_amplification: the tool server received no call of the trial's tasks")
+        made = sum(task.planned_calls for task in tasks)
         most = received + len(self.strays)
         received = received if self.is_shared else most
+        undecided = self._undecided_by_strays
+        if made < planned:
+            why = f"{planned - made} of {planned} planned calls were not made: claim that tasks are completed, or bound it by more"
+            undecided = f"{undecided}; {why}" if undecided else why
         scale = Scale(
             what="tool_amplification",
             least=0.0,
@@ -540,9 +552,9 @@ class Tasks(NoClaim):
             at_least="no call had been made",
             at_most="calls had been repeated without end",
             advice="bound it above 0: 1 means one call for each step",
-            undecided=self._undecided_by_strays,
+            undecided=undecided,
         )
-        return BoundedFloat(received / planned, scale, high=most / planned + self._further)
+        return BoundedFloat(received / planned, scale, high=most / made + self._further if made else math.inf)
 
     @property
     def retry_after_honoured(self) -> bool:
