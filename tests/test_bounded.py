@@ -517,6 +517,18 @@ def test_open_requests_could_have_been_faster_or_slower_than_every_answer():
     assert Quantiles("e2e_s", [1.0, 2.0, 3.0, 4.0], unknown=2).p50.low == 1
 
 
+def test_a_value_that_may_have_grown_is_open_above_its_own():
+    """One of five tasks has used 2.5 or more."""
+    used = Quantiles("tokens", [4.0, 1.0, 2.0, 3.0], growing=[2.5], undecided="one has no end: wait for it")
+
+    assert used.count == 5
+    assert [(float(one), one.low, one.high) for one in (used.p50, used.max)] == [(2.5, 2.5, 3.0), (4.0, 4.0, math.inf)]
+    assert not used.p50 <= 2
+    assert used.p50 <= 3
+    with pytest.raises(OpenRequests, match="between 4 and inf, because one has no end: wait for it"):
+        assert used.max <= 5
+
+
 @pytest.mark.parametrize("unknown", [0, 1, 3])
 def test_a_window_counts_open_requests_apart(unknown):
     seen = [*(sample(i / 10) for i in range(9)), sample(0.95, "refused")]

@@ -249,6 +249,14 @@ CLAIMS = {
 }
 # Claims whose window must have an event that healthy tasks lack.
 NEED_AN_EVENT = {"effects_after_cancel", "calls_after_budget", "resume_s", "retry_after_honoured"}
+# What a task has used that has no end.
+USED = {"tokens"}
+UNPROVEN = {
+    "liar": {"duplicate_effects", "false_failure"},
+    "lost": USED,
+    "stuck": USED,
+    "never_resumes": USED,
+}
 # The refuted claims of each world.
 WORLDS = (
     (healthy, set()),
@@ -301,7 +309,7 @@ def test_each_wrong_world_is_refuted_by_its_own_claim_and_a_healthy_one_by_none(
         world = World()
         make(world)
         refuted, unproven = judged(world.seen())
-        may_lack = NEED_AN_EVENT | ({"duplicate_effects", "false_failure"} if make is liar else set())
+        may_lack = NEED_AN_EVENT | UNPROVEN.get(make.__name__, set())
         if refuted != expected or unproven - may_lack:
             failures.append(f"{make.__name__}: refuted {refuted}, expected {expected}; unproven {unproven - may_lack}")
         if expected & unproven:
@@ -408,6 +416,23 @@ def test_tasks_that_report_nothing_prove_nothing_about_what_they_use() -> None:
         assert world.seen().model_calls_repeated == 0
     world.about["model_calls"] = 120.0
     assert world.seen().model_calls_repeated == 0
+
+
+def test_tokens_of_a_task_without_an_end_are_those_of_its_newest_answer_or_more() -> None:
+    found = []
+    for status, tokens in (("failed", 300), ("cancelled", 300), ("stuck", 300), ("lost", 0), ("stuck", 9_000)):
+        world = World()
+        world.edit(9, status=status, tokens=tokens)
+        refuted, unproven = judged(world.seen())
+        found.append("refuted" if "tokens" in refuted else "open" if "tokens" in unproven else "held")
+    world.edit(9, tokens=0)
+
+    assert found == ["held", "held", "open", "open", "refuted"]
+    with pytest.raises(Inconclusive, match="between 64 and inf, because 1 tasks had no end that the agent reported"):
+        assert world.seen().tokens.max <= 8_000
+    assert world.seen().tokens.p50 <= 500
+    world.edit(9, accepted_s=None, status="refused")
+    assert world.seen().tokens.max <= 8_000
 
 
 def test_a_claim_waits_for_tasks_of_unknown_end() -> None:

@@ -55,11 +55,27 @@ class Quantiles(NoClaim):
             token of a task. It cannot be claimed.
         of: What the values are about, such as "tasks".
         ends: What would have given the least value, and the largest.
+        growing: Values that may have become larger since.
+        undecided: Why `growing` or `unknown` ones are open, and what to do. Empty for
+            requests that were open when the load ended.
     """
 
     how_to_claim: ClassVar[str] = "such as .p95 <= 2"
 
-    __slots__ = ("_ends", "_exists", "_failed", "_hint", "_of", "_unknown", "_values", "_what", "_where")
+    __slots__ = (
+        "_ends",
+        "_exists",
+        "_failed",
+        "_growing",
+        "_hint",
+        "_least",
+        "_of",
+        "_undecided",
+        "_unknown",
+        "_values",
+        "_what",
+        "_where",
+    )
 
     def __init__(
         self,
@@ -73,9 +89,14 @@ class Quantiles(NoClaim):
         exists: bool = True,
         of: str = "requests",
         ends: tuple[str, str] = ("every answer had come at once", "no request had been answered"),
+        growing: Iterable[float] = (),
+        undecided: str = "",
     ) -> None:
-        self._what, self._of, self._ends = what, of, ends
-        self._values = array("d", values)
+        self._what, self._of, self._ends, self._undecided = what, of, ends, undecided
+        self._values, grown = array("d", values), array("d", growing)
+        self._growing = len(grown)
+        # With `growing` at their least. They count as infinite for the largest value.
+        self._least = self._values + grown if grown else self._values
         self._failed, self._unknown = failed, unknown
         self._where, self._hint = where, hint
         self._exists = exists
@@ -86,7 +107,7 @@ class Quantiles(NoClaim):
     @property
     def count(self) -> int:
         """Number of requests."""
-        return len(self._values) + self._failed
+        return len(self._least) + self._failed
 
     def at(self, q: float) -> float:
         """Return the seconds that a share `q` of the requests do not exceed.
@@ -129,9 +150,7 @@ class Quantiles(NoClaim):
                 f"{self._hint}"
             )
         low, high = ranks(q, self.count + self._unknown)
-        return Estimate(
-            value=value, low=self._nth(low - self._unknown) if low > self._unknown else 0.0, high=self._nth(high)
-        )
+        return Estimate(value=value, low=self._lowest(low), high=self._nth(high))
 
     @property
     def p50(self) -> float:
@@ -165,7 +184,7 @@ class Quantiles(NoClaim):
                 f"{self._hint}"
             )
         with_open = nearest_rank(q, self.count + self._unknown)
-        value = self._nth(nearest_rank(q, self.count))
+        value = self._nth_of_least(nearest_rank(q, self.count))
         scale = Scale(
             what=f"{name} of {self._what} {self._where}",
             least=0.0,
@@ -173,11 +192,18 @@ class Quantiles(NoClaim):
             at_least=self._ends[0],
             at_most=self._ends[1],
             advice="bound it above 0 and below infinity",
+            undecided=self._undecided,
         )
-        if not self._unknown:
+        if not self._unknown and not self._growing:
             return BoundedFloat(value, scale)
-        low = self._nth(with_open - self._unknown) if with_open > self._unknown else 0.0
-        return BoundedFloat(value, scale, low=low, high=self._nth(with_open))
+        return BoundedFloat(value, scale, low=self._lowest(with_open), high=self._nth(with_open))
+
+    def _lowest(self, rank: int) -> float:
+        """Return the value at a rank if each unknown request was the fastest."""
+        return self._nth_of_least(rank - self._unknown) if rank > self._unknown else 0.0
+
+    def _nth_of_least(self, rank: int) -> float:
+        return nth(self._least, rank) if rank <= len(self._least) else math.inf
 
     def _nth(self, rank: int) -> float:
         return nth(self._values, rank) if rank <= len(self._values) else math.inf

@@ -195,6 +195,11 @@ class SeenTask:
         return self.record.cancelled_s is not None or self.record.status == "unfinished"
 
     @property
+    def may_use_more(self) -> bool:
+        """True if it was accepted, and the newest answer about it is not its last."""
+        return self.record.accepted_s is not None and self.record.status in {"unfinished", "lost", "stuck"}
+
+    @property
     def certain_model_calls(self) -> int:
         """Model calls of its plan that it has surely made."""
         planned, reported = planned_model_calls(self.record), self.record.model_calls
@@ -453,15 +458,27 @@ class Tasks(NoClaim):
     def tokens(self) -> Quantiles:
         """Tokens of each task as the agent reported them: `trial.tasks.tokens.max`.
 
+        A task that was lost or had no end has used as many as its newest answer had, or
+        more.
+
         Raises:
             NoData: No task reports tokens.
         """
-        used = [float(task.record.tokens) for task in self._some() if task.record.accepted_s is not None]
-        if not any(used):
+        tasks = [task for task in self._some() if task.record.accepted_s is not None]
+        if not any(task.record.tokens for task in tasks):
             raise NoData(
                 "tokens: no task reports its tokens, so a budget proves nothing: the agent must answer `tokens`"
             )
-        return Quantiles("tokens", used, where="of the trial", hint=HINT, of="tasks", ends=USE_ENDS)
+        return Quantiles(
+            "tokens",
+            [float(task.record.tokens) for task in tasks if not task.may_use_more],
+            where="of the trial",
+            hint=HINT,
+            of="tasks",
+            ends=USE_ENDS,
+            growing=[float(task.record.tokens) for task in tasks if task.may_use_more],
+            undecided=self._undecided_by_reports,
+        )
 
     @property
     def latency_s(self) -> Quantiles:
@@ -623,6 +640,14 @@ class Tasks(NoClaim):
                 f"{self.unfinished} tasks were open before their deadline when the load ended: let it end in time"
             )
         return "; ".join(why)
+
+    @property
+    def _undecided_by_reports(self) -> str:
+        """Why tasks may have used more than they reported. Empty if none may."""
+        growing = sum(task.may_use_more for task in self.seen)
+        if not growing:
+            return ""
+        return f"{growing} tasks had no end that the agent reported, and may have used more: give them more time, or a budget"
 
     @property
     def _undecided_by_strays(self) -> str:
