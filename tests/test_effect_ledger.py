@@ -328,7 +328,7 @@ class Read:
         kill = Injection(after_s=0.0, fault=faults.kill("agent").primitive, victim="agent")
         slow = Injection(after_s=0.0, fault=faults.pause("model-1").primitive, victim="model-1")
         self.injected.proven = [(kill, T0 + 1.5), (slow, T0 + 1.5)]
-        self.series = [SimpleNamespace(points=((T0 - 1, 100.0), (T0 + 9, 106.0)))]
+        self.series = [SimpleNamespace(labels={"service": "api"}, points=((T0 - 1, 100.0), (T0 + 9, 106.0)))]
         self.subject = SimpleNamespace(
             ledger=Endpoint(service="desk", path="/ledger"), model_calls_counter="taken", attach=False
         )
@@ -461,6 +461,24 @@ def test_what_cannot_be_read_is_the_reason_of_the_claims_about_it(tmp_path: Path
     assert read.tasks(begin).model_calls is None, "other clients of an attached stack call its model, too"
     assert ledger_begin(read.lab, CHAT) is None
     assert read.tasks(None) is None
+
+
+def test_a_counter_may_have_lost_calls_with_its_process(tmp_path: Path) -> None:
+    found = []
+    with api(Server().answer) as (url, _):
+        read = Read(tmp_path, url)
+        begin = ledger_begin(read.lab, LOAD)
+        cases = (("agent", (100.0, 106.0)), ("api", (100.0, 106.0)), ("agent", (100.0, 6.0)), ("agent", ()))
+        for victim, values in cases:
+            kill = Injection(after_s=0.0, fault=faults.kill(victim).primitive, victim=victim)
+            read.injected.proven = [(kill, T0 + 1.5)]
+            points = tuple((T0 - 1 + at_s, value) for at_s, value in enumerate(values))
+            read.series = [SimpleNamespace(labels={"service": "api"}, points=points)] if points else []
+            tasks = read.tasks(begin)
+            found.append((tasks.model_calls, tasks.counter_began_anew))
+
+    assert found[:3] == [(6.0, False), (6.0, True), (6.0, True)]
+    assert isinstance(found[3][0], NoData)
 
 
 def test_counts_of_a_rate_limit_show_if_its_time_was_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,16 @@ import pytest
 from pytest_llmchaos.errors import Inconclusive, NoData, ProvesNothing, TruthsDisagree
 from pytest_llmchaos.evidence.task_records import TaskRecord
 from pytest_llmchaos.evidence.tool_calls import ToolCall
-from pytest_llmchaos.trial.tasks import Kill, Retries, Tasks, increase_of, judge_tasks, orders_of, worst
+from pytest_llmchaos.trial.tasks import (
+    Kill,
+    Retries,
+    Tasks,
+    began_anew,
+    increase_of,
+    judge_tasks,
+    orders_of,
+    worst,
+)
 from pytest_llmchaos.trial.tasks_result import tasks_note
 
 TOOLS = ("find_order", "refund", "mail")
@@ -250,7 +259,7 @@ CLAIMS = {
 # Claims whose window must have an event that healthy tasks lack.
 NEED_AN_EVENT = {"effects_after_cancel", "calls_after_budget", "resume_s", "retry_after_honoured"}
 # What a task has used that has no end.
-USED = {"tokens"}
+USED = {"tokens", "model_calls_repeated"}
 UNPROVEN = {
     "liar": {"duplicate_effects", "false_failure"},
     "lost": USED,
@@ -536,6 +545,34 @@ def test_calls_that_a_task_never_made_do_not_hide_repeated_ones() -> None:
         assert liar_s.seen().model_calls_repeated == 0
 
 
+def test_a_counter_that_missed_calls_proves_no_absence_without_reports() -> None:
+    """30 tasks made 120 calls. 8 were counted before a kill and lost, 8 were repeated."""
+    cases = []
+    for counted, is_anew, reported in (
+        (120.0, False, 0),
+        (120.0, True, 0),
+        (120.0, True, 4),
+        (112.0, False, 0),
+        (112.0, False, 4),
+        (123.0, True, 0),
+    ):
+        world = World()
+        for n in range(1, 31):
+            world.edit(n, model_calls=reported)
+        world.about |= {"model_calls": counted, "counter_began_anew": is_anew}
+        value = world.seen().model_calls_repeated
+        cases.append((int(value), value.high))
+    stuck_s = World()
+    stuck(stuck_s)
+    stuck_s.about["model_calls"] = 120.0
+
+    assert cases == [(0, 0), (0, math.inf), (0, 0), (0, math.inf), (0, 0), (3, math.inf)]
+    assert stuck_s.seen().model_calls_repeated == 0, "the service has counted what a stuck task did not report"
+    stuck_s.about["counter_began_anew"] = True
+    with pytest.raises(Inconclusive, match="between 0 and inf, because the model's service counted 120 and missed calls, as its"):
+        assert stuck_s.seen().model_calls_repeated == 0
+
+
 def test_only_tasks_whose_end_a_caller_waits_for_have_to_go_on() -> None:
     """A kill at 8 s: task 1 was given up before, 2 is open, 3 was cancelled."""
     world = World(3)
@@ -685,6 +722,7 @@ def test_a_counter_grows_over_restarts() -> None:
     }
 
     assert {points: increase_of(points, baseline_until_s=3.0) for points in cases} == cases
+    assert [began_anew(points) for points in cases] == [False, False, False, True]
 
 
 def test_a_task_that_was_not_completed_is_slower_than_all_others() -> None:

@@ -10,7 +10,16 @@ from pytest_llmchaos.evidence import task_records, tool_calls
 from pytest_llmchaos.evidence.tool_calls import ToolCall
 from pytest_llmchaos.lab import effect_ledger
 from pytest_llmchaos.prometheus.queries import SCRAPE_S
-from pytest_llmchaos.trial.tasks import SHOWN, Kill, Retries, Tasks, increase_of, judge_tasks, orders_of
+from pytest_llmchaos.trial.tasks import (
+    SHOWN,
+    Kill,
+    Retries,
+    Tasks,
+    began_anew,
+    increase_of,
+    judge_tasks,
+    orders_of,
+)
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
@@ -108,6 +117,7 @@ def tasks_of(
     calls = read if isinstance(read, Inconclusive) else tuple(_call(record, row) for row in read.rows)
     if not isinstance(calls, Inconclusive):
         tool_calls.write(record.directory, [call for call in calls if call.order in orders or not is_shared])
+    counted, is_anew = _model_calls(lab, record, injected, counted_unix_s)
     found = judge_tasks(
         records,
         calls,
@@ -119,7 +129,8 @@ def tasks_of(
             for act, unix_s in injected.proven
             if act.fault.kind in KILLS
         ],
-        model_calls=_model_calls(lab, record, counted_unix_s),
+        model_calls=counted,
+        counter_began_anew=is_anew,
         retries=_retries(record),
     )
     if found.stray_effects and not is_shared:
@@ -169,17 +180,27 @@ def _call(record: Record, row: Row) -> ToolCall:
     )
 
 
-def _model_calls(lab: Lab, record: Record, until_unix_s: float) -> float | Inconclusive | None:
-    """Return the requests that the service took, None if others may be among them."""
+def _model_calls(
+    lab: Lab, record: Record, injected: Injected, until_unix_s: float
+) -> tuple[float | Inconclusive | None, bool]:
+    """Return the requests that the service took, and if its counter began anew.
+
+    None if others may be among them.
+    """
     counter = lab.subject.model_calls_counter
     if counter is None or lab.subject.attach:
-        return None
+        return None, False
     begin_unix_s = record.anchor_unix_s
     try:
         series = lab.prometheus.raw(counter, begin_unix_s - 2 * SCRAPE_S, until_unix_s)
     except Inconclusive as error:
-        return error
-    return float(sum(increase_of(one.points, begin_unix_s) for one in series))
+        return error, False
+    if not series:
+        return NoData(f"Prometheus has no sample of {counter} in the trial, so the model's calls are unknown"), False
+    # A series that went with its process and did not come back shows no fall.
+    killed = {act.victim for act, _ in injected.proven if act.fault.kind in KILLS}
+    is_anew = any(one.labels.get("service") in killed or began_anew(one.points) for one in series)
+    return float(sum(increase_of(one.points, begin_unix_s) for one in series)), is_anew
 
 
 def _retries(record: Record) -> Retries | None:

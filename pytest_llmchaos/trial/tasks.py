@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from pytest_llmchaos.errors import Inconclusive, NoData, TruthsDisagree
@@ -200,6 +201,11 @@ class SeenTask:
         return self.record.accepted_s is not None and self.record.status in {"unfinished", "lost", "stuck"}
 
     @property
+    def reports_model_calls(self) -> bool:
+        """True if its last answer has its model calls, or if it was not accepted."""
+        return self.record.accepted_s is None or (bool(self.record.model_calls) and not self.may_use_more)
+
+    @property
     def certain_model_calls(self) -> int:
         """Model calls of its plan that it has surely made."""
         planned, reported = planned_model_calls(self.record), self.record.model_calls
@@ -219,6 +225,8 @@ class Tasks(NoClaim):
         no_ledger: Reason why the effects are unknown, or None.
         model_calls: Requests that the model's service counted, or the reason why they
             are unknown, or None without such a counter.
+        counter_began_anew: True if the model's service may have counted calls that its
+            counter lost when it began anew.
         retries: Answers that named a time to come back. None if nothing counted them.
         still_called: True if calls of these tasks still arrived when the ledger was
             read.
@@ -232,6 +240,7 @@ class Tasks(NoClaim):
     kills: tuple[Kill, ...] = ()
     no_ledger: Inconclusive | None = None
     model_calls: float | Inconclusive | None = None
+    counter_began_anew: bool = False
     retries: Retries | None = None
     still_called: bool = False
     strays: tuple[ToolCall, ...] = ()
@@ -423,7 +432,9 @@ class Tasks(NoClaim):
         The larger of two numbers: what the agent reported for each task, and what the
         model's service counted beyond the plans of all tasks. A task that was not
         completed may have made fewer calls, which would hide repeated ones. So there
-        may be as many as the service counted beyond the calls that were surely made.
+        may be as many as the service counted beyond the calls that were surely made. A
+        counter that began anew, or has fewer than those, missed calls. Then all tasks
+        must report theirs to bound the number.
 
         Raises:
             NoData: No task reports a model call, and the service has no counter.
@@ -436,12 +447,17 @@ class Tasks(NoClaim):
             raise self._unknown("model_calls_repeated: no task reports its model calls, and no counter has them")
         surplus = max(reported, 0 if counted is None else round(counted) - planned)
         further, undecided = (math.inf if self.unfinished else 0.0), ""
+        if counted is None and self._undecided_by_reports:
+            further, undecided = math.inf, self._undecided_by_reports
         if counted is not None:
-            further = max(0, round(counted) - sum(task.certain_model_calls for task in tasks) - surplus)
+            certain = sum(task.certain_model_calls for task in tasks)
+            further = max(0, round(counted) - certain - surplus)
             undecided = (
                 f"the model's service counted {counted:g}, and tasks that were not completed may have made fewer than planned: "
                 "let the agent report `model_calls`, and cancel no tasks"
             )
+            if missed := self._missed_by_counter(counted, certain):
+                further, undecided = math.inf, missed
         named = [f"{_id(task)}: {task.surplus_model_calls}" for task in tasks if task.surplus_model_calls]
         if counted is not None and surplus > reported:
             named.append(f"the model's service counted {counted:g}, the plans have {planned}")
@@ -641,6 +657,18 @@ class Tasks(NoClaim):
             )
         return "; ".join(why)
 
+    def _missed_by_counter(self, counted: float, certain: int) -> str:
+        """Why calls are in no count and no report. Empty if none are."""
+        if all(task.reports_model_calls for task in self.seen):
+            return ""
+        if not self.counter_began_anew and round(counted) >= certain:
+            return ""
+        why = "its counter began anew" if self.counter_began_anew else f"tasks surely made {certain}"
+        return (
+            f"the model's service counted {counted:g} and missed calls, as {why}: let the agent report `model_calls` of each "
+            "task, or spare that service"
+        )
+
     @property
     def _undecided_by_reports(self) -> str:
         """Why tasks may have used more than they reported. Empty if none may."""
@@ -698,6 +726,7 @@ def judge_tasks(
     is_shared: bool = False,
     kills: Iterable[Kill] = (),
     model_calls: float | Inconclusive | None = None,
+    counter_began_anew: bool = False,
     retries: Retries | None = None,
 ) -> Tasks:
     """Return the tasks of a trial.
@@ -712,6 +741,7 @@ def judge_tasks(
         kills: Kills of services.
         model_calls: Requests that the model's service counted, or the reason why they
             are unknown. None without such a counter.
+        counter_began_anew: True if that counter may have lost calls by beginning anew.
         retries: Answers that named a time to come back. None if nothing counted them.
 
     Raises:
@@ -725,6 +755,7 @@ def judge_tasks(
         kills=tuple(sorted(kills, key=lambda kill: kill.at_s)),
         no_ledger=calls if isinstance(calls, Inconclusive) else None,
         model_calls=model_calls,
+        counter_began_anew=counter_began_anew,
         retries=retries,
         still_called=still_called,
         strays=tuple(call for call in _by_time(known) if str(call.order) not in by_order),
@@ -753,6 +784,11 @@ def increase_of(points: Sequence[tuple[float, float]], baseline_until_s: float) 
         grown += value - before if value >= before else value
         before = value
     return grown
+
+
+def began_anew(points: Sequence[tuple[float, float]]) -> bool:
+    """True if a counter's samples fell, so that calls may be missing in its increase."""
+    return any(later < earlier for (_, earlier), (_, later) in pairwise(points))
 
 
 def worst(tasks: Sequence[SeenTask], most: int) -> tuple[SeenTask, ...]:
