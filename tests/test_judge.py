@@ -514,6 +514,13 @@ class TestFindings:
         assert finding.startswith("not every replica serves again: <replicas after the fault: model-1 gave ")
         assert "does not run" in finding
 
+    def test_findings_name_tasks_that_may_still_run(self, performed):
+        performed.summary = replace(performed.summary, uncancelled=3)
+
+        (finding,) = judged(performed).findings
+
+        assert finding.startswith("3 tasks may still run and disturb later trials: the agent did not confirm")
+
     def test_findings_are_empty_if_all_replicas_serve_or_none_is_named(self, performed):
         assert judged(performed).findings == ()
         performed.lab.subject = replace(performed.lab.subject, replicas=())

@@ -2,14 +2,16 @@
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.load_server import event, tokens_of
 
 from pytest_llmchaos.errors import BadScenario, NotReady
 from pytest_llmchaos.evidence import samples_file
-from pytest_llmchaos.loadgen import classify
+from pytest_llmchaos.loadgen import classify, task_client
 from pytest_llmchaos.loadgen.driver import Driver
 from pytest_llmchaos.loadgen.load_plan import HEADERS_VARIABLE, LoadPlan, header_variable, load
 from pytest_llmchaos.loadgen.metrics import DURATION_BUCKETS_S, REPLICAS_MAX, TTFT_BUCKETS_S, Counts
@@ -238,6 +240,52 @@ def test_a_status_names_the_open_requests_that_are_older_than_their_limits(tmp_p
     driver._recorder.close()
 
     assert told["overdue"] == {driver._client.request_id(0): 1.0, driver._client.request_id(1): 2.9}
+
+
+# Answers to the POSTs of a task, of which the last one repeats. True if the agent may have it.
+REFUSALS = (
+    ([("complete", 400)], False),
+    ([("complete", 503)], False),
+    ([("timeout", 0)], True),
+    ([("timeout", 0), ("complete", 503), ("complete", 400)], True),
+    ([("cut", 200), ("complete", 409)], True),
+    ([("complete", 500), ("complete", 400)], True),
+    ([("complete", 504)], True),
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_confirmed"),
+    [(("complete", 202), True), (("complete", 404), True), (("refused", 0), False), (("timeout", 0), False)],
+)
+def test_refused_tasks_that_the_agent_may_have_taken_are_cancelled_at_the_end(
+    tmp_path, monkeypatch, answer, is_confirmed
+):
+    """A paused agent takes a task later than its caller waits."""
+    posts, deleted = Counter(), []
+
+    def exchange(task, method, *_):
+        place = int(task.name.rpartition("-")[2])
+        if method == "DELETE":
+            deleted.append(place)
+        given = REFUSALS[place][0]
+        ended, status = answer if method == "DELETE" else given[min(posts[place], len(given) - 1)]
+        posts[place] += method == "POST"
+        return SimpleNamespace(ended=ended, status=status, end_s=time.monotonic(), body=b"", retry_after=b"")
+
+    monkeypatch.setattr(task_client, "RETRY_S", 0.001)
+    tasks = AgentTasks(tools=("work",), task_s=0.02)
+    arrival = Arrival(0.0, "plan: work 1", 16)
+    plan = LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=(arrival,), tasks=tasks)
+    client = task_client.TaskClient(plan, tasks, tmp_path / "tasks.jsonl")
+    client._exchange = exchange
+    for place in range(len(REFUSALS)):
+        client.t0_s = time.monotonic()
+        client.call(place, arrival)
+    client.close()
+
+    may_run = [place for place, (_, is_left) in enumerate(REFUSALS) if is_left]
+    assert (deleted, client.uncancelled) == (may_run, 0 if is_confirmed else len(may_run))
 
 
 def test_the_overdue_requests_of_all_workers_are_in_one_status():

@@ -29,7 +29,10 @@ class Client:
     Attributes:
         wire: the connections.
         t0_s: second 0 of the load on the monotonic clock.
+        uncancelled: tasks that may still run after `close`, which requests are not.
     """
+
+    uncancelled = 0
 
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan

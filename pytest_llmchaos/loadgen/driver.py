@@ -161,6 +161,7 @@ class Driver:
         kept = ("offered", "sent", "done", "shed", "reconnected", "lateness_p99_s", "push_failures")
         summary = {
             **{name: status[name] for name in kept},
+            "uncancelled": self._client.uncancelled,
             "seconds": stopped_s,
             "ended": self._ended,
             "generator_cpu": self._cpu.on_the_whole(),

@@ -63,6 +63,8 @@ class LoadSummary:
         ended: "schedule_end" if every request was sent before the stop.
         reconnected: requests that were sent again on a fresh connection, because the
             server had just closed the idle one.
+        uncancelled: tasks that may still run, because their agent did not confirm that
+            they are cancelled.
     """
 
     offered: int
@@ -76,6 +78,7 @@ class LoadSummary:
     push_failures: int
     ended: Literal["stopped", "schedule_end"]
     reconnected: int = 0
+    uncancelled: int = 0
 
 
 def status_of(lines: Sequence[Mapping[str, Any]], settled_s: float) -> LoadStatus:
@@ -106,5 +109,6 @@ def summary_of(parts: Sequence[Mapping[str, Any]]) -> LoadSummary:
         achieved_ratio=counts["sent"] / counts["offered"] if counts["offered"] else 0.0,
         lateness_p99_s=max(one["lateness_p99_s"] for one in parts),
         generator_cpu=max(one["generator_cpu"] for one in parts),
+        uncancelled=sum(one.get("uncancelled", 0) for one in parts),
         ended="schedule_end" if all(one["ended"] == "schedule_end" for one in parts) else "stopped",
     )

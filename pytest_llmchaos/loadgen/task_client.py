@@ -40,6 +40,8 @@ _ACCEPTED = (200, 201, 202)
 # Refusals of an agent that may accept the task later. Others end the task.
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _GONE = (404, 410)
+# The agent, or a proxy before it, failed after it may have taken the task.
+_BROKEN = (408, 500, 502, 504)
 _FINAL: dict[str, TaskStatus] = {"completed": "completed", "failed": "failed", "cancelled": "cancelled"}
 
 
@@ -51,6 +53,8 @@ class _Task:
         self.accepted_s: float | None = None
         self.cancelled_s: float | None = None
         self.is_cancelled = False
+        self.may_run = False  # without having been accepted
+        self.is_over = False
         self.state = TaskState(status="running")
         self.answer: Answer | None = None
         self.problem: str | None = None
@@ -65,13 +69,14 @@ class TaskClient:
     Attributes:
         wire: the connections.
         t0_s: second 0 of the load on the monotonic clock.
+        uncancelled: tasks that may still run after `close`.
     """
 
     def __init__(self, plan: LoadPlan, tasks: AgentTasks, records: Path) -> None:
         self._plan, self._tasks = plan, tasks
         sent = plan.requests.resolve(os.environ)
         self.wire = Wire(plan.url, tls=plan.requests.tls, host=sent.host)
-        self.t0_s = 0.0
+        self.t0_s, self.uncancelled = 0.0, 0
         self._hidden = plan.requests.secrets(os.environ)
         self._headers = {**head_of(sent.headers), "Accept": "application/json"}
         self._name = f"llmchaos-{secrets.token_hex(4)}"
@@ -80,12 +85,13 @@ class TaskClient:
         self._records = Lines(records)
 
     def close(self) -> None:
-        """Cancel the tasks without an end, which would disturb the next load."""
+        """Cancel the tasks that may still run, which would disturb the next load."""
         pool = Pool(MOST_LEAVING)
         with gevent.Timeout(LEAVE_S, exception=False):
             for task in self._left:
-                pool.spawn(self._exchange, task, "DELETE", f"{TASKS_PATH}/{task.name}", LEAVE_S)
+                pool.spawn(self._leave, task)
             pool.join()
+        self.uncancelled = sum(not task.is_over for task in self._left)
         pool.kill(block=False)
         self.wire.close()
         self._records.close()
@@ -159,6 +165,7 @@ class TaskClient:
             answer = self._ask(task, "POST", TASKS_PATH, TRY_S, body)
             if answer is None:
                 return "refused"
+            task.may_run = task.may_run or _may_have_taken(answer)
             if answer.ended == "complete" and answer.status in _ACCEPTED:
                 task.accepted_s = answer.end_s - self.t0_s
                 self._take(task, answer)
@@ -195,6 +202,11 @@ class TaskClient:
                 return
             gevent.sleep(_wanted_s(answer))
 
+    def _leave(self, task: _Task) -> None:
+        """Cancel a task at the end of the load, and note if the agent confirms it."""
+        answer = self._exchange(task, "DELETE", f"{TASKS_PATH}/{task.name}", LEAVE_S)
+        task.is_over = answer.ended == "complete" and (200 <= answer.status < 300 or answer.status in _GONE)
+
     def _ask(self, task: _Task, method: str, path: str, timeout_s: float, body: bytes = b"") -> Answer | None:
         """Send one request of a task. None after its deadline."""
         left_s = task.deadline_s - self._now_s()
@@ -227,7 +239,7 @@ class TaskClient:
         return True
 
     def _end(self, task: _Task, status: TaskStatus) -> Sample:
-        if status == "stuck":
+        if status == "stuck" or (status == "refused" and task.may_run):
             self._left.append(task)
         now_s = self._now_s()
         answer = task.answer
@@ -277,6 +289,11 @@ class TaskClient:
         )
         with suppress(OSError):  # a full disk takes the line later
             self._records.write(line(record))
+
+
+def _may_have_taken(answer: Answer) -> bool:
+    """True if an agent may run a task although this was the answer to its POST."""
+    return answer.ended != "complete" or answer.status in _BROKEN
 
 
 def _wanted_s(answer: Answer) -> float:

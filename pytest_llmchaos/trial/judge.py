@@ -89,6 +89,7 @@ def judge(
         UnprovokedReaction: The system repaired or paged in a control arm.
     """
     about_load = load.require_held()
+    _note_tasks_that_run(record, load)
     samples = load_samples(record.directory / "samples.jsonl")
     ended_s = _phase(record, "recovery").to_s
     start_unix_s = injected.start_unix_s
@@ -196,6 +197,16 @@ def judge(
         attempts=blind or _attempts(lab, record, counted_unix_s),
         agent_tasks=tasks_of(lab, record, injected, effects, counted_unix_s, sent=len(samples)),
     )
+
+
+def _note_tasks_that_run(record: Record, load: RunningLoad) -> None:
+    """Record a finding if tasks of the load may still run."""
+    uncancelled = load.stop().uncancelled
+    if uncancelled:
+        record.finding(
+            f"{uncancelled} tasks may still run and disturb later trials: the agent did not confirm at the end of the load that "
+            "they are cancelled"
+        )
 
 
 def _blind(lab: Lab, record: Record, injected: Injected) -> Inconclusive | None:

@@ -92,6 +92,7 @@ def test_every_task_has_a_record_and_a_sample_of_its_end(tmp_path: Path) -> None
     ]
     assert wrong == []
     assert (summary.offered, summary.sent, summary.done) == (len(TASKS),) * 3
+    assert summary.uncancelled == 3, "the agent is away when places 4, 10 and 16 are cancelled"
     assert summary.lateness_p99_s < 0.5  # of so few tasks it is the largest, and a shared machine pauses
     assert {place for place, one in records.items() if one.cancelled_s is not None} == {2, 5, 11, 14}
     done = records[6]
@@ -119,7 +120,7 @@ def test_tasks_without_an_end_have_records_and_are_cancelled_when_the_load_ends(
         with LoadProcess(plan_of(agent, arrivals), tmp_path) as process:
             until(lambda: process.status().done == 1 and agent.holds, "one task is stuck, and one is polled")
             assert agent.statuses() == ["running", "running"]
-            process.stop(drain=False)
+            assert process.stop(drain=False).uncancelled == 0
         assert agent.statuses() == ["cancelled", "cancelled"]
 
     stuck, record = task_records.load(tmp_path)
