@@ -137,9 +137,15 @@ def kinds(lab):
 def test_an_act_waits_until_the_system_has_repaired_the_one_before(lab):
     runtime, seen = lab.runtime, []
     kill = runtime.kill
-    runtime.kill = lambda service: (seen.append(runtime.state("api").running), kill(service))
     repair = threading.Timer(0.3, lambda: runtime.start("api"))
-    repair.start()
+
+    def kill_and_repair(service):
+        seen.append(runtime.state("api").running)
+        kill(service)
+        if service == "api":
+            repair.start()
+
+    runtime.kill = kill_and_repair
 
     with lab.inject(TWO_KILLS, blast_radius=1, patience_s=10):
         pass

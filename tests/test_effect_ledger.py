@@ -27,6 +27,7 @@ from pytest_llmchaos.subject.lab import Endpoint
 from pytest_llmchaos.trial.seen_tasks import LedgerBegin, ledger_before_fault, ledger_begin, tasks_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 T0 = 1_790_000_000.0
@@ -124,10 +125,14 @@ def test_calls_that_still_arrive_at_the_deadline_are_read_and_reported(monkeypat
     assert quiet == [(1, False)] * 3 + [(1, True)], "other clients may call for ever"
 
 
-def retried(server: Server, clock: Clock, began_s: float, gap_s: float, most: int, asked: Asked) -> Reply:
-    """Answer with one more row after each gap, up to the most."""
-    due = 1 + min(most, int((clock.passed_s - began_s) / gap_s))
-    server.rows += [row(n) for n in range(len(server.rows) + 1, due + 1)]
+def _repeated(clock: Clock, began_s: float, gap_s: float, most: int) -> int:
+    """Rows of one call that is repeated after each gap, up to the most."""
+    return 1 + min(most, int((clock.passed_s - began_s) / gap_s))
+
+
+def retried(server: Server, due: Callable[[], int], asked: Asked) -> Reply:
+    """Answer with the rows that are due now."""
+    server.rows += [row(n) for n in range(len(server.rows) + 1, due() + 1)]
     return server.answer(asked)
 
 
@@ -139,7 +144,8 @@ def test_a_call_that_is_repeated_after_a_pause_is_awaited_if_a_task_may_do_so(mo
     found = []
     for may_retry, gap_s, most in ((False, 2.0, 1), (True, 2.0, 1), (True, 2.0, 99), (True, 4.0, 99)):
         server, began_s = Server(row(1)), clock.passed_s
-        calls = functools.partial(retried, server, clock, began_s, gap_s, most)
+        due = functools.partial(_repeated, clock, began_s, gap_s, most)
+        calls = functools.partial(retried, server, due)
         with api(calls) as (url, _):
             read = rows_since(url, None, ORDERS, may_retry=may_retry)
         found.append((len(read.rows), read.is_quiet, clock.passed_s - began_s))

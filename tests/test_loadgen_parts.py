@@ -242,7 +242,8 @@ def test_a_status_names_the_open_requests_that_are_older_than_their_limits(tmp_p
     assert told["overdue"] == {driver._client.request_id(0): 1.0, driver._client.request_id(1): 2.9}
 
 
-# Answers to the POSTs of a task, of which the last one repeats. True if the agent may have it.
+# Answers to the POSTs of a task, of which the last one repeats.
+# True if the agent may have the task.
 REFUSALS = (
     ([("complete", 400)], False),
     ([("complete", 503)], False),

@@ -500,7 +500,9 @@ def test_planned_calls_that_were_not_made_do_not_hide_repeated_ones() -> None:
         found.append((round(float(value), 3), round(value.high, 3)))
 
     assert found == [(0.667, 1.0), (1.0, 1.5), (0.778, 1.0), (1.111, 1.429), (1.333, 1.333)]
-    with pytest.raises(Inconclusive, match="between 1 and 1.5, because 30 of 90 planned calls were not made: claim that"):
+    with pytest.raises(
+        Inconclusive, match=r"between 1 and 1\.5, because 30 of 90 planned calls were not made: claim that"
+    ):
         assert hidden_by_lost_tasks().tool_amplification <= 1.05
     assert hidden_by_lost_tasks().tool_amplification <= 1.5
 
@@ -546,7 +548,7 @@ def test_calls_that_a_task_never_made_do_not_hide_repeated_ones() -> None:
 
 
 def test_a_counter_that_missed_calls_proves_no_absence_without_reports() -> None:
-    """30 tasks made 120 calls. 8 were counted before a kill and lost, 8 were repeated."""
+    """30 tasks made 120 calls. 8 were counted and lost by a kill, 8 were repeated."""
     cases = []
     for counted, is_anew, reported in (
         (120.0, False, 0),
@@ -569,7 +571,9 @@ def test_a_counter_that_missed_calls_proves_no_absence_without_reports() -> None
     assert cases == [(0, 0), (0, math.inf), (0, 0), (0, math.inf), (0, 0), (3, math.inf)]
     assert stuck_s.seen().model_calls_repeated == 0, "the service has counted what a stuck task did not report"
     stuck_s.about["counter_began_anew"] = True
-    with pytest.raises(Inconclusive, match="between 0 and inf, because the model's service counted 120 and missed calls, as its"):
+    with pytest.raises(
+        Inconclusive, match="between 0 and inf, because the model's service counted 120 and missed calls, as its"
+    ):
         assert stuck_s.seen().model_calls_repeated == 0
 
 
@@ -649,7 +653,9 @@ def test_effects_on_orders_of_no_task_are_duplicates_of_an_agent_that_alone_uses
     world.about["is_shared"] = True
     shared = world.seen()
     assert judged(shared) == (set(), judged(World().seen())[1] | {"duplicate_effects", "tool_amplification"})
-    with pytest.raises(Inconclusive, match="between 0 and 10, because the tool server got 71 calls of no task, perhaps of"):
+    with pytest.raises(
+        Inconclusive, match="between 0 and 10, because the tool server got 71 calls of no task, perhaps of"
+    ):
         assert shared.duplicate_effects == 0
     assert shared.duplicate_effects <= 10
     assert shared.tool_amplification <= 1.8

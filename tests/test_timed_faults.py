@@ -152,7 +152,9 @@ def test_a_stop_that_begins_after_its_message_went_on_is_no_stop_at_it(lab, monk
 
     monkeypatch.setattr(lab.runtime, "wire_wait", suspended)
     stop = faults.timed(faults.stop("model-1"), at="after:chat#3.received")
-    late = pytest.raises(FaultNotObserved, match=r"which lasts 0\.25 s, and pytest went on 0\.30 s after its start: it was")
+    late = pytest.raises(
+        FaultNotObserved, match=r"which lasts 0\.25 s, and pytest went on 0\.30 s after its start: it was"
+    )
     with late if is_late else nullcontext(), lab.load(LOAD, wire=["model-1"]), lab.inject(stop):
         assert not is_late
 
@@ -173,7 +175,9 @@ def test_a_message_that_goes_on_before_the_death_of_its_victim_is_no_moment(lab,
         inject(self, runtime, victim)
 
     monkeypatch.setattr(type(fault.primitive), "inject", slow)
-    late = pytest.raises(FaultNotObserved, match=r"passed after 35 s, and the fault was proven after 35\.0 s, so it may")
+    late = pytest.raises(
+        FaultNotObserved, match=r"passed after 35 s, and the fault was proven after 35\.0 s, so it may"
+    )
     with late if is_late else nullcontext(), lab.load(LOAD, wire=["model-1"]), lab.inject(fault):
         assert not is_late
 

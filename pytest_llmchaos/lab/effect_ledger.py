@@ -100,8 +100,8 @@ def rows_since(
 ) -> Rows:
     """Return the rows after one, once no more arrive or a deadline has passed.
 
-    No more arrive if none does for 0.5 s, and for 3 s if calls may be repeated. A row of
-    an order of no task is one of a call that an agent should not have made.
+    No more arrive if none does for 0.5 s, and for 3 s if calls may be repeated. A row
+    of an order of no task is one of a call that an agent should not have made.
 
     Args:
         url: Address of the ledger.

@@ -787,7 +787,7 @@ def increase_of(points: Sequence[tuple[float, float]], baseline_until_s: float) 
 
 
 def began_anew(points: Sequence[tuple[float, float]]) -> bool:
-    """True if a counter's samples fell, so that calls may be missing in its increase."""
+    """True if a counter's samples fell, so that its increase may lack calls."""
     return any(later < earlier for (_, earlier), (_, later) in pairwise(points))
 
 
@@ -827,7 +827,7 @@ def _by_time(calls: Iterable[ToolCall]) -> list[ToolCall]:
 
 
 def _effects(calls: Iterable[ToolCall]) -> set[tuple[str, int]]:
-    """Return the effects of calls, each once: a repeated key may show the first one's."""
+    """Return the effects of calls, each once. A repeated key may show the first."""
     return {(call.step, call.effect) for call in calls if call.effect is not None}
 
 
