@@ -23,14 +23,16 @@ def test_a_storm_is_detected(trial):
 
 
 def test_retries_stay_within_their_budget(trial):
-    """Every request of the fault fails. Two attempts for each would be above 1.3.
+    """The budget pays for 14 to 18 retries of 900 requests, of which 300 fail.
 
-    Before both replicas are ejected, the budget pays for about 10 retries: 1.017 to
-    1.02 in most trials.
+    Without it, each failure is sent twice until both replicas are ejected, and none
+    after that: 47 to 59 retries.
     """
     assert trial.during_fault.availability <= 0.1  # or the trigger missed them
     assert trial.attempts_per_request >= 1.008  # or the gateway retried nothing
-    assert trial.attempts_per_request <= 1.2
+    # Measured on two cores in the local runtime, most of it next to two or four busy
+    # loops: 1.016 to 1.020 in 8 trials, 1.052 to 1.065 in 8 whose retries cost nothing.
+    assert trial.attempts_per_request <= 1.035
 
 
 def test_the_service_comes_back_when_the_trigger_is_gone(trial):
