@@ -186,6 +186,13 @@ def ignores_budget(world: World) -> None:
     world.call("find_order", 9, 5.2)
 
 
+def strays_after_a_budget(world: World) -> None:
+    """The task was given up, or it goes on with an order of no task."""
+    budget_held(world)
+    world.call("find_order", 1000, 5.1, applied=False)
+    world.call("find_order", 1000, 5.2, applied=False)
+
+
 def runaway(world: World) -> None:
     for k in range(400):
         world.call("find_order", 9, 5.0 + k / 100)
@@ -326,6 +333,22 @@ def test_each_wrong_world_is_refuted_by_its_own_claim_and_a_healthy_one_by_none(
 
     assert failures == []
     assert sum(bool(expected) for _, expected in WORLDS) >= 12
+
+
+def test_calls_of_no_task_after_a_budget_may_be_those_of_its_task() -> None:
+    world = World()
+    strays_after_a_budget(world)
+    with pytest.raises(
+        Inconclusive, match="between 0 and 1, because the tool server got 1 later calls on orders of no task, which may"
+    ):
+        assert world.seen().calls_after_budget == 0
+    assert world.seen().calls_after_budget <= 1
+
+    world.about["still_called"] = True
+    with pytest.raises(
+        Inconclusive, match=r"still got calls .*; the tool server got 1 later calls on orders of no task"
+    ):
+        assert world.seen().calls_after_budget <= 1
 
 
 def test_a_claim_that_needs_an_event_holds_only_after_one() -> None:

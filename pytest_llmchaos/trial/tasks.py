@@ -137,10 +137,13 @@ class SeenTask:
     @property
     def late_calls(self) -> tuple[ToolCall, ...]:
         """Calls after it was reported failed for its budget."""
-        if not self.is_over_budget or self.record.ended_s is None:
-            return ()
-        after_s = self.record.ended_s + IN_FLIGHT_S
-        return tuple(call for call in self.calls if call.received_s > after_s)
+        return tuple(call for call in self.calls if call.received_s > self.late_s)
+
+    @property
+    def late_s(self) -> float:
+        """Second after which calls are late for its budget, infinity if none are."""
+        ended_s = self.record.ended_s
+        return math.inf if not self.is_over_budget or ended_s is None else ended_s + IN_FLIGHT_S
 
     @property
     def was_open_at_cancel(self) -> bool:
@@ -405,7 +408,7 @@ class Tasks(NoClaim):
         """Tool calls of tasks 0.5 s after they were reported failed for their budget.
 
         Such a task's error has the word "budget". Earlier calls may have been on their
-        way.
+        way. Later calls on orders of no task may be its calls, or those of another.
 
         Raises:
             NoData: The ledger is unknown, or no task failed for its budget.
@@ -417,12 +420,15 @@ class Tasks(NoClaim):
                 "after; make tasks exceed a budget, or bound tool_amplification"
             )
         named = [f"{_id(task)}: {len(task.late_calls)}" for task in tasks if task.late_calls]
+        after_s = min(task.late_s for task in tasks)
+        strays = sum(call.received_s > after_s for call in self.strays)
         return self._count(
             "calls_after_budget",
             sum(len(task.late_calls) for task in tasks),
             named,
             "such a task had gone on",
-            further=self._further,
+            further=self._further + strays,
+            undecided=self._undecided_by_late_strays(strays),
         )
 
     @property
@@ -684,6 +690,16 @@ class Tasks(NoClaim):
         if self.is_shared and self.strays:
             why.append(
                 f"the tool server got {len(self.strays)} calls of no task, perhaps of other clients: let the agent alone use it"
+            )
+        return "; ".join(why)
+
+    def _undecided_by_late_strays(self, late: int) -> str:
+        """Why calls of no task that came after a budget may be of its task."""
+        why = [self._undecided] if self._undecided else []
+        if late:
+            why.append(
+                f"the tool server got {late} later calls on orders of no task, which may be theirs: let no other client call it, "
+                "and no text name other orders"
             )
         return "; ".join(why)
 

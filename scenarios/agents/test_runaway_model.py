@@ -11,7 +11,7 @@ from pytest_llmchaos import arm, experiment, faults, loads
 GULLIBLE = {"LAB_TOOL_MANNER": "gullible"}
 MODELS = {"model-1": GULLIBLE, "model-2": GULLIBLE}
 BUDGETS = {"LAB_MAX_STEPS": "8", "LAB_MAX_TOKENS": "100000"}
-MORE = "plan: " + "; ".join(["find_order 1"] * 20)
+MORE = "plan: " + "; ".join(["find_order"] * 20)  # of the order that the prompt has
 
 pytestmark = experiment(
     load=loads.tasks(rate_rps=1, plan="find_order; refund; mail", task_s=30),
@@ -32,6 +32,7 @@ pytestmark = experiment(
 
 def test_the_budget_holds(arms):
     assert arms["durable"].tasks.failed >= 1
+    assert arms["durable"].tasks.calls_after_budget == 0
     assert arms["no_step_limit"].tasks.failed == 0
 
 

@@ -231,6 +231,20 @@ def test_flaws_of_one_process_are_visible(world, tmp_path):
     assert [flaw for flaw, visible in seen.items() if not visible] == []
 
 
+def test_an_agent_that_ignores_its_budget_goes_on_after_it_has_reported_it(world, tmp_path):
+    world.reset()
+    world.manner = "runaway"
+    with AgentProcess(world, tmp_path, "naive", LAB_FLAWS="ignores_budget", **LIMITS) as agent:
+        seen = agent.perform("t")
+        until(lambda: len(world.calls) > 12, "calls after the budget")
+        later = agent.client.get("/tasks/t").json()
+
+    failures = []
+    compare(failures, "reported", seen, {"status": "failed", "error": "budget steps exceeded", "steps": 6})
+    assert failures == []
+    assert later == seen
+
+
 def test_flaws_of_retries_and_ends_are_visible(world, tmp_path):
     seen = {}
     flaws = "retries_writes,claims_success,hangs_on_dead_server,loses_on_sigterm"

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lab_agents.chat import Message, require_success, results, tool_message, waiting
+from lab_agents.settings import Budgets
 from lab_agents.steps import Steps
+from lab_agents.tasks import BudgetExceeded
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from lab_agents.desk import Desk
@@ -17,12 +21,16 @@ if TYPE_CHECKING:
     from lab_agents.settings import Settings
     from lab_agents.tasks import Task
 
+_NO_BUDGET = Budgets(max_steps=1 << 53, max_tokens=1 << 53)
+
 
 class Naive:
     """The loop, with the checkpoints that two flaws need."""
 
     def __init__(self, settings: Settings, metrics: Metrics, desk: Desk) -> None:
         self._steps = Steps(settings, metrics, desk)
+        self._unlimited = Steps(replace(settings, budgets=_NO_BUDGET), metrics, desk)
+        self._beyond: set[asyncio.Task[None]] = set()  # work on tasks that have failed for their budget
         self._flaws = settings.flaws
         self._workers = settings.workers
         self._saved = _Saved(settings.state_dir) if settings.persistent else None
@@ -40,25 +48,39 @@ class Naive:
     async def _perform(self, task: Task) -> None:
         messages = (self._saved and self._saved.read(task.id)) or [{"role": "user", "content": task.input}]
         tools = await self._steps.tools()
+        try:
+            await self._loop(self._steps, task, messages, tools)
+        except BudgetExceeded:
+            if "ignores_budget" in self._flaws:
+                work = asyncio.create_task(self._loop(self._unlimited, replace(task), messages, tools))
+                self._beyond.add(work)
+                work.add_done_callback(self._beyond.discard)
+            raise
+        require_success(messages)
+
+    async def _loop(self, steps: Steps, task: Task, messages: list[Message], tools: Sequence[Message]) -> None:
         while True:
             for call in waiting(messages):
                 if self._saved and "checkpoint_before_effect" in self._flaws:
                     self._saved.write(task.id, [*messages, tool_message(call, "{}")])
-                messages.append(await self._steps.call(task, results(messages), call, tools))
+                messages.append(await steps.call(task, results(messages), call, tools))
                 if self._saved and "checkpoint_after_without_key" in self._flaws:
                     self._saved.write(task.id, messages)
             if "repeats_model_calls" in self._flaws:
-                await self._steps.ask(task, messages, tools)
-            messages.append(await self._steps.ask(task, messages, tools))
+                await steps.ask(task, messages, tools)
+            messages.append(await steps.ask(task, messages, tools))
             if not waiting(messages):
                 break
-        require_success(messages)
 
     async def forget(self, task_id: str) -> None:
         if self._saved:
             self._saved.delete(task_id)
 
     async def close(self) -> None:
+        for work in self._beyond:
+            work.cancel()
+        await asyncio.gather(*self._beyond, return_exceptions=True)
+        await self._unlimited.close()
         await self._steps.close()
 
 

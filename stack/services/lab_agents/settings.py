@@ -14,6 +14,7 @@ FLAWS = {
     "checkpoint_before_effect": ("naive",),
     "checkpoint_after_without_key": ("naive",),
     "repeats_model_calls": ("naive",),
+    "ignores_budget": ("naive",),
     "retries_writes": AGENTS,
     "no_step_limit": AGENTS,
     "ignores_retry_after": AGENTS,

@@ -216,14 +216,15 @@ def answer(
         parallel: False if the client takes one call at a time.
     """
     roles = ("user", "tool") if manner == "gullible" else ("user",)
-    plans = [found[1] for role, text in messages if role in roles and (found := _PLAN.search(text))]
+    plans = [(role, found[1]) for role, text in messages if role in roles and (found := _PLAN.search(text))]
     if not tools or not plans:
         return None
-    plan = plans[-1]
+    role, plan = plans[-1]
     steps = [_STEP.fullmatch(step.strip()) for step in plan.split(";") if step.strip()]
     if not steps or None in steps:
         return Script(text="the plan must be like `plan: find_order 17; refund 17`")
-    named = [(step[1], step[2]) for step in steps if step is not None]
+    asked = _first_order([given for by, given in plans if by == "user"]) if role == "tool" else None
+    named = [(step[1], step[2] or asked) for step in steps if step is not None]
     if unknown := next((name for name, _ in named if name not in tools), None):
         return Script(text=f"there is no tool {unknown}")
     calls = [_call(plan, number, *step, manner) for number, step in enumerate(named)]
@@ -236,6 +237,12 @@ def answer(
     if not left or (manner == "liar" and len(left) < len(calls)):
         return Script(text=f"done: {len(named)} steps")
     return Script(calls=tuple(left) if manner == "parallel" and parallel else (left[0],))
+
+
+def _first_order(plans: Sequence[str]) -> str | None:
+    """The first order of the last of these plans, for steps that name none."""
+    found = [step[2] for given in plans[-1:] for part in given.split(";") if (step := _STEP.fullmatch(part.strip()))]
+    return next((order for order in found if order), None)
 
 
 def _next(plan: str, number: int, step: tuple[str, str | None], answered: frozenset[str]) -> Call:
