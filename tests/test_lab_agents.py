@@ -33,8 +33,8 @@ class FakeAgent:
         self.forgotten = []
         self.let_go = asyncio.Event()
 
-    async def start(self):
-        pass
+    async def start(self, unfinished):
+        self.unfinished = unfinished
 
     async def close(self):
         pass
@@ -145,10 +145,10 @@ def test_a_task_on_disk_is_resumed_and_one_in_memory_is_lost(tmp_path):
         task = second.find("t")
         if task is not None:
             await task.ended.wait()
-        return task and task.status, value(metrics, "llmlab_agent_resumed_total")
+        return task and task.status, agent.unfinished, value(metrics, "llmlab_agent_resumed_total")
 
-    assert asyncio.run(play(lambda: Disk(tmp_path / "tasks.sqlite"))) == ("completed", 1)
-    assert asyncio.run(play(Memory)) == (None, 0)
+    assert asyncio.run(play(lambda: Disk(tmp_path / "tasks.sqlite"))) == ("completed", {"t"}, 1)
+    assert asyncio.run(play(Memory)) == (None, set(), 0)
 
 
 def test_a_folder_of_tasks_belongs_to_one_process(tmp_path):
@@ -157,6 +157,25 @@ def test_a_folder_of_tasks_belongs_to_one_process(tmp_path):
         pass
     with owned(folder):
         pass
+
+
+def test_a_folder_that_cannot_be_used_is_named_with_its_variable(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "lock").mkdir()
+    reasons = {
+        tmp_path / "file": "File exists",
+        tmp_path / "file" / "under": "Not a directory",
+        tmp_path: "Is a directory",
+    }
+    seen = {}
+    for folder in reasons:
+        with pytest.raises(OSError, match="choose another folder") as refused, owned(folder):
+            pass
+        seen[folder] = str(refused.value)
+
+    assert seen == {
+        folder: f"cannot use LAB_STATE_DIR {folder}: {why}; choose another folder" for folder, why in reasons.items()
+    }
 
 
 def test_the_http_contract(tmp_path):
@@ -253,6 +272,25 @@ def test_a_drain_leaves_what_still_runs_on_disk_unless_it_has_the_flaw(tmp_path)
     assert asyncio.run(play("left")) == "running"
     assert asyncio.run(play("ends", ends=True)) == "completed"
     assert asyncio.run(play("flawed", ("loses_on_sigterm",))) is None
+
+
+def test_a_drain_leaves_a_task_whose_agent_answers_the_cut_with_an_error(tmp_path):
+    class Breaking(FakeAgent):
+        async def run(self, task):
+            try:
+                await super().run(task)
+            except asyncio.CancelledError:
+                raise RuntimeError("the session broke") from None
+
+    async def play():
+        store = Disk(tmp_path / "tasks.sqlite")
+        service, metrics = service_of(Breaking(), store)
+        service.accept("t", "wait")
+        await asyncio.sleep(0)
+        await service.drain(0.01)
+        return store.find("t").status, value(metrics, "llmlab_agent_tasks_total", status="failed")
+
+    assert asyncio.run(play()) == ("running", 0)
 
 
 class FillingDisk(Disk):

@@ -125,7 +125,7 @@ def test_a_task_that_could_not_be_saved_is_performed_when_it_is_sent_again(agent
 
 # A session with the desk that replaces a cancel by an error of its own.
 BREAKING = """
-import asyncio, contextlib, pathlib, sys
+import asyncio, contextlib, pathlib, sqlite3, sys
 import agent
 
 class Breaking(agent.Service):
@@ -138,7 +138,8 @@ class Breaking(agent.Service):
             raise RuntimeError("the session broke") from None
 
 async def main():
-    service = Breaking(store=agent.Store(pathlib.Path(sys.argv[1])), model=None, desk_url="")
+    store = agent.Store(pathlib.Path(sys.argv[1]))
+    service = Breaking(store=store, model=None, desk_url="")
     for task_id, limit_s in (("cancelled", 60.0), ("late", 0.05)):
         agent.TASK_S = limit_s
         task, _ = service.accept(task_id, "x")
@@ -147,6 +148,23 @@ async def main():
             await asyncio.wait_for(service.cancel(task), 5)
         await asyncio.wait_for(task.ended.wait(), 5)
         print(task.status, task.error)
+    agent.TASK_S = 60.0
+    task, _ = service.accept("left", "x")
+    await asyncio.sleep(0.01)
+    store.save = full
+    try:
+        await asyncio.wait_for(service.cancel(task), 5)
+    except sqlite3.Error as error:
+        print(task.status, task.ended.is_set(), error, list(service._runs))
+    del store.save
+    for task_id in ("first", "second"):
+        service.accept(task_id, "x")
+        await asyncio.sleep(0.01)
+    await asyncio.wait_for(service.close(), 5)
+    print(list(service._runs), [task.status for task in store.all()])
+
+def full(task):
+    raise sqlite3.OperationalError("disk full")
 
 asyncio.run(main())
 """
@@ -165,10 +183,22 @@ def test_a_cancel_that_the_sdk_answers_with_an_error_ends_the_task(packages, tmp
     assert done.stdout.splitlines() == [
         "cancelled None",
         "failed budget seconds exceeded: 0.05 s. RuntimeError: the session broke",
+        "cancelled True disk full []",
+        "[] ['cancelled', 'failed', 'running', 'running', 'running']",
     ], done.stderr
 
 
-BAD_BODIES = [b"{", b"[]", b'{"id": "bad"}', b'{"id": "bad", "input": "\\ud800"}', b"\xff"]
+BAD_BODIES = [
+    b"{",
+    b"[]",
+    b'{"id": "bad"}',
+    b'{"id": "bad", "input": "\\ud800"}',
+    b"\xff",
+    b'{"id": null, "input": null}',
+    b'{"id": "bad", "input": 1}',
+    b'{"id": "", "input": "x"}',
+    b'{"id": "a/bad", "input": "x"}',
+]
 
 
 def test_a_bad_request_is_refused_and_leaves_no_task(agent):

@@ -1,6 +1,8 @@
 """The three agents as processes."""
 
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 from support.agents_world import PLAN, STEPS, AgentProcess, World
@@ -183,7 +185,11 @@ def test_a_second_process_on_the_same_folder_does_not_start(world, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "file", "flaws"),
-    [("naive", "tasks.sqlite", "checkpoint_before_effect"), ("checkpointed", "checkpoints.sqlite", "")],
+    [
+        ("naive", "tasks.sqlite", "checkpoint_before_effect"),
+        ("checkpointed", "checkpoints.sqlite", ""),
+        ("durable", "dbos.sqlite", ""),
+    ],
 )
 def test_a_file_that_is_no_database_ends_the_process(world, tmp_path, name, file, flaws):
     (tmp_path / file).write_text("no database" * 100)
@@ -192,6 +198,27 @@ def test_a_file_that_is_no_database_ends_the_process(world, tmp_path, name, file
     log = (tmp_path / "log").read_text()
     assert ended == 2, log[-3000:]
     assert f"cannot use the files in LAB_STATE_DIR {tmp_path}: file is not a database" in log
+
+
+def test_what_durable_has_of_an_ended_task_is_deleted_at_the_start(world, tmp_path):
+    """A kill between the saved end and the deletion leaves the workflow pending."""
+
+    def sql(file, query):
+        with closing(sqlite3.connect(tmp_path / file, isolation_level=None)) as rows:
+            return rows.execute(query).fetchall()
+
+    world.reset(refund=["hang"])
+    with AgentProcess(world, tmp_path, "durable") as agent:
+        agent.begin("ended")
+        until(lambda: len(world.calls) == 2, "the second call")
+        agent.kill()
+        sql("tasks.sqlite", "UPDATE tasks SET status = 'cancelled'")
+        world.reset()
+        agent.start()
+        agent.perform("next")
+        until(lambda: sql("dbos.sqlite", "SELECT workflow_uuid FROM workflow_status") == [], "no workflow is left")
+
+    assert (world.asked, [key for _, key in world.calls]) == (4, ["next/0", "next/1", "next/2"])
 
 
 def test_two_workers_perform_a_task_with_the_same_keys(world, tmp_path):

@@ -117,6 +117,7 @@ class Service:
         self._model = model
         self._desk_url = desk_url
         self._runs: dict[str, asyncio.Task[None]] = {}
+        self._closing = False
         self.tasks = {task.id: task for task in store.all()}
 
     def resume(self) -> None:
@@ -139,9 +140,19 @@ class Service:
     async def cancel(self, task: Task) -> None:
         run = self._runs.get(task.id)
         if task.status == "running" and run is not None:
-            self._end(task, "cancelled")
-            run.cancel()
-            await asyncio.wait({run})
+            try:
+                self._end(task, "cancelled")
+            finally:  # also if that cannot be saved
+                run.cancel()
+                await asyncio.wait({run})
+
+    async def close(self) -> None:
+        """Leave the running tasks to the next process."""
+        self._closing = True
+        if runs := list(self._runs.values()):
+            for run in runs:
+                run.cancel()
+            await asyncio.wait(runs, timeout=2)
 
     def _begin(self, task: Task) -> None:
         run = self._runs[task.id] = asyncio.create_task(self._perform(task))
@@ -160,7 +171,7 @@ class Service:
         self._end(task, "failed", f"budget seconds exceeded: {TASK_S:g} s. {task.error or ''}")
 
     async def _tried(self, task: Task) -> bool:
-        """True if the task has ended."""
+        """True if the task has ended, or this process ends."""
         task.steps = 0
         task.refused.clear()
         try:
@@ -171,7 +182,7 @@ class Service:
             budget = "budget steps exceeded: " if isinstance(error, MaxTurnsExceeded) else ""
             self._end(task, "failed", f"{budget}{error}")
         except Exception as error:  # noqa: BLE001 - the SDK has many for a lost model or desk
-            if task.status != "running":  # cancelled, and the SDK broke at it
+            if task.status != "running" or self._closing:  # cancelled, and the SDK broke at it
                 return True
             task.error = f"{type(error).__name__}: {str(error)[:200]}"
             return False
@@ -197,17 +208,21 @@ class Service:
         if task.status != "running":  # the first end holds
             return
         task.status, task.error = status, error
-        self._store.save(task)
-        task.ended.set()
+        try:
+            self._store.save(task)
+        finally:
+            task.ended.set()
 
 
 def application(service: Service) -> Starlette:
     """`/tasks`, `/tasks/ID` and `/healthz`."""
 
     async def accept(request: Request) -> Response:
-        body = await request.json()
-        task, is_new = service.accept(str(body["id"]), str(body["input"]))
-        return JSONResponse(task.state(), 202 if is_new else 200)
+        match await request.json():
+            case {"id": str(task_id), "input": str(text)} if task_id and "/" not in task_id:
+                task, is_new = service.accept(task_id, text)
+                return JSONResponse(task.state(), 202 if is_new else 200)
+        raise ValueError("another body")
 
     async def one(request: Request) -> Response:
         task = service.tasks.get(request.path_params["id"])
@@ -234,6 +249,7 @@ def application(service: Service) -> Starlette:
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         service.resume()
         yield
+        await service.close()
 
     routes = [
         Route("/tasks", accept, methods=["POST"]),
@@ -241,7 +257,7 @@ def application(service: Service) -> Starlette:
         Route("/healthz", health),
     ]
     # What reading a request raises, and what SQLite raises for half of a character.
-    handlers = dict.fromkeys((LookupError, TypeError, ValueError), refuse) | {sqlite3.Error: not_saved}
+    handlers = {ValueError: refuse, sqlite3.Error: not_saved}
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
 
 

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
 class Agent(Protocol):
     """An agent that works on many tasks at once."""
 
-    async def start(self) -> None:
-        """Open what lasts as long as the process."""
+    async def start(self, unfinished: frozenset[str]) -> None:
+        """Open what lasts as long as the process.
+
+        Args:
+            unfinished: ids of the tasks that an earlier process has left.
+        """
 
     async def run(self, task: Task) -> None:
         """Work on the task, or go on with it, until the model stops.

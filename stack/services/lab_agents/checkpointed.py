@@ -40,7 +40,7 @@ class Checkpointed:
         self._saver: AsyncSqliteSaver | None = None
         self._graph: CompiledStateGraph[_State, Task, _State, _State] | None = None
 
-    async def start(self) -> None:
+    async def start(self, unfinished: frozenset[str]) -> None:  # noqa: ARG002 -- `run` reads `resumed`
         connection = await aiosqlite.connect(self._path)
         self._saver = AsyncSqliteSaver(connection)  # from now on `close` ends the connection's thread
         await connection.execute("PRAGMA synchronous=NORMAL")  # as the store of tasks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from pydantic_ai.models import Model
 from pydantic_ai.tools import RunContext, Tool
 from pydantic_ai.toolsets import FunctionToolset
 from pydantic_ai.usage import RunUsage, UsageLimits
+from sqlalchemy.exc import DBAPIError
 
 from lab_agents.chat import Chat
 from lab_agents.dialogue import chat_messages, chat_tools, failure, place, response, results
@@ -111,13 +113,19 @@ class Durable:
         self._tools = Tools(settings, metrics)
         self._desk = desk
         self._tasks: dict[str, Task] = {}
+        self._unfinished: frozenset[str] = frozenset()  # they may begin before `run` has them
         self._flows: dict[str, asyncio.Task[Any]] = {}  # what performs each workflow
         self._cut: set[str] = set()  # tasks whose workflows stay pending
         self._perform: Callable[[str, str], Awaitable[_Result]] | None = None
 
-    async def start(self) -> None:
-        """Launch DBOS in this event loop. It resumes its pending workflows itself."""
+    async def start(self, unfinished: frozenset[str]) -> None:
+        """Launch DBOS in this event loop. It resumes its pending workflows itself.
+
+        Raises:
+            sqlite3.Error: its file cannot be used.
+        """
         settings = self._settings
+        self._unfinished = unfinished
         url = f"sqlite:///{(settings.state_dir / 'dbos.sqlite').absolute()}"
         # The version is fixed, or workflows of an earlier release would stay pending.
         DBOS(
@@ -180,7 +188,18 @@ class Durable:
             )
 
         self._perform = perform
-        DBOS.launch()
+        try:
+            DBOS.launch()
+        except DBAPIError as error:
+            raise error.orig or error from None
+        await self._forget_ended()
+
+    async def _forget_ended(self) -> None:
+        """Delete the workflows of tasks that ended just before the process did."""
+        for flow in await DBOS.list_workflows_async(load_input=False, load_output=False):
+            if flow.workflow_id not in self._unfinished:
+                with contextlib.suppress(DBAPIError):  # a full disk. `_enter` stops it
+                    await self.forget(flow.workflow_id)
 
     def _agent(self) -> Agent[str, str]:
         return Agent(
@@ -194,10 +213,12 @@ class Durable:
         """Register the workflow that starts in the current asyncio task.
 
         Raises:
-            CancelledError: the process drains, and DBOS leaves the workflow pending.
+            CancelledError: the process drains, or the task has ended. DBOS leaves the
+                workflow pending.
         """
         flow = asyncio.current_task()
-        if task_id in self._cut or flow is None:
+        known = task_id in self._tasks or task_id in self._unfinished
+        if not known or task_id in self._cut or flow is None:
             raise asyncio.CancelledError
         self._flows[task_id] = flow
 

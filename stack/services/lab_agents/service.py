@@ -45,12 +45,14 @@ class Service:
         self._running: dict[str, tuple[Task, asyncio.Task[None]]] = {}
         self._unsaved: dict[str, Task] = {}  # ended, and running according to the disk
         self._ended: deque[str] = deque()  # ids, the oldest first
+        self._cut = False  # what still runs is left to the next process
         self.draining = False
 
     async def start(self) -> None:
-        await self._agent.start()
+        unfinished = self._store.unfinished()
+        await self._agent.start(frozenset(task.id for task in unfinished))
         self._ended.extend(self._store.ended())
-        for task in self._store.unfinished():
+        for task in unfinished:
             task.resumed = True
             self._metrics.resumed.inc()
             self._log("resumed", task=task.id)
@@ -103,6 +105,7 @@ class Service:
             await asyncio.wait(works, timeout=within_s)
         left = [work for work in works if not work.done()]
         self._log("drained", left=len(left))
+        self._cut = True
         for work in left:
             work.cancel()
         if left:
@@ -128,7 +131,8 @@ class Service:
 
     async def _work(self, task: Task) -> None:
         error = await self._outcome(task)
-        if task.status == RUNNING:
+        # A library may answer the cut with an error of its own.
+        if task.status == RUNNING and not (self._cut and error is not None):
             bad = error is not None and "claims_success" not in self._flaws
             self._end(task, FAILED if bad else COMPLETED, error if bad else None)
         if task.status != RUNNING and task.id not in self._unsaved:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from lab_agents.tasks import RUNNING, Task
@@ -29,12 +29,16 @@ def owned(folder: Path) -> Iterator[None]:
     Raises:
         OSError: another process works on it, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
+    with ExitStack() as opened:
         try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = opened.enter_context((folder / "lock").open("w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             problem = f"another agent works on LAB_STATE_DIR {folder}; end it, or choose another folder"
+            raise OSError(problem) from None
+        except OSError as error:
+            problem = f"cannot use LAB_STATE_DIR {folder}: {error.strerror}; choose another folder"
             raise OSError(problem) from None
         yield
 
