@@ -26,7 +26,7 @@ PATHS: Mapping[str, str] = {
 }
 EVENTS = ("received", "first_token", "answered", "delivered")
 # A stop lasts as long as its victim drains, which may wait for the message.
-LET_GO_S = 0.25
+LET_GO_S = 0.5
 # These act at once. All others last, so that the moment of their start matters little.
 _AT_ONCE = ("kill", "crash", "stop", "restart", "pause")
 
@@ -181,7 +181,7 @@ def timed(fault: Fault, *, at: str, on: str | None = None, within_s: float = 30.
 
     A fault agent holds that message. The fault is injected and proven, then the message
     goes on, or is dropped if its sender is dead. `stop` waits for its victim's end, so
-    the message goes on 0.25 s after it came. At `delivered` nothing is held.
+    the message goes on 0.5 s after it came. At `delivered` nothing is held.
 
     - Ends: as `fault` does.
     - Fidelity: that of `fault`. The moment is the agent's.

@@ -17,10 +17,11 @@ import msgspec
 from pytest_llmchaos.errors import Inconclusive, NoData
 from pytest_llmchaos.host.http_client import exchange
 from pytest_llmchaos.loadgen.classify import parse
-from pytest_llmchaos.loads.agent_tasks import range_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from pytest_llmchaos.loads.agent_tasks import Orders
 
 PAGE_S = 10.0
 PAGE_BYTES = 16_000_000  # 10,000 rows with keys of 1,000 characters
@@ -91,11 +92,9 @@ def last_row(url: str, begin: Row | None = None) -> Row | None:
 def rows_since(
     url: str,
     begin: Row | None,
-    orders: frozenset[int],
+    orders: Orders,
     *,
     kept: Row | None = None,
-    taken: frozenset[int] = frozenset(),
-    is_shared: bool = False,
     may_retry: bool = False,
 ) -> Rows:
     """Return the rows after one, once no more arrive or a deadline has passed.
@@ -106,11 +105,8 @@ def rows_since(
     Args:
         url: Address of the ledger.
         begin: The last row of an earlier moment, None if the ledger was empty.
-        orders: Order numbers of the load's tasks.
+        orders: Order numbers of the load's tasks, and who may have called for others.
         kept: The last row of a later moment. Both rows must still be there.
-        taken: First order numbers of earlier loads, whose rows are left out.
-        is_shared: True if other clients may use the tool server, so that calls of
-            orders of no task may arrive for ever.
         may_retry: True if a task of these orders may still repeat its calls.
 
     Raises:
@@ -129,10 +125,11 @@ def rows_since(
         known = len(found)
         for row in _rows(url, newest):
             newest = row.id
-            if row.order in orders or range_of(row.order) not in taken:
+            if not orders.is_of_earlier(row.order):
                 found.append(row)
         now_s = time.monotonic()
-        is_more = any(not is_shared or row.order in orders for row in found[known:])
+        # Other clients may call for ever.
+        is_more = not all(orders.is_doubtful(row.order) for row in found[known:])
         if is_more:
             news_s = now_s
         is_quiet = not is_more and now_s - news_s >= quiet_s
@@ -140,7 +137,7 @@ def rows_since(
             break
         time.sleep(QUIET_S)
     rows = _without_open(url, tuple(found))
-    _require_unique(url, rows)
+    _require_unique(url, [row for row in rows if not orders.is_doubtful(row.order)])
     return Rows(rows=rows, is_quiet=is_quiet)
 
 

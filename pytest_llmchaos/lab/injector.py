@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import FaultNotObserved, HealFailed, NoVictim
 from pytest_llmchaos.faults.base import plain_strength
-from pytest_llmchaos.model import REPLICA, BeginsAtMoment, CountsRequests, MayEndEarly, replica_name
+from pytest_llmchaos.model import REPLICA, BeginsAtMoment, CountsRequests, MayEndEarly, Moment, replica_name
 from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.undo import is_over, prove_reverted, revert_until_done
 
@@ -137,10 +137,11 @@ class Injector:
         intent = record.intent(act.fault.kind, name, undo_of(act), plain_strength(act.fault))
         injected.acts.append(act)
         self._intents.append((intent, act))
-        with self._moment(able, act):
+        with self._moment(able, act) as moment:
             with injected.acting(act.victim):
                 act.fault.inject(able, act.victim)
             proof = self._proof(able, act, since_s=before_s - 0.001, within_s=within_s)
+            _require_in_time(act, moment, proof)
         record.proof("injected", proof, intent=intent)
         record.event("instrument", f"{act.fault.kind} {name}", at_s=record.at_s(proof.at_unix_s), service=act.victim)
         self._signals.fault(act.fault.kind, act.victim, active=True)
@@ -168,30 +169,28 @@ class Injector:
         return proof
 
     @contextmanager
-    def _moment(self, able: AbleRuntime, act: Injection) -> Iterator[None]:
+    def _moment(self, able: AbleRuntime, act: Injection) -> Iterator[Moment | None]:
         """Wait for the fault's moment if it has one, and record how exact it was.
+
+        Yields the moment, None without one.
 
         Raises FaultNotObserved if the moment had passed before the fault began, or
         before it was proven if the moment lasts until then. Pytest may have been
         suspended.
         """
         if not isinstance(act.fault, BeginsAtMoment):
-            yield
+            yield None
             return
         begun_s = time.monotonic()
         with act.fault.moment(able, act.victim) as moment:
             begins = f"{act.fault.kind} {name_of(act)} was to begin {moment.at}, which"
-            again = "it was suspended, or the machine is too slow; run again"
             waited_s, late_s = time.monotonic() - begun_s, max(0.0, time.time() - moment.unix_s)
             if waited_s >= moment.passes_s:
                 raise FaultNotObserved(
-                    f"{begins} passed after {moment.passes_s:g} s, and pytest went on after {waited_s:.1f} s: {again}"
+                    f"{begins} passed after {moment.passes_s:g} s, and pytest went on after {waited_s:.1f} s: it was suspended, "
+                    "or the machine is too slow; run again"
                 )
-            if moment.lasts_s is not None and late_s >= moment.lasts_s:
-                raise FaultNotObserved(
-                    f"{begins} lasts {moment.lasts_s:g} s, and pytest went on {late_s:.2f} s after its start: {again}"
-                )
-            yield
+            yield moment
             waited_s = time.monotonic() - begun_s
             if moment.lasts_s is None and waited_s >= moment.passes_s:
                 raise FaultNotObserved(
@@ -261,3 +260,15 @@ class Injector:
             raise
         finally:
             self._signals.fault(act.fault.kind, act.victim, active=False)
+
+
+def _require_in_time(act: Injection, moment: Moment | None, proof: Proof) -> None:
+    """Raises FaultNotObserved if the fault began after its moment, by one clock."""
+    if moment is None or moment.lasts_s is None:
+        return
+    late_s = proof.at_unix_s - moment.unix_s
+    if late_s >= moment.lasts_s:
+        raise FaultNotObserved(
+            f"{act.fault.kind} {name_of(act)} was to begin {moment.at}, which lasts {moment.lasts_s:g} s, and it began "
+            f"{late_s:.2f} s after its start: the machine is too slow; run again"
+        )

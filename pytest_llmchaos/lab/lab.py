@@ -111,6 +111,8 @@ class Lab:
         self.environment: Environment | None = NO_VARIABLES
         self._wiring = Wiring(runtime)
         self.orders: set[int] = set()  # first order numbers of loads of tasks
+        # Orders of no task for which tasks called that may still run.
+        self.late_orders: set[int] = set()
         self._not_entered: dict[object, str] = {}  # blocks of `inject` that no `with` has entered yet
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
 
@@ -603,7 +605,7 @@ class Lab:
                 due = max(begin + act.after_s, time.monotonic())  # earlier ones may have taken longer
                 self._hold_to(due)
                 if blast_radius is not None and injector.injected.proven:
-                    self._await_room(act, injector, blast_radius, due + patience_s)
+                    self._await_room(act, injector, blast_radius, min(due + patience_s, self._load_ends_s))
                 injector.act(act)
                 self.abort_check(abort_if)
             yield injector.injected

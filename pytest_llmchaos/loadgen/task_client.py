@@ -40,6 +40,7 @@ _ACCEPTED = (200, 201, 202)
 # Refusals of an agent that may accept the task later. Others end the task.
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _GONE = (404, 410)
+_OVER = (*_GONE, 409)  # of a DELETE; 409 for a task that has ended
 # The agent, or a proxy before it, failed after it may have taken the task.
 _BROKEN = (408, 500, 502, 504)
 _FINAL: dict[str, TaskStatus] = {"completed": "completed", "failed": "failed", "cancelled": "cancelled"}
@@ -88,7 +89,8 @@ class TaskClient:
         """Cancel the tasks that may still run, which would disturb the next load."""
         pool = Pool(MOST_LEAVING)
         with gevent.Timeout(LEAVE_S, exception=False):
-            for task in self._left:
+            # The accepted ones run for sure.
+            for task in sorted(self._left, key=lambda task: task.accepted_s is None):
                 pool.spawn(self._leave, task)
             pool.join()
         self.uncancelled = sum(not task.is_over for task in self._left)
@@ -205,7 +207,7 @@ class TaskClient:
     def _leave(self, task: _Task) -> None:
         """Cancel a task at the end of the load, and note if the agent confirms it."""
         answer = self._exchange(task, "DELETE", f"{TASKS_PATH}/{task.name}", LEAVE_S)
-        task.is_over = answer.ended == "complete" and (200 <= answer.status < 300 or answer.status in _GONE)
+        task.is_over = answer.ended == "complete" and (200 <= answer.status < 300 or answer.status in _OVER)
 
     def _ask(self, task: _Task, method: str, path: str, timeout_s: float, body: bytes = b"") -> Answer | None:
         """Send one request of a task. None after its deadline."""
@@ -293,7 +295,7 @@ class TaskClient:
 
 def _may_have_taken(answer: Answer) -> bool:
     """True if an agent may run a task although this was the answer to its POST."""
-    return answer.ended != "complete" or answer.status in _BROKEN
+    return answer.was_sent if answer.ended != "complete" else answer.status in _BROKEN
 
 
 def _wanted_s(answer: Answer) -> float:

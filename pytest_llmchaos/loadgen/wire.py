@@ -55,6 +55,8 @@ class Leave(NamedTuple):
 class Answer:
     """One response as it arrives. `end_s` and other times are monotonic seconds.
 
+    `was_sent` is False as long as no byte of the request has left.
+
     Args:
         dialect: format of the stream.
         replica_header: lower-case header whose value becomes `replica`.
@@ -78,7 +80,7 @@ class Answer:
         self._between_events = False  # and the first token has been seen
         self.body = bytearray()
         self.replica = ""
-        self.began = self.complete = self.keep_alive = False
+        self.was_sent = self.began = self.complete = self.keep_alive = False
         self.ended: Ended = "cut"
         self.first_s: float | None = None
         self.last_s = self._usage_s = 0.0
@@ -291,6 +293,7 @@ class Wire:
         False if the connection broke at once without a byte of response.
         """
         sent_s = time.monotonic()
+        answer.was_sent = True  # in part, if it breaks
         try:
             connection.sendall(request)
             self._receive(connection, answer, stream, idle_timeout_s)

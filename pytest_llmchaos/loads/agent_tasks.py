@@ -81,6 +81,43 @@ def range_of(order: int) -> int:
     return order - order % MAX_TASKS
 
 
+@dataclass(frozen=True, kw_only=True)
+class Orders:
+    """Order numbers of a load's tasks, and of those that others may call for.
+
+    Attributes:
+        own: Order numbers of its tasks.
+        taken: First order numbers of earlier loads.
+        late: Orders of no task for which tasks of earlier loads called that may still
+            run.
+        is_shared: True if the tool server may have other clients.
+    """
+
+    own: frozenset[int]
+    taken: frozenset[int] = frozenset()
+    late: frozenset[int] = frozenset()
+    is_shared: bool = False
+
+    def is_of_earlier(self, order: int) -> bool:
+        """Return whether a call for an order is that of an earlier load's task.
+
+        Args:
+            order: The order's number.
+        """
+        return order not in self.own and range_of(order) in self.taken
+
+    def is_doubtful(self, order: int) -> bool:
+        """Return whether another than the load's tasks may have called for an order.
+
+        No other client knows the orders next to those of the load.
+
+        Args:
+            order: The order's number.
+        """
+        is_near = range_of(order) in {range_of(one) for one in self.own}
+        return order in self.late or (self.is_shared and not is_near)
+
+
 def steps_of(text: str) -> tuple[str, ...]:
     """Return the steps of a task's input."""
     return tuple(step.strip() for step in text.removeprefix("plan:").split(";"))

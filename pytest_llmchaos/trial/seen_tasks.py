@@ -9,6 +9,7 @@ from pytest_llmchaos.errors import EvidenceLost, Inconclusive, NoData
 from pytest_llmchaos.evidence import task_records, tool_calls
 from pytest_llmchaos.evidence.tool_calls import ToolCall
 from pytest_llmchaos.lab import effect_ledger
+from pytest_llmchaos.loads.agent_tasks import Orders
 from pytest_llmchaos.prometheus.queries import SCRAPE_S
 from pytest_llmchaos.trial.tasks import (
     SHOWN,
@@ -45,6 +46,7 @@ class LedgerBegin:
         kept: Its last row before the fault, None if it was empty until then.
         reads: Tools without effects.
         taken: First order numbers of earlier loads.
+        late: Orders for which tasks of earlier loads may still call.
     """
 
     url: str | None = None
@@ -53,6 +55,7 @@ class LedgerBegin:
     kept: Row | None = None
     reads: tuple[str, ...] = ()
     taken: frozenset[int] = frozenset()
+    late: frozenset[int] = frozenset()
 
 
 def ledger_begin(lab: Lab, load: Load) -> LedgerBegin | None:
@@ -66,7 +69,9 @@ def ledger_begin(lab: Lab, load: Load) -> LedgerBegin | None:
     url = f"{lab.runtime.url(at.service)}{at.path}"
     try:
         last = effect_ledger.last_row(url)
-        return LedgerBegin(url=url, last=last, reads=load.tasks.reads, taken=frozenset(lab.orders))
+        return LedgerBegin(
+            url=url, last=last, reads=load.tasks.reads, taken=frozenset(lab.orders), late=frozenset(lab.late_orders)
+        )
     except Inconclusive as error:
         return LedgerBegin(url=url, unknown=error, reads=load.tasks.reads)
 
@@ -85,7 +90,14 @@ def ledger_before_fault(begin: LedgerBegin | None) -> LedgerBegin | None:
 
 
 def tasks_of(
-    lab: Lab, record: Record, injected: Injected, begin: LedgerBegin | None, counted_unix_s: float, *, sent: int
+    lab: Lab,
+    record: Record,
+    injected: Injected,
+    begin: LedgerBegin | None,
+    counted_unix_s: float,
+    *,
+    sent: int,
+    uncancelled: int = 0,
 ) -> Tasks | None:
     """Return a trial's tasks, None for a load without tasks.
 
@@ -99,6 +111,7 @@ def tasks_of(
         begin: The ledger before the load.
         counted_unix_s: Unix seconds at which Prometheus had the last counts.
         sent: Tasks that the load sent.
+        uncancelled: Tasks that may still run.
 
     Raises:
         EvidenceLost: A task has no record.
@@ -111,18 +124,20 @@ def tasks_of(
             f"{record.directory / task_records.NAME} has {len(records)} of {sent} tasks, so ends are missing: free the disk, "
             "and repeat the trial"
         )
-    is_shared, orders = lab.subject.attach, orders_of(records)
+    orders = Orders(own=orders_of(records), taken=begin.taken, late=begin.late, is_shared=lab.subject.attach)
     may_retry = any(one.status != "completed" for one in records)
-    read = _read(begin, orders, is_hit=bool(injected.proven), is_shared=is_shared, may_retry=may_retry)
+    read = _read(begin, orders, is_hit=bool(injected.proven), may_retry=may_retry)
     calls = read if isinstance(read, Inconclusive) else tuple(_call(record, row) for row in read.rows)
+    doubtful: frozenset[int] = frozenset()
     if not isinstance(calls, Inconclusive):
-        tool_calls.write(record.directory, [call for call in calls if call.order in orders or not is_shared])
+        doubtful = frozenset(call.order for call in calls if orders.is_doubtful(call.order))
+        tool_calls.write(record.directory, [call for call in calls if call.order not in doubtful])
     counted, is_anew = _model_calls(lab, record, injected, counted_unix_s)
     found = judge_tasks(
         records,
         calls,
         reads=begin.reads,
-        is_shared=is_shared,
+        doubtful=doubtful,
         still_called=not isinstance(read, Inconclusive) and not read.is_quiet,
         kills=[
             Kill(service=act.victim, at_s=record.at_s(unix_s))
@@ -133,15 +148,15 @@ def tasks_of(
         counter_began_anew=is_anew,
         retries=_retries(record),
     )
-    if found.stray_effects and not is_shared:
+    if uncancelled:
+        lab.late_orders |= {call.order for call in found.strays}
+    if found.stray_effects:
         shown = ", ".join(sorted(found.stray_effects)[:SHOWN])
         record.finding(f"effects on orders of no task: {found.stray_effects.total()}, such as {shown}")
     return found
 
 
-def _read(
-    begin: LedgerBegin, orders: frozenset[int], *, is_hit: bool, is_shared: bool, may_retry: bool
-) -> Rows | Inconclusive:
+def _read(begin: LedgerBegin, orders: Orders, *, is_hit: bool, may_retry: bool) -> Rows | Inconclusive:
     """Return the rows of a load, or the reason why they are unknown."""
     if begin.unknown is not None or begin.url is None:
         return begin.unknown or NoData("the effect ledger has no address")
@@ -151,15 +166,7 @@ def _read(
             "raise steady_s or rate_rps, so that a tool is called before the fault"
         )
     try:
-        return effect_ledger.rows_since(
-            begin.url,
-            begin.last,
-            orders,
-            kept=begin.kept,
-            taken=begin.taken,
-            is_shared=is_shared,
-            may_retry=may_retry,
-        )
+        return effect_ledger.rows_since(begin.url, begin.last, orders, kept=begin.kept, may_retry=may_retry)
     except Inconclusive as error:
         return error
 
@@ -199,7 +206,7 @@ def _model_calls(
         return NoData(f"Prometheus has no sample of {counter} in the trial, so the model's calls are unknown"), False
     # A series that went with its process and did not come back shows no fall.
     killed = {act.victim for act, _ in injected.proven if act.fault.kind in KILLS}
-    is_anew = any(one.labels.get("service") in killed or began_anew(one.points) for one in series)
+    is_anew = any(one.labels.get("service") in killed or began_anew(one.points, begin_unix_s) for one in series)
     return float(sum(increase_of(one.points, begin_unix_s) for one in series)), is_anew
 
 

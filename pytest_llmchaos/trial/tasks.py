@@ -233,8 +233,8 @@ class Tasks(NoClaim):
         retries: Answers that named a time to come back. None if nothing counted them.
         still_called: True if calls of these tasks still arrived when the ledger was
             read.
-        strays: Calls in the ledger whose orders belong to no task, by time.
-        is_shared: True if other clients may have made the strays.
+        strays: Calls of its tasks in the ledger for orders of no task, by time.
+        doubtful: Such calls that perhaps others made, by time.
     """
 
     how_to_claim: ClassVar[str] = "such as trial.tasks.lost == 0"
@@ -247,7 +247,7 @@ class Tasks(NoClaim):
     retries: Retries | None = None
     still_called: bool = False
     strays: tuple[ToolCall, ...] = ()
-    is_shared: bool = False
+    doubtful: tuple[ToolCall, ...] = ()
 
     def __repr__(self) -> str:
         counts = Counter(task.record.status for task in self.seen)
@@ -309,9 +309,7 @@ class Tasks(NoClaim):
         Raises:
             NoData: The ledger is unknown, or no task had an effect.
         """
-        strays, further = self.stray_effects, self._further
-        if self.is_shared:
-            strays, further = Counter(), further + strays.total()
+        strays, further = self.stray_effects, self._further + len(_effects(self.doubtful))
         tasks = self._judged() if strays else self._with_effects("duplicate_effects")
         named = [f"{_id(task)}: {step} {_times(n)} too often" for task in tasks for step, n in task.surplus.items()]
         named += [f"no task: {step} {_times(n)}" for step, n in sorted(strays.items())]
@@ -578,8 +576,8 @@ class Tasks(NoClaim):
         if not received:
             raise NoData("tool_amplification: the tool server received no call of the trial's tasks")
         made = sum(task.planned_calls for task in tasks)
-        most = received + len(self.strays)
-        received = received if self.is_shared else most
+        received += len(self.strays)
+        most = received + len(self.doubtful)
         undecided = self._undecided_by_strays
         if made < planned:
             why = f"{planned - made} of {planned} planned calls were not made: claim that tasks are completed, or bound it by more"
@@ -687,9 +685,9 @@ class Tasks(NoClaim):
     def _undecided_by_strays(self) -> str:
         """Why a value that strays may raise is open, too."""
         why = [self._undecided] if self._undecided else []
-        if self.is_shared and self.strays:
+        if self.doubtful:
             why.append(
-                f"the tool server got {len(self.strays)} calls of no task, perhaps of other clients: let the agent alone use it"
+                f"the tool server got {len(self.doubtful)} calls of no task, perhaps of other clients: let the agent alone use it"
             )
         return "; ".join(why)
 
@@ -739,7 +737,7 @@ def judge_tasks(
     *,
     reads: Iterable[str] = (),
     still_called: bool = False,
-    is_shared: bool = False,
+    doubtful: frozenset[int] = frozenset(),
     kills: Iterable[Kill] = (),
     model_calls: float | Inconclusive | None = None,
     counter_began_anew: bool = False,
@@ -753,7 +751,7 @@ def judge_tasks(
             they are unknown.
         reads: Tools without effects, unless the ledger has one of them.
         still_called: True if calls still arrived when the ledger was read.
-        is_shared: True if other clients may have made the calls of no task.
+        doubtful: Orders of no task for which others may have called.
         kills: Kills of services.
         model_calls: Requests that the model's service counted, or the reason why they
             are unknown. None without such a counter.
@@ -765,6 +763,7 @@ def judge_tasks(
     """
     known = () if isinstance(calls, Inconclusive) else calls
     by_order = _calls_by_order(records, known)
+    strays = [call for call in _by_time(known) if str(call.order) not in by_order]
     reading = set(reads) - {call.tool for its in by_order.values() for call in its if call.effect is not None}
     return Tasks(
         seen=tuple(_seen(record, by_order[_order(record)], reading) for record in records),
@@ -774,8 +773,8 @@ def judge_tasks(
         counter_began_anew=counter_began_anew,
         retries=retries,
         still_called=still_called,
-        strays=tuple(call for call in _by_time(known) if str(call.order) not in by_order),
-        is_shared=is_shared,
+        strays=tuple(call for call in strays if call.order not in doubtful),
+        doubtful=tuple(call for call in strays if call.order in doubtful),
     )
 
 
@@ -802,9 +801,14 @@ def increase_of(points: Sequence[tuple[float, float]], baseline_until_s: float) 
     return grown
 
 
-def began_anew(points: Sequence[tuple[float, float]]) -> bool:
-    """True if a counter's samples fell, so that its increase may lack calls."""
-    return any(later < earlier for (_, earlier), (_, later) in pairwise(points))
+def began_anew(points: Sequence[tuple[float, float]], baseline_until_s: float) -> bool:
+    """True if a counter's samples fell, so that its increase may lack calls.
+
+    Args:
+        points: Unix seconds and value of each sample, by time.
+        baseline_until_s: A fall up to then was before the calls that count.
+    """
+    return any(later < earlier and at_s > baseline_until_s for (_, earlier), (at_s, later) in pairwise(points))
 
 
 def worst(tasks: Sequence[SeenTask], most: int) -> tuple[SeenTask, ...]:
