@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from pytest_llmchaos.evidence.trial_result import CountsNote, UndoResult
 from pytest_llmchaos.lab import effect_ledger
 from pytest_llmchaos.lab.effect_ledger import last_row, rows_since
 from pytest_llmchaos.lab.injector import Injected
+from pytest_llmchaos.loads.agent_tasks import Orders
 from pytest_llmchaos.model import Injection
 from pytest_llmchaos.subject.lab import Endpoint
 from pytest_llmchaos.trial.seen_tasks import LedgerBegin, ledger_before_fault, ledger_begin, tasks_of
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T0 = 1_790_000_000.0
-ORDERS = frozenset({17, 18})
+ORDERS = Orders(own=frozenset({17, 18}))
+FOREIGN = 300_017  # of another range
 
 
 def row(n: int, *, order: int = 17, tool: str = "refund", **more: Any) -> dict[str, Any]:
@@ -67,7 +70,7 @@ def test_rows_of_the_orders_are_read_over_pages_from_a_moment_on() -> None:
         begin = last_row(url)
         server.rows += [row(n, order=17 + n % 3) for n in range(8, 20)]
 
-        found = rows_since(url, begin, ORDERS, taken=frozenset({0}))
+        found = rows_since(url, begin, replace(ORDERS, taken=frozenset({0})))
 
     assert begin is not None
     assert begin.id == 7
@@ -116,13 +119,21 @@ def test_it_waits_until_no_more_rows_arrive(monkeypatch: pytest.MonkeyPatch) -> 
 def test_calls_that_still_arrive_at_the_deadline_are_read_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(effect_ledger, "QUIET_DEADLINE_S", 0.0)
     quiet = []
-    for order, is_shared in ((17, False), (17, True), (99, False), (99, True)):
+    shared, late = replace(ORDERS, is_shared=True), replace(ORDERS, late=frozenset({FOREIGN}))
+    for order, orders in (
+        (17, ORDERS),
+        (17, shared),
+        (99, shared),
+        (FOREIGN, ORDERS),
+        (FOREIGN, shared),
+        (FOREIGN, late),
+    ):
         server = Server(row(1, order=order))
         with api(server.answer) as (url, _):
-            found = rows_since(url, None, ORDERS, is_shared=is_shared)
+            found = rows_since(url, None, orders)
         quiet.append((len(found.rows), found.is_quiet))
 
-    assert quiet == [(1, False)] * 3 + [(1, True)], "other clients may call for ever"
+    assert quiet == [(1, False)] * 4 + [(1, True)] * 2, "other clients may call for ever"
 
 
 def _repeated(clock: Clock, began_s: float, gap_s: float, most: int) -> int:
@@ -341,12 +352,13 @@ class Read:
         self.lab: Any = SimpleNamespace(
             subject=self.subject,
             orders={700_000},
+            late_orders=set(),
             runtime=SimpleNamespace(url=lambda _: url),
             prometheus=SimpleNamespace(raw=lambda *_: self.series),
         )
 
-    def tasks(self, begin: LedgerBegin | None, sent: int = 2) -> Any:
-        return tasks_of(self.lab, self.record, self.injected, begin, T0 + 10, sent=sent)
+    def tasks(self, begin: LedgerBegin | None, sent: int = 2, uncancelled: int = 0) -> Any:
+        return tasks_of(self.lab, self.record, self.injected, begin, T0 + 10, sent=sent, uncancelled=uncancelled)
 
 
 LOAD: Any = SimpleNamespace(tasks=SimpleNamespace(reads=("find_order",)))
@@ -390,15 +402,44 @@ def test_calls_of_no_task_may_be_those_of_other_clients_of_an_attached_stack(tmp
         begin = ledger_begin(read.lab, LOAD)
         server.rows = [row(1)]
         begin = ledger_before_fault(begin)
-        server.rows += [row(2, order=18, effect=6), row(3, order=999, effect=7)]
+        server.rows += [row(2, order=18, effect=6), row(3, order=FOREIGN, effect=7), row(4, order=FOREIGN, effect=7)]
 
         tasks = read.tasks(begin)
 
-    assert (len(tasks.strays), read.record.findings) == (1, [])
+    assert (len(tasks.strays), len(tasks.doubtful), read.record.findings) == (0, 2, [])
     assert tasks.duplicate_effects <= 1
     with pytest.raises(Inconclusive, match="calls of no task, perhaps of other clients"):
         assert tasks.duplicate_effects == 0
     assert len((tmp_path / tool_calls.NAME).read_text().splitlines()) == 2
+
+
+def test_an_order_near_those_of_the_load_was_called_for_by_its_tasks(tmp_path: Path) -> None:
+    """No other client of an attached stack has numbers of this range."""
+    server = Server(row(1))
+    with api(server.answer) as (url, _):
+        read = Read(tmp_path, url)
+        read.subject.attach = True
+        begin = ledger_before_fault(ledger_begin(read.lab, LOAD))
+        server.rows += [row(2, order=18, effect=6), row(3, order=19, effect=7)]
+
+        tasks = read.tasks(begin)
+
+    assert tasks.duplicate_effects == 1
+
+
+def test_calls_of_no_task_may_be_those_of_tasks_that_an_earlier_trial_left_running(tmp_path: Path) -> None:
+    found = []
+    for uncancelled in (0, 1):
+        server = Server(row(1))
+        with api(server.answer) as (url, _):
+            read = Read(tmp_path, url)
+            for effect in (7, 8):
+                begin = ledger_before_fault(ledger_begin(read.lab, LOAD))
+                server.rows += [row(effect, id=len(server.rows) + 1, order=FOREIGN)]
+                tasks = read.tasks(begin, uncancelled=uncancelled)
+                found.append((len(tasks.strays), len(tasks.doubtful)))
+
+    assert found == [(1, 0), (1, 0), (1, 0), (0, 1)]
 
 
 def test_a_ledger_that_may_have_begun_anew_proves_nothing_about_effects(tmp_path: Path) -> None:
@@ -478,7 +519,7 @@ def test_a_counter_may_have_lost_calls_with_its_process(tmp_path: Path) -> None:
         for victim, values in cases:
             kill = Injection(after_s=0.0, fault=faults.kill(victim).primitive, victim=victim)
             read.injected.proven = [(kill, T0 + 1.5)]
-            points = tuple((T0 - 1 + at_s, value) for at_s, value in enumerate(values))
+            points = tuple((T0 - 1 + 2 * at_s, value) for at_s, value in enumerate(values))
             read.series = [SimpleNamespace(labels={"service": "api"}, points=points)] if points else []
             tasks = read.tasks(begin)
             found.append((tasks.model_calls, tasks.counter_began_anew))

@@ -276,6 +276,15 @@ class TestRoom:
         with lab.recording(), lab.inject(again, blast_radius=1, patience_s=2.5):
             assert killed_s == [pytest.approx(at_s, abs=0.25) for at_s in (0, 2, 4)]
 
+    def test_room_for_an_act_is_not_waited_for_after_the_load_s_end(self, lab, clock, monkeypatch):
+        monkeypatch.setattr(lab, "running_load", object())
+        monkeypatch.setattr(lab, "_load_ends_s", clock.monotonic() + 5.0)
+        monkeypatch.setattr(lab, "_tick", lambda *_: clock.advance(0.1))
+        with lab.recording(), pytest.raises(Aborted), lab.inject(acts(2.0), blast_radius=1):
+            pytest.fail("the block must not be entered")
+
+        assert 5 < clock.passed_s < 5.2
+
     def test_room_for_an_act_has_its_last_look_after_the_deadline(self, lab, clock, said, monkeypatch):
         monkeypatch.setattr(lab_module, "TICK_S", 0.5)
         full = SimpleNamespace(still_hit=lambda: {"api", "model-1"})

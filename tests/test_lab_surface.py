@@ -58,7 +58,7 @@ def test_options_are_given_by_name_and_have_these_defaults():
         "Reasons.during": {"alerts_alone": False},
         "RunningLoad._last": {"is_live": required},
         "RunningLoad.stop": {"drain": True},
-        "rows_since": {"kept": None, "taken": frozenset(), "is_shared": False, "may_retry": False},
+        "rows_since": {"kept": None, "may_retry": False},
         "Seen.is_too_much": {"at_gateway": required},
     }
 

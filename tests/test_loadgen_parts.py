@@ -247,6 +247,7 @@ def test_a_status_names_the_open_requests_that_are_older_than_their_limits(tmp_p
 REFUSALS = (
     ([("complete", 400)], False),
     ([("complete", 503)], False),
+    ([("refused", 0)], False),
     ([("timeout", 0)], True),
     ([("timeout", 0), ("complete", 503), ("complete", 400)], True),
     ([("cut", 200), ("complete", 409)], True),
@@ -257,7 +258,14 @@ REFUSALS = (
 
 @pytest.mark.parametrize(
     ("answer", "is_confirmed"),
-    [(("complete", 202), True), (("complete", 404), True), (("refused", 0), False), (("timeout", 0), False)],
+    [
+        (("complete", 202), True),
+        (("complete", 404), True),
+        (("complete", 409), True),
+        (("complete", 405), False),
+        (("refused", 0), False),
+        (("timeout", 0), False),
+    ],
 )
 def test_refused_tasks_that_the_agent_may_have_taken_are_cancelled_at_the_end(
     tmp_path, monkeypatch, answer, is_confirmed
@@ -272,7 +280,8 @@ def test_refused_tasks_that_the_agent_may_have_taken_are_cancelled_at_the_end(
         given = REFUSALS[place][0]
         ended, status = answer if method == "DELETE" else given[min(posts[place], len(given) - 1)]
         posts[place] += method == "POST"
-        return SimpleNamespace(ended=ended, status=status, end_s=time.monotonic(), body=b"", retry_after=b"")
+        about = {"end_s": time.monotonic(), "body": b"", "retry_after": b"", "was_sent": ended != "refused"}
+        return SimpleNamespace(ended=ended, status=status, **about)
 
     monkeypatch.setattr(task_client, "RETRY_S", 0.001)
     tasks = AgentTasks(tools=("work",), task_s=0.02)
@@ -287,6 +296,46 @@ def test_refused_tasks_that_the_agent_may_have_taken_are_cancelled_at_the_end(
 
     may_run = [place for place, (_, is_left) in enumerate(REFUSALS) if is_left]
     assert (deleted, client.uncancelled) == (may_run, 0 if is_confirmed else len(may_run))
+
+
+def test_a_task_that_never_left_runs_nowhere(tmp_path, monkeypatch):
+    """An agent that lets nobody connect has no task."""
+    monkeypatch.setattr(task_client, "RETRY_S", 0.001)
+    tasks = AgentTasks(tools=("work",), task_s=0.02)
+    arrival = Arrival(0.0, "plan: work 1", 16)
+    plan = LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=(arrival,), tasks=tasks)
+    client = task_client.TaskClient(plan, tasks, tmp_path / "tasks.jsonl")
+    client.t0_s = time.monotonic()
+    sample, _ = client.call(0, arrival)
+    client.close()
+
+    assert (sample.outcome, client.uncancelled) == ("refused", 0)
+
+
+def test_tasks_that_run_for_sure_are_cancelled_before_those_that_may(tmp_path, monkeypatch):
+    monkeypatch.setattr(task_client, "RETRY_S", 0.001)
+    monkeypatch.setattr(task_client, "MOST_LEAVING", 1)
+    deleted = []
+
+    def exchange(task, method, *_):
+        if method == "DELETE":
+            deleted.append(task.name[-1])
+        status = 404 if method == "DELETE" else 202 if method == "GET" or task.name.endswith("1") else 500
+        return SimpleNamespace(
+            ended="complete", status=status, end_s=time.monotonic(), body=b"", retry_after=b"", was_sent=True
+        )
+
+    tasks = AgentTasks(tools=("work",), task_s=0.02)
+    arrival = Arrival(0.0, "plan: work 1", 16)
+    plan = LoadPlan(url="http://127.0.0.1:1", model="m", arrivals=(arrival,), tasks=tasks)
+    client = task_client.TaskClient(plan, tasks, tmp_path / "tasks.jsonl")
+    client._exchange = exchange
+    for place in (0, 1):
+        client.t0_s = time.monotonic()
+        client.call(place, arrival)
+    client.close()
+
+    assert deleted == ["1", "0"]
 
 
 def test_the_overdue_requests_of_all_workers_are_in_one_status():

@@ -673,7 +673,7 @@ def test_effects_on_orders_of_no_task_are_duplicates_of_an_agent_that_alone_uses
 
     assert repr(tasks.duplicate_effects) == "10 (no task: mail 1000 5 times; no task: refund 1000 5 times)"
     assert float(tasks.tool_amplification) == (90 + 11 + 60) / 90
-    world.about["is_shared"] = True
+    world.about["doubtful"] = frozenset({999, 1000})
     shared = world.seen()
     assert judged(shared) == (set(), judged(World().seen())[1] | {"duplicate_effects", "tool_amplification"})
     with pytest.raises(
@@ -751,7 +751,8 @@ def test_a_counter_grows_over_restarts() -> None:
     }
 
     assert {points: increase_of(points, baseline_until_s=3.0) for points in cases} == cases
-    assert [began_anew(points) for points in cases] == [False, False, False, True]
+    assert [began_anew(points, 2.0) for points in cases] == [False, False, False, True]
+    assert not began_anew(((1.0, 5.0), (2.0, 0.0), (3.0, 1.0)), 2.0), "it fell before the calls that count"
 
 
 def test_a_task_that_was_not_completed_is_slower_than_all_others() -> None:

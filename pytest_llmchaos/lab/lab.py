@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -601,11 +602,13 @@ class Lab:
         begin_unix_s = time.time()
         try:
             begin = time.monotonic()
+            # After its end no client meets a fault.
+            load_ends_s = math.inf if self.running_load is None else self._load_ends_s
             for act in acts:
                 due = max(begin + act.after_s, time.monotonic())  # earlier ones may have taken longer
                 self._hold_to(due)
                 if blast_radius is not None and injector.injected.proven:
-                    self._await_room(act, injector, blast_radius, min(due + patience_s, self._load_ends_s))
+                    self._await_room(act, injector, blast_radius, min(due + patience_s, load_ends_s))
                 injector.act(act)
                 self.abort_check(abort_if)
             yield injector.injected
