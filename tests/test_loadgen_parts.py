@@ -299,7 +299,7 @@ def test_refused_tasks_that_the_agent_may_have_taken_are_cancelled_at_the_end(
 
 
 def test_a_task_that_never_left_runs_nowhere(tmp_path, monkeypatch):
-    """An agent that lets nobody connect has no task."""
+    """An agent that is down has no task."""
     monkeypatch.setattr(task_client, "RETRY_S", 0.001)
     tasks = AgentTasks(tools=("work",), task_s=0.02)
     arrival = Arrival(0.0, "plan: work 1", 16)

@@ -40,7 +40,7 @@ _ACCEPTED = (200, 201, 202)
 # Refusals of an agent that may accept the task later. Others end the task.
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _GONE = (404, 410)
-_OVER = (*_GONE, 409)  # of a DELETE; 409 for a task that has ended
+_OVER = (*_GONE, 409)  # of a DELETE. 409: the task has ended
 # The agent, or a proxy before it, failed after it may have taken the task.
 _BROKEN = (408, 500, 502, 504)
 _FINAL: dict[str, TaskStatus] = {"completed": "completed", "failed": "failed", "cancelled": "cancelled"}

@@ -109,7 +109,7 @@ class Orders:
     def is_doubtful(self, order: int) -> bool:
         """Return whether another than the load's tasks may have called for an order.
 
-        No other client knows the orders next to those of the load.
+        The orders next to those of a load are in no other client.
 
         Args:
             order: The order's number.
