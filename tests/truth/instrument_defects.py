@@ -13,12 +13,12 @@ FAULTS: tuple[InstrumentDefect, ...] = (
                 file="pytest_llmchaos/lab/injector.py",
                 old=(
                     "        self._intents.append((intent, act))\n"
-                    "        with self._moment(able, act):\n"
+                    "        with self._moment(able, act) as moment:\n"
                     "            with injected.acting(act.victim):\n"
                     "                act.fault.inject(able, act.victim)\n"
                 ),
                 new=(
-                    "        with self._moment(able, act):\n"
+                    "        with self._moment(able, act) as moment:\n"
                     "            with injected.acting(act.victim):\n"
                     "                act.fault.inject(able, act.victim)\n"
                     "            self._intents.append((intent, act))\n"
@@ -149,8 +149,8 @@ FAULTS: tuple[InstrumentDefect, ...] = (
             ),
             Patch(
                 file="pytest_llmchaos/lab/injector.py",
-                old="import REPLICA, BeginsAtMoment, CountsRequests, MayEndEarly, replica_name\n",
-                new="import REPLICA, BeginsAtMoment, CountsRequests, MayEndEarly, Proof, replica_name\n",
+                old="import REPLICA, BeginsAtMoment, CountsRequests, MayEndEarly, Moment, replica_name\n",
+                new="import REPLICA, BeginsAtMoment, CountsRequests, MayEndEarly, Moment, Proof, replica_name\n",
             ),
         ),
         tests=("test_lab_inject.py::test_a_revert_that_no_witness_sees_has_failed",),
