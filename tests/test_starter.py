@@ -198,7 +198,28 @@ def test_the_project_of_an_agents_scenario_gets_the_agents(tmp_path, capsys):
     assert "An agent (`agent`) takes tasks" in (tmp_path / "processes" / "README.md").read_text()
     setup = [step["run"] for step in workflow_of(tmp_path / "containers")["steps"] if "setup" in step.get("run", "")]
     assert setup == ["llmchaos setup --backend sim --agents"]
-    assert f"{setup[0]} # build or pull the lab's images" in (tmp_path / "containers" / "README.md").read_text()
+    readme = (tmp_path / "containers" / "README.md").read_text()
+    assert f"{setup[0]} # build or pull the lab's images. Without Docker skip it: pytest starts processes\n" in readme
+    assert "note: without Docker the first start installs the packages" in capsys.readouterr().out
+
+
+def test_a_project_in_containers_names_no_way_without_them(tmp_path, capsys):
+    llmchaos(["init", str(tmp_path / "demo"), "--runtime=compose", "--scenario=lost_answer"])
+
+    assert "250 MB" not in capsys.readouterr().out
+    assert "# build or pull the lab's images\n" in (tmp_path / "demo" / "README.md").read_text()
+
+
+def test_an_experiment_is_added_as_the_readme_describes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    llmchaos(["init", "demo", "--runtime=local", "--scenario=lost_answer"])
+    monkeypatch.chdir("demo")
+    before = files_of(Path())
+    (command,) = re.findall("`llmchaos (init .+) NAME` writes", Path("README.md").read_text())
+
+    assert llmchaos([*command.split(), "two_workers_one_task"]) == 0
+    assert files_of(Path()) == before, "inside, pytest would not find it"
+    assert Path("../more/scenarios/agents/test_two_workers_one_task.py").is_file()
 
 
 def test_a_folder_inside_a_repository_gets_a_workflow_for_its_top(tmp_path, capsys):

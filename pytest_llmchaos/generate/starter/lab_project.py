@@ -44,9 +44,12 @@ def project(folder: Path, *, runtime: str | None, backend: str | None, scenarios
     agents = any("loads.tasks(" in text for text in texts.values())
     backend = _backend(backend, runtime, texts, simulated)
     more = " --agents" if agents else ""
+    images = "build or pull the lab's images"
+    if runtime is None:
+        images += ". Without Docker skip it: pytest starts processes"
     setup = "" if runtime == "local" else f"llmchaos setup --backend {backend or BACKENDS[0]}{more}"
     steps = (
-        *([(setup, "build or pull the lab's images")] if setup else []),
+        *([(setup, images)] if setup else []),
         ("pytest --chaos-plan", "print the planned trials, start nothing"),
         ("pytest", "perform them: about a minute for each trial"),
         ("pytest --chaos-seed=42", "the same faults and requests as every run with 42"),
@@ -76,8 +79,9 @@ def project(folder: Path, *, runtime: str | None, backend: str | None, scenarios
         ".gitignore": render("gitignore.j2"),
     }
     notes = [*_lacking(runtime, backend)]
-    if agents and runtime == "local":
-        notes.append("the first start installs the packages of the lab's agents (250 MB)")
+    if agents and runtime != "compose":
+        where_processes = "" if runtime == "local" else "without Docker "
+        notes.append(f"{where_processes}the first start installs the packages of the lab's agents (250 MB)")
     if simulated and backend != _SIMULATED:
         notes.append(f"skipped without --backend sim, which gives the simulated engine: {_listed(simulated)}")
     if where:
