@@ -126,7 +126,10 @@ def judge(directory: Path, count: int) -> dict[str, float]:
         for at_s, action in ((fault_s, "die"), (back_s - 1, "start"))
     ]
     load: Any = SimpleNamespace(
-        require_held=LoadResult, limits=LIMITS, due_between=lambda *_: count, stop=lambda: SimpleNamespace(done=count)
+        require_held=LoadResult,
+        limits=LIMITS,
+        due_between=lambda *_: count,
+        stop=lambda: SimpleNamespace(done=count, uncancelled=0),
     )
     began_s = time.perf_counter()
     trial = judging.judge(lab_of(events), plan, record, load, injected)

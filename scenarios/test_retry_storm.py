@@ -31,7 +31,8 @@ def test_retries_stay_within_their_budget(trial):
     assert trial.during_fault.availability <= 0.1  # or the trigger missed them
     assert trial.attempts_per_request >= 1.008  # or the gateway retried nothing
     # Measured on two cores in the local runtime, most of it next to two or four busy
-    # loops: 1.016 to 1.020 in 8 trials, 1.052 to 1.065 in 8 whose retries cost nothing.
+    # loops: 1.016 to 1.020 in 9 trials, 1.052 to 1.066 in 9 whose retries cost nothing.
+    # In containers: 1.014 and 1.020.
     assert trial.attempts_per_request <= 1.035
 
 

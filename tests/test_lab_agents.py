@@ -34,7 +34,7 @@ class FakeAgent:
         self.let_go = asyncio.Event()
 
     async def start(self, unfinished):
-        self.unfinished = unfinished
+        self.unfinished = {task.id for task in unfinished}
 
     async def close(self):
         pass

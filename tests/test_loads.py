@@ -306,11 +306,11 @@ def test_orders_are_the_same_for_all_arms_until_each_load_gets_numbers_of_its_ow
 
 def test_orders_of_no_task_are_the_agent_s_unless_another_may_have_called_for_them():
     own, near, other = 300_001, 300_999, 700_001
-    alone = agent_tasks.Orders(own=frozenset({own}), taken=frozenset({700_000}), late=frozenset({5}))
+    alone = agent_tasks.Orders(own=frozenset({own}), taken=frozenset({700_000}))
     shared = agent_tasks.Orders(own=frozenset({own}), is_shared=True)
 
     assert [alone.is_of_earlier(order) for order in (own, near, other, 1)] == [False, False, True, False]
-    assert [alone.is_doubtful(order) for order in (own, near, other, 1, 5)] == [False, False, False, False, True]
+    assert [alone.is_doubtful(order) for order in (own, near, other, 1)] == [False] * 4
     assert [shared.is_doubtful(order) for order in (own, near, other, 1)] == [False, False, True, True]
 
 

@@ -677,7 +677,7 @@ def test_effects_on_orders_of_no_task_are_duplicates_of_an_agent_that_alone_uses
     shared = world.seen()
     assert judged(shared) == (set(), judged(World().seen())[1] | {"duplicate_effects", "tool_amplification"})
     with pytest.raises(
-        Inconclusive, match="between 0 and 10, because the tool server got 71 calls of no task, perhaps of"
+        Inconclusive, match="between 0 and 10, because the tool server got 71 calls on orders of no task, perhaps"
     ):
         assert shared.duplicate_effects == 0
     assert shared.duplicate_effects <= 10

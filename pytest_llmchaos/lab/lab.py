@@ -112,8 +112,7 @@ class Lab:
         self.environment: Environment | None = NO_VARIABLES
         self._wiring = Wiring(runtime)
         self.orders: set[int] = set()  # first order numbers of loads of tasks
-        # Orders of no task for which tasks called that may still run.
-        self.late_orders: set[int] = set()
+        self.has_left_tasks = False  # by the last load. They may still call tools
         self._not_entered: dict[object, str] = {}  # blocks of `inject` that no `with` has entered yet
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
 
@@ -558,7 +557,7 @@ class Lab:
             blast_radius: most services that may be hit at once. An injection beyond it
                 waits until an earlier victim is back. Default: the fault's own.
             patience_s: seconds for which an injection that is due waits for earlier
-                victims.
+                victims, at most until the load's end.
 
         Returns:
             A context manager that yields the injected faults.
@@ -639,7 +638,7 @@ class Lab:
             if time.monotonic() > deadline_s:
                 raise Aborted(
                     f"{act} was not injected: {', '.join(sorted(hit))} would be hit at once, blast_radius={blast_radius} "
-                    "allows fewer, and the earlier victims are not back; all faults were reverted"
+                    "allows fewer, and the earlier victims are not back in time; all faults were reverted"
                 )
             self._tick("fault", deadline_s - time.monotonic())
 

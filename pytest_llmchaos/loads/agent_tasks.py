@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 
 from pytest_llmchaos.errors import BadScenario
@@ -88,14 +89,12 @@ class Orders:
     Attributes:
         own: Order numbers of its tasks.
         taken: First order numbers of earlier loads.
-        late: Orders of no task for which tasks of earlier loads called that may still
-            run.
-        is_shared: True if the tool server may have other clients.
+        is_shared: True if other clients, or tasks of an earlier load, may use the tool
+            server.
     """
 
     own: frozenset[int]
     taken: frozenset[int] = frozenset()
-    late: frozenset[int] = frozenset()
     is_shared: bool = False
 
     def is_of_earlier(self, order: int) -> bool:
@@ -107,15 +106,18 @@ class Orders:
         return order not in self.own and range_of(order) in self.taken
 
     def is_doubtful(self, order: int) -> bool:
-        """Return whether another than the load's tasks may have called for an order.
+        """Return whether another client may have made a call for an order.
 
-        The orders next to those of a load are in no other client.
+        Other clients do not use a load's own range of orders.
 
         Args:
             order: The order's number.
         """
-        is_near = range_of(order) in {range_of(one) for one in self.own}
-        return order in self.late or (self.is_shared and not is_near)
+        return self.is_shared and range_of(order) not in self._ranges
+
+    @cached_property
+    def _ranges(self) -> frozenset[int]:
+        return frozenset(range_of(one) for one in self.own)
 
 
 def steps_of(text: str) -> tuple[str, ...]:

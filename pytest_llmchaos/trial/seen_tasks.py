@@ -46,7 +46,7 @@ class LedgerBegin:
         kept: Its last row before the fault, None if it was empty until then.
         reads: Tools without effects.
         taken: First order numbers of earlier loads.
-        late: Orders for which tasks of earlier loads may still call.
+        is_shared: True if other clients, or tasks of an earlier load, may call tools.
     """
 
     url: str | None = None
@@ -55,7 +55,7 @@ class LedgerBegin:
     kept: Row | None = None
     reads: tuple[str, ...] = ()
     taken: frozenset[int] = frozenset()
-    late: frozenset[int] = frozenset()
+    is_shared: bool = False
 
 
 def ledger_begin(lab: Lab, load: Load) -> LedgerBegin | None:
@@ -70,7 +70,11 @@ def ledger_begin(lab: Lab, load: Load) -> LedgerBegin | None:
     try:
         last = effect_ledger.last_row(url)
         return LedgerBegin(
-            url=url, last=last, reads=load.tasks.reads, taken=frozenset(lab.orders), late=frozenset(lab.late_orders)
+            url=url,
+            last=last,
+            reads=load.tasks.reads,
+            taken=frozenset(lab.orders),
+            is_shared=lab.subject.attach or lab.has_left_tasks,
         )
     except Inconclusive as error:
         return LedgerBegin(url=url, unknown=error, reads=load.tasks.reads)
@@ -124,7 +128,7 @@ def tasks_of(
             f"{record.directory / task_records.NAME} has {len(records)} of {sent} tasks, so ends are missing: free the disk, "
             "and repeat the trial"
         )
-    orders = Orders(own=orders_of(records), taken=begin.taken, late=begin.late, is_shared=lab.subject.attach)
+    orders = Orders(own=orders_of(records), taken=begin.taken, is_shared=begin.is_shared)
     may_retry = any(one.status != "completed" for one in records)
     read = _read(begin, orders, is_hit=bool(injected.proven), may_retry=may_retry)
     calls = read if isinstance(read, Inconclusive) else tuple(_call(record, row) for row in read.rows)
@@ -148,11 +152,11 @@ def tasks_of(
         counter_began_anew=is_anew,
         retries=_retries(record),
     )
-    if uncancelled:
-        lab.late_orders |= {call.order for call in found.strays}
-    if found.stray_effects:
-        shown = ", ".join(sorted(found.stray_effects)[:SHOWN])
-        record.finding(f"effects on orders of no task: {found.stray_effects.total()}, such as {shown}")
+    lab.has_left_tasks = bool(uncancelled)
+    for strays, whose in ((found.strays, ""), (found.doubtful, ", perhaps of other clients")):
+        if strays:
+            shown = ", ".join(sorted({call.step for call in strays})[:SHOWN])
+            record.finding(f"calls on orders of no task{whose}: {len(strays)}, such as {shown}")
     return found
 
 

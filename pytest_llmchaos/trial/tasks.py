@@ -233,8 +233,8 @@ class Tasks(NoClaim):
         retries: Answers that named a time to come back. None if nothing counted them.
         still_called: True if calls of these tasks still arrived when the ledger was
             read.
-        strays: Calls of its tasks in the ledger for orders of no task, by time.
-        doubtful: Such calls that perhaps others made, by time.
+        strays: Calls on orders of no task, by time.
+        doubtful: Such calls that perhaps another client made, by time.
     """
 
     how_to_claim: ClassVar[str] = "such as trial.tasks.lost == 0"
@@ -295,11 +295,6 @@ class Tasks(NoClaim):
         return self._with_status("refused")
 
     @property
-    def stray_effects(self) -> Counter[str]:
-        """Effects on orders of no task, by step."""
-        return Counter(step for step, _ in _effects(self.strays))
-
-    @property
     def duplicate_effects(self) -> float:
         """Effects beyond those of the plans.
 
@@ -309,7 +304,8 @@ class Tasks(NoClaim):
         Raises:
             NoData: The ledger is unknown, or no task had an effect.
         """
-        strays, further = self.stray_effects, self._further + len(_effects(self.doubtful))
+        strays = Counter(step for step, _ in _effects(self.strays))
+        further = self._further + len(_effects(self.doubtful))
         tasks = self._judged() if strays else self._with_effects("duplicate_effects")
         named = [f"{_id(task)}: {step} {_times(n)} too often" for task in tasks for step, n in task.surplus.items()]
         named += [f"no task: {step} {_times(n)}" for step, n in sorted(strays.items())]
@@ -419,7 +415,7 @@ class Tasks(NoClaim):
             )
         named = [f"{_id(task)}: {len(task.late_calls)}" for task in tasks if task.late_calls]
         after_s = min(task.late_s for task in tasks)
-        strays = sum(call.received_s > after_s for call in self.strays)
+        strays = sum(call.received_s > after_s for call in (*self.strays, *self.doubtful))
         return self._count(
             "calls_after_budget",
             sum(len(task.late_calls) for task in tasks),
@@ -687,7 +683,8 @@ class Tasks(NoClaim):
         why = [self._undecided] if self._undecided else []
         if self.doubtful:
             why.append(
-                f"the tool server got {len(self.doubtful)} calls of no task, perhaps of other clients: let the agent alone use it"
+                f"the tool server got {len(self.doubtful)} calls on orders of no task, perhaps of other clients or of tasks that an "
+                "earlier trial left: let the agent alone use it, and give tasks time to end"
             )
         return "; ".join(why)
 

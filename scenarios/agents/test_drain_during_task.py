@@ -41,9 +41,11 @@ def test_every_task_is_done_once(arms):
 
 
 def test_every_task_ends(arms):
+    assert arms["durable"].tasks.false_failure == 0
     assert arms["durable"].tasks.stuck == 0
     assert arms["durable"].tasks.refused == 0
     assert arms["checkpointed"].tasks.stuck == 0
     assert arms["checkpointed"].tasks.refused == 0
+    assert arms["at_once"].tasks.resume_s.max <= 30
     assert arms["at_once"].tasks.stuck == 0
     assert arms["at_once"].tasks.refused == 0

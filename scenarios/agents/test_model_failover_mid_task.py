@@ -32,6 +32,11 @@ def test_every_task_is_completed(arms):
     assert arms["checkpointed"].tasks.refused == 0
 
 
+def test_tasks_stay_fast(arms):
+    assert arms["durable"].tasks.latency_s.p95 <= 10
+    assert arms["checkpointed"].tasks.latency_s.p95 <= 10
+
+
 def test_every_task_is_done_once(arms):
     assert arms["durable"].tasks.duplicate_effects == 0
     assert arms["durable"].tasks.missing_effects == 0

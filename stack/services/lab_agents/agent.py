@@ -7,6 +7,8 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lab_agents.metrics import Metrics
     from lab_agents.settings import Settings
     from lab_agents.tasks import Task
@@ -15,11 +17,11 @@ if TYPE_CHECKING:
 class Agent(Protocol):
     """An agent that works on many tasks at once."""
 
-    async def start(self, unfinished: frozenset[str]) -> None:
+    async def start(self, unfinished: Sequence[Task]) -> None:
         """Open what lasts as long as the process.
 
         Args:
-            unfinished: ids of the tasks that an earlier process has left.
+            unfinished: tasks that an earlier process has left. `run` gets each.
         """
 
     async def run(self, task: Task) -> None:

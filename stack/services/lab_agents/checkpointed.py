@@ -15,6 +15,8 @@ from lab_agents.steps import Steps
 from lab_agents.tasks import Task
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from langgraph.graph.state import CompiledStateGraph
 
     from lab_agents.desk import Desk
@@ -40,7 +42,7 @@ class Checkpointed:
         self._saver: AsyncSqliteSaver | None = None
         self._graph: CompiledStateGraph[_State, Task, _State, _State] | None = None
 
-    async def start(self, unfinished: frozenset[str]) -> None:  # noqa: ARG002 -- `run` reads `resumed`
+    async def start(self, unfinished: Sequence[Task]) -> None:  # noqa: ARG002 -- `run` reads `resumed`
         connection = await aiosqlite.connect(self._path)
         self._saver = AsyncSqliteSaver(connection)  # from now on `close` ends the connection's thread
         await connection.execute("PRAGMA synchronous=NORMAL")  # as the store of tasks

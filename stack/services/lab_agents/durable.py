@@ -24,7 +24,7 @@ from lab_agents.tasks import BudgetExceeded, TaskFailed
 from lab_agents.tools import ToolAnswer, ToolCall, Tools
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from dbos import WorkflowHandleAsync
     from pydantic_ai.messages import ModelMessage, ModelResponse
@@ -113,19 +113,19 @@ class Durable:
         self._tools = Tools(settings, metrics)
         self._desk = desk
         self._tasks: dict[str, Task] = {}
-        self._unfinished: frozenset[str] = frozenset()  # they may begin before `run` has them
         self._flows: dict[str, asyncio.Task[Any]] = {}  # what performs each workflow
         self._cut: set[str] = set()  # tasks whose workflows stay pending
         self._perform: Callable[[str, str], Awaitable[_Result]] | None = None
 
-    async def start(self, unfinished: frozenset[str]) -> None:
+    async def start(self, unfinished: Sequence[Task]) -> None:
         """Launch DBOS in this event loop. It resumes its pending workflows itself.
 
         Raises:
             sqlite3.Error: its file cannot be used.
         """
         settings = self._settings
-        self._unfinished = unfinished
+        # DBOS may go on with them before `run` has them.
+        self._tasks.update((task.id, task) for task in unfinished)
         url = f"sqlite:///{(settings.state_dir / 'dbos.sqlite').absolute()}"
         # The version is fixed, or workflows of an earlier release would stay pending.
         DBOS(
@@ -190,14 +190,14 @@ class Durable:
         self._perform = perform
         try:
             DBOS.launch()
+            await self._forget_ended()
         except DBAPIError as error:
             raise error.orig or error from None
-        await self._forget_ended()
 
     async def _forget_ended(self) -> None:
         """Delete the workflows of tasks that ended just before the process did."""
         for flow in await DBOS.list_workflows_async(load_input=False, load_output=False):
-            if flow.workflow_id not in self._unfinished:
+            if flow.workflow_id not in self._tasks:
                 with contextlib.suppress(DBAPIError):  # a full disk. `_enter` stops it
                     await self.forget(flow.workflow_id)
 
@@ -217,8 +217,7 @@ class Durable:
                 workflow pending.
         """
         flow = asyncio.current_task()
-        known = task_id in self._tasks or task_id in self._unfinished
-        if not known or task_id in self._cut or flow is None:
+        if task_id not in self._tasks or task_id in self._cut or flow is None:
             raise asyncio.CancelledError
         self._flows[task_id] = flow
 
@@ -264,6 +263,7 @@ class Durable:
             await asyncio.wait({flow})
 
     async def forget(self, task_id: str) -> None:
+        self._tasks.pop(task_id, None)  # of a task that ended before `run` had it
         await DBOS.cancel_workflow_async(task_id)
         await DBOS.delete_workflow_async(task_id)
         self._cut.discard(task_id)

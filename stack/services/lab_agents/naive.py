@@ -35,7 +35,7 @@ class Naive:
         self._workers = settings.workers
         self._saved = _Saved(settings.state_dir) if settings.persistent else None
 
-    async def start(self, unfinished: frozenset[str]) -> None:
+    async def start(self, unfinished: Sequence[Task]) -> None:
         pass
 
     async def run(self, task: Task) -> None:

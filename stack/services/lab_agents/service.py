@@ -50,10 +50,11 @@ class Service:
 
     async def start(self) -> None:
         unfinished = self._store.unfinished()
-        await self._agent.start(frozenset(task.id for task in unfinished))
-        self._ended.extend(self._store.ended())
         for task in unfinished:
             task.resumed = True
+        await self._agent.start(unfinished)
+        self._ended.extend(self._store.ended())
+        for task in unfinished:
             self._metrics.resumed.inc()
             self._log("resumed", task=task.id)
             self._begin(task)
