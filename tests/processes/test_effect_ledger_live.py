@@ -12,6 +12,7 @@ from support.desk_process import DeskProcess, call
 
 from pytest_llmchaos.errors import Inconclusive
 from pytest_llmchaos.lab.effect_ledger import last_row, rows_since
+from pytest_llmchaos.loads.agent_tasks import Orders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +36,7 @@ def test_a_ledger_outlives_a_kill_and_one_that_began_anew_is_refused(tmp_path: P
     again = DeskProcess(tmp_path / "ledger.db").ready()
     asyncio.run(call_one(again, 18))
     try:
-        rows = rows_since(f"{again.url.removesuffix('/mcp')}/ledger", begin, frozenset({17, 18})).rows
+        rows = rows_since(f"{again.url.removesuffix('/mcp')}/ledger", begin, Orders(own=frozenset({17, 18}))).rows
     finally:
         again.popen.kill()
         again.popen.communicate()
@@ -53,7 +54,7 @@ def test_a_ledger_outlives_a_kill_and_one_that_began_anew_is_refused(tmp_path: P
     try:
         asyncio.run(call_one(new, 19))
         with pytest.raises(Inconclusive, match="began anew"):
-            rows_since(f"{new.url.removesuffix('/mcp')}/ledger", begin, frozenset({17}))
+            rows_since(f"{new.url.removesuffix('/mcp')}/ledger", begin, Orders(own=frozenset({17})))
     finally:
         new.popen.kill()
         new.popen.communicate()
