@@ -356,8 +356,8 @@ class Read:
             prometheus=SimpleNamespace(raw=lambda *_: self.series),
         )
 
-    def tasks(self, begin: LedgerBegin | None, sent: int = 2, uncancelled: int = 0) -> Any:
-        return tasks_of(self.lab, self.record, self.injected, begin, T0 + 10, sent=sent, uncancelled=uncancelled)
+    def tasks(self, begin: LedgerBegin | None, sent: int = 2) -> Any:
+        return tasks_of(self.lab, self.record, self.injected, begin, T0 + 10, sent=sent)
 
 
 LOAD: Any = SimpleNamespace(tasks=SimpleNamespace(reads=("find_order",)))
@@ -438,7 +438,8 @@ def test_calls_of_no_task_may_be_those_of_tasks_that_an_earlier_trial_left_runni
             for effect in (7, 8):
                 begin = ledger_before_fault(ledger_begin(read.lab, LOAD))
                 server.rows += [row(effect, id=len(server.rows) + 1, order=FOREIGN)]
-                tasks = read.tasks(begin, uncancelled=uncancelled)
+                tasks = read.tasks(begin)
+                read.lab.has_left_tasks = bool(uncancelled)
                 found.append((len(tasks.strays), len(tasks.doubtful)))
 
     assert found == [(1, 0), (1, 0), (1, 0), (0, 1)]

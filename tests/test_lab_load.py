@@ -30,7 +30,7 @@ from pytest_llmchaos.lab.current_test import CurrentTest
 from pytest_llmchaos.lab.lab import Lab
 from pytest_llmchaos.model import Injection, Undo
 from pytest_llmchaos.plan.schedule import plan_trial
-from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.subject.lab import Endpoint, lab_subject
 from pytest_llmchaos.trial.own_load import judge_own_load
 from pytest_llmchaos.trial.perform import perform
 
@@ -274,6 +274,18 @@ class TestEnd:
 
         assert verdicts(lab) == [("invalid", f"{type(own).__name__}: {own}")]
         assert not load.drained
+
+    def test_tasks_that_a_load_leaves_are_noted_until_another_load_of_tasks_leaves_none(self, lab_of, monkeypatch):
+        lab, left = lab_of(), []
+        lab.subject = replace(lab.subject, agents=Endpoint(service="api"))
+        for load, uncancelled in ((loads.tasks(), 2), (LOAD, 0), (loads.tasks(), 0)):
+            summary = SimpleNamespace(uncancelled=uncancelled)
+            monkeypatch.setattr(Clients, "stop", lambda _, summary=summary, **__: summary)
+            with lab.load(load):
+                pass
+            left.append(lab.has_left_tasks)
+
+        assert left == [True, True, False]
 
 
 class TestName:

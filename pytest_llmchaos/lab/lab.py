@@ -112,7 +112,7 @@ class Lab:
         self.environment: Environment | None = NO_VARIABLES
         self._wiring = Wiring(runtime)
         self.orders: set[int] = set()  # first order numbers of loads of tasks
-        self.has_left_tasks = False  # by the last load. They may still call tools
+        self.has_left_tasks = False  # by the last load of tasks. They may still call tools
         self._not_entered: dict[object, str] = {}  # blocks of `inject` that no `with` has entered yet
         self.signals = Signals(runtime.url(subject.pushgateway) if subject.pushgateway else None)
 
@@ -351,7 +351,9 @@ class Lab:
         finally:
             self.running_load = None
             try:
-                running.stop()
+                summary = running.stop()
+                if load.tasks is not None:
+                    self.has_left_tasks = summary.uncancelled > 0
             finally:
                 self._wiring.disarm()
 

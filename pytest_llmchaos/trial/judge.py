@@ -195,9 +195,7 @@ def judge(
         known_rules=lab.subject.known_rules,
         services=tuple(sorted(services)),
         attempts=blind or _attempts(lab, record, counted_unix_s),
-        agent_tasks=tasks_of(
-            lab, record, injected, effects, counted_unix_s, sent=len(samples), uncancelled=load.stop().uncancelled
-        ),
+        agent_tasks=tasks_of(lab, record, injected, effects, counted_unix_s, sent=len(samples)),
     )
 
 

@@ -94,14 +94,7 @@ def ledger_before_fault(begin: LedgerBegin | None) -> LedgerBegin | None:
 
 
 def tasks_of(
-    lab: Lab,
-    record: Record,
-    injected: Injected,
-    begin: LedgerBegin | None,
-    counted_unix_s: float,
-    *,
-    sent: int,
-    uncancelled: int = 0,
+    lab: Lab, record: Record, injected: Injected, begin: LedgerBegin | None, counted_unix_s: float, *, sent: int
 ) -> Tasks | None:
     """Return a trial's tasks, None for a load without tasks.
 
@@ -115,7 +108,6 @@ def tasks_of(
         begin: The ledger before the load.
         counted_unix_s: Unix seconds at which Prometheus had the last counts.
         sent: Tasks that the load sent.
-        uncancelled: Tasks that may still run.
 
     Raises:
         EvidenceLost: A task has no record.
@@ -152,7 +144,6 @@ def tasks_of(
         counter_began_anew=is_anew,
         retries=_retries(record),
     )
-    lab.has_left_tasks = bool(uncancelled)
     for strays, whose in ((found.strays, ""), (found.doubtful, ", perhaps of other clients")):
         if strays:
             shown = ", ".join(sorted({call.step for call in strays})[:SHOWN])

@@ -577,7 +577,7 @@ class Tasks(NoClaim):
         undecided = self._undecided_by_strays
         if made < planned:
             why = f"{planned - made} of {planned} planned calls were not made: claim that tasks are completed, or bound it by more"
-            undecided = f"{undecided}; {why}" if undecided else why
+            undecided = _joined(undecided, why)
         scale = Scale(
             what="tool_amplification",
             least=0.0,
@@ -680,23 +680,23 @@ class Tasks(NoClaim):
     @property
     def _undecided_by_strays(self) -> str:
         """Why a value that strays may raise is open, too."""
-        why = [self._undecided] if self._undecided else []
-        if self.doubtful:
-            why.append(
-                f"the tool server got {len(self.doubtful)} calls on orders of no task, perhaps of other clients or of tasks that an "
-                "earlier trial left: let the agent alone use it, and give tasks time to end"
-            )
-        return "; ".join(why)
+        if not self.doubtful:
+            return self._undecided
+        return _joined(
+            self._undecided,
+            f"the tool server got {len(self.doubtful)} calls on orders of no task, perhaps of other clients or of tasks that an "
+            "earlier trial left: let the agent alone use it, and give tasks time to end",
+        )
 
     def _undecided_by_late_strays(self, late: int) -> str:
         """Why calls of no task that came after a budget may be of its task."""
-        why = [self._undecided] if self._undecided else []
-        if late:
-            why.append(
-                f"the tool server got {late} later calls on orders of no task, which may be theirs: let no other client call it, "
-                "and no text name other orders"
-            )
-        return "; ".join(why)
+        if not late:
+            return self._undecided
+        return _joined(
+            self._undecided,
+            f"the tool server got {late} later calls on orders of no task, which may be theirs: let no other client call it, "
+            "and no text name other orders",
+        )
 
     def _count(
         self,
@@ -862,6 +862,10 @@ def _seen(record: TaskRecord, calls: tuple[ToolCall, ...], reading: set[str]) ->
 
 def _order(record: TaskRecord) -> str:
     return record.plan[0].rpartition(" ")[2]
+
+
+def _joined(*reasons: str) -> str:
+    return "; ".join(reason for reason in reasons if reason)
 
 
 def _id(task: SeenTask) -> str:
