@@ -46,8 +46,10 @@ class Decision:
         desired: The wanted count, within the law's minimum and maximum.
         state: The memory for the law's next decision.
         reason: One line with the values that led to the count.
+        blind: True if the law holds because a value that it needs is unknown.
     """
 
     desired: int
     state: State
     reason: str
+    blind: bool = False
