@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lab_autoscaler.decision import State
     from lab_autoscaler.seen import Observed
 
-MOST_REPLICAS = 1000
+MOST_REPLICAS = 10_000
 LONGEST_S = 1e6
 METRICS = ("utilisation", "waiting", "running", "requests", "rate_rps")
 _ROUNDING = 1e-9  # 0.7 / 0.1 is 6.999999999999999, and 1.1 / 0.1 is 11.000000000000002
@@ -100,6 +100,11 @@ def mean_of(metric: str, observed: Observed) -> float | None:
 def rounded_up(value: float) -> int:
     """The whole number at or above a value, which float arithmetic may have moved."""
     return math.ceil(min(value, 1e9) - _ROUNDING)
+
+
+def rounded_down(value: float) -> int:
+    """The whole number at or below a value, which float arithmetic may have moved."""
+    return math.floor(value + _ROUNDING)
 
 
 def at_most(value: float, limit: float) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from lab_autoscaler.decision import Decision
-from lab_autoscaler.policies.bounds import Bounds, require_time, rounded_up, sum_of
+from lab_autoscaler.policies.bounds import Bounds, require_time, rounded_down, rounded_up, sum_of
 from lab_common.values import InvalidValueError, require
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ class Kpa(Bounds):
     def _rated(self, replicas: float, ready: int) -> int:
         """A need within the largest steps from the ready replicas."""
         most = rounded_up(self.max_scale_up_rate * ready)
-        return min(max(rounded_up(replicas), math.floor(ready / self.max_scale_down_rate)), most)
+        return min(max(rounded_up(replicas), rounded_down(ready / self.max_scale_down_rate)), most)
 
     def _panicking(self, need: float, observed: Observed, state: State) -> State:
         if need >= self.panic_threshold_percent / 100:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from lab_autoscaler.policies.bounds import require_above_zero, require_share, require_time, rounded_up, sum_of
+from lab_autoscaler.policies.bounds import (
+    at_most,
+    require_above_zero,
+    require_share,
+    require_time,
+    rounded_down,
+    rounded_up,
+    sum_of,
+)
 from lab_autoscaler.policies.pace import Paced
 
 if TYPE_CHECKING:
@@ -71,9 +78,9 @@ class Slo(Paced):
         saturation, state = self._smoothed(raw, observed, state)
         why = f"saturation {saturation:.3g}, attained {attained:.4g}, target {self.target:g}"
         wanted = observed.replicas
-        if saturation > 1:
+        if not at_most(saturation, 1.0):
             wanted += self._missing(saturation, observed)
-        elif saturation < self.comfort and complete:
+        elif complete and not at_most(self.comfort, saturation):
             wanted = min(wanted, max(wanted - self._spare(saturation, observed), self._needed(requests, observed)))
         return self.paced(wanted, why, observed, state)
 
@@ -102,7 +109,7 @@ class Slo(Paced):
         return max(0, rounded_up(count * (saturation * credit - 1)))
 
     def _spare(self, saturation: float, observed: Observed) -> int:
-        return math.floor(observed.replicas * (1 - saturation / self.comfort))
+        return rounded_down(observed.replicas * (1 - saturation / self.comfort))
 
     def _needed(self, requests: float, observed: Observed) -> int:
         """Replicas whose slots hold the requests and the headroom."""
