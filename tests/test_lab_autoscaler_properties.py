@@ -1,4 +1,4 @@
-"""What holds for every law, and policies as text."""
+"""Properties of every law, and policies as text."""
 
 from __future__ import annotations
 
@@ -52,6 +52,38 @@ def observations(draw: Any, now_s: float = 0.0) -> Observed:
         draw(COUNTS), now_s=now_s, ready=draw(COUNTS), reporting=draw(COUNTS), waiting=draw(LOADS), running=draw(LOADS),
         rate_rps=draw(LOADS), utilisation=draw(LOADS), first_token_attained=draw(SHARES), token_gap_attained=draw(SHARES),
     )  # fmt: skip
+
+
+KUBERNETES = (0.0, 300.0, 4, 100, 15.0, 0, 100, 15.0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "pace", "numbers"),
+    [
+        # pace: windows up and down, then pods, per cent and period of both
+        (Fixed(), None, {"replicas": 1}),
+        (Hpa(), KUBERNETES, {"minimum": 1, "metric": "utilisation", "target": 0.7, "tolerance": 0.1}),
+        (Keda(), KUBERNETES, {"minimum": 0, "metric": "requests", "threshold": 5, "activation": 0, "tolerance": 0.1}),
+        (Keda(), KUBERNETES, {"polling_s": 30, "cooldown_s": 300}),
+        (Kpa(), None, {"minimum": 0, "concurrency": 0, "target_utilisation": 0.7, "stable_window_s": 60}),
+        (Kpa(), None, {"panic_window_percent": 10, "panic_threshold_percent": 200, "max_scale_up_rate": 1000}),
+        (Kpa(), None, {"max_scale_down_rate": 2, "scale_to_zero_grace_s": 30, "scale_down_delay_s": 0}),
+        (Slo(), (30.0, 180.0, 4, 100, 60.0, 1, 0, 120.0), {"minimum": 1, "target": 0.9, "smoothing_s": 45, "cap": 2}),
+        (Slo(), (30.0, 180.0, 4, 100, 60.0, 1, 0, 120.0), {"comfort": 0.4, "headroom": 0.3}),
+        (Queue(), (240.0, 240.0, 10, 0, 150.0, 10, 0, 150.0), {"minimum": 1, "queue_threshold": 5, "queue_spare": 3}),
+        (Queue(), (240.0, 240.0, 10, 0, 150.0, 10, 0, 150.0), {"slots_threshold": 0.8, "slots_spare": 0.1}),
+    ],
+)
+def test_the_defaults_are_the_projects(policy: Policy, pace: tuple[float, ...] | None, numbers: dict[str, Any]) -> None:
+    """Sources: the docstring of each law."""
+    names = [f"scale_{way}_{part}" for way in ("up", "down") for part in ("pods", "percent", "period_s")]
+    if pace is not None:
+        paced = [getattr(policy, name) for name in ("scale_up_window_s", "scale_down_window_s", *names)]
+
+        assert tuple(paced) == pace
+    assert {name: getattr(policy, name) for name in numbers} == numbers
+    assert policy.maximum == (1 if isinstance(policy, Fixed) else 4)
+    assert not getattr(policy, "no_data_is_zero", False)
 
 
 @given(policies(), st.data())
