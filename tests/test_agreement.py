@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 
 from pytest_llmchaos.errors import Inconclusive, NoData, StaleData, TruthsDisagree
 from pytest_llmchaos.evidence.trial_record import ClockReading, PhaseBounds
+from pytest_llmchaos.evidence.trial_result import Planned
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.prometheus.queries import Rule, Target
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import Window, windows
+from pytest_llmchaos.subject.lab import lab_subject
 from pytest_llmchaos.trial import agreement
 from pytest_llmchaos.trial.agreement import (
     CLOCK_TOLERANCE_S,
@@ -312,14 +315,18 @@ class TestScrapes:
 class TestCoverage:
     """The span from 4 s before the end of the steady phase to 0.5 s ago."""
 
-    def asked(self, monkeypatch: pytest.MonkeyPatch, *phases: tuple[str, float], jobs: Any = ("api",)) -> list[Any]:
+    def asked(
+        self, monkeypatch: pytest.MonkeyPatch, *phases: tuple[str, float], jobs: Any = ("api",), **more: Any
+    ) -> list[Any]:
         monkeypatch.setattr(agreement, "time", SimpleNamespace(time=lambda: 1040.0))
         found: list[Any] = []
         prometheus = SimpleNamespace(require_coverage=lambda *asked, **more: found.append((*asked, more["allow_down"])))
-        lab: Any = SimpleNamespace(subject=SimpleNamespace(scrape_jobs=jobs, brings_judge=False), prometheus=prometheus)
+        subject = replace(lab_subject("sim", scales=True), scrape_jobs=jobs)
+        lab: Any = SimpleNamespace(subject=subject, prometheus=prometheus)
         record: Any = SimpleNamespace(
             phases=[PhaseBounds(name="".join([*name]), from_s=0.0, to_s=to_s) for name, to_s in phases],
             unix_s=lambda at_s: 1000.0 + at_s,
+            planned=Planned(**more),
         )
         require_coverage(lab, record, SimpleNamespace(victims=("model-1",)))  # type: ignore[arg-type]
         return found
@@ -327,9 +334,15 @@ class TestCoverage:
     def test_coverage_is_required_of_the_scraped_jobs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         phases = (("a", 1.0), ("steady", 8.0), ("z", 30.0))
 
-        assert self.asked(monkeypatch, *phases) == [(("api",), 1004.0, 1039.5, ("model-1",))]
-        assert self.asked(monkeypatch, ("steady", 3.0)) == [(("api",), 1000.0, 1039.5, ("model-1",))]
-        assert self.asked(monkeypatch, ("a", 9.0), ("z", 9.0)) == [(("api",), 1000.0, 1039.5, ("model-1",))]
+        down = ("model-1", "model-3", "model-4")  # the victim, and replicas that only an autoscaler starts
+        assert self.asked(monkeypatch, *phases) == [(("api",), 1004.0, 1039.5, down)]
+        assert self.asked(monkeypatch, ("steady", 3.0)) == [(("api",), 1000.0, 1039.5, down)]
+        assert self.asked(monkeypatch, ("a", 9.0), ("z", 9.0)) == [(("api",), 1000.0, 1039.5, down)]
+
+    def test_any_replica_may_rest_while_the_autoscaler_runs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ((_, _, _, down),) = self.asked(monkeypatch, ("steady", 8.0), autoscaler="slo()")
+
+        assert set(down) == {"model-1", "model-2", "model-3", "model-4"}
 
     def test_coverage_is_not_required_without_scrape_jobs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert self.asked(monkeypatch, jobs=()) == []

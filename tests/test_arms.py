@@ -13,7 +13,7 @@ from pytest_llmchaos.errors import Inconclusive, TooFewSamples, VacuousClaim
 from pytest_llmchaos.evidence.trial_result import ArmEffect, LoadResult
 from pytest_llmchaos.model import Sample
 from pytest_llmchaos.plan.arms import settings_words, with_fewest_changes
-from pytest_llmchaos.plan.schedule import entry_of, plan_trial, schedule
+from pytest_llmchaos.plan.schedule import _pair_of, entry_of, plan_trial, schedule
 from pytest_llmchaos.stats.intervals import Estimate, Z, contrast, difference, least_for_interval, ranks, ratio, share
 from pytest_llmchaos.stats.quantiles import Quantiles
 from pytest_llmchaos.stats.windows import windows
@@ -45,6 +45,64 @@ def planned(name, *, of=None, number=0, repeat=0, scenario="s"):
         services=SERVICES,
         arm=name,
     )
+
+
+class TestAutoscaler:
+    @pytest.mark.parametrize(
+        ("given", "text"),
+        [
+            ("slo", "slo()"),
+            (" hpa(target=0.7, maximum=8) ", "hpa(target=0.7, maximum=8)"),
+            ("fixed(2)", "fixed(2)"),
+            ("queue( )", "queue( )"),
+            ("keda(metric='waiting', no_data_is_zero=True)", "keda(metric='waiting', no_data_is_zero=True)"),
+        ],
+    )
+    def test_a_policy_is_a_name_with_arguments(self, given, text):
+        assert made(autoscaler=given).autoscaler == arm(autoscaler=given).autoscaler == text
+
+    @pytest.mark.parametrize(
+        "given", [2, True, "", "slo(", "slo()()", "hpa(0.7 0.8)", "Slo", "fixed(2)\n; rm", "a(b=)"]
+    )
+    def test_anything_else_is_refused(self, given):
+        with pytest.raises(BadScenario, match=r"experiment\(autoscaler=\.\.\.\) must be a policy by name"):
+            made(autoscaler=given)
+        with pytest.raises(BadScenario, match=r"arm\(autoscaler=\.\.\.\) must be a policy by name"):
+            arm(autoscaler=given)
+
+    def test_the_policy_of_an_arm_goes_before_that_of_the_experiment(self):
+        arms = {"slo": arm(autoscaler="slo", environment={"autoscaler": {"LAB_DRAIN_S": "0"}}), "hpa": arm()}
+        plans = [
+            plan_trial(
+                scenario="s",
+                hypothesis="",
+                experiment=(of := made(arms=arms, autoscaler="hpa")),
+                fault=of.faults[0],
+                repeat=0,
+                seed=7,
+                services=(*SERVICES, "autoscaler"),
+                arm=name,
+            )
+            for name in arms
+        ]
+
+        assert [plan.autoscaler for plan in plans] == ["slo()", "hpa()"]
+        assert [plan.variables for plan in plans] == [
+            {"autoscaler": {"LAB_DRAIN_S": "0", "LAB_POLICY": "slo()"}},
+            {"autoscaler": {"LAB_POLICY": "hpa()"}},
+        ]
+        assert [plan.environment for plan in plans] == [{"autoscaler": {"LAB_DRAIN_S": "0"}}, {}]
+        assert [entry_of(plan).autoscaler for plan in plans] == ["slo()", "hpa()"]
+        assert [plan_note(plan).autoscaler for plan in plans] == ["slo()", "hpa()"]
+        assert all("configure" in plan.needs for plan in plans)
+        assert len({_pair_of(entry_of(plan)) for plan in plans}) == 1
+
+    def test_without_a_policy_there_is_no_autoscaler(self):
+        plan = planned("on")
+
+        assert (plan.autoscaler, plan.variables, entry_of(plan).autoscaler) == (None, {}, UNSET)
+        assert [made(autoscaler=policy).is_scaled for policy in (None, "slo")] == [False, True]
+        assert made(arms={"on": arm(autoscaler="slo"), "off": arm()}).is_scaled
 
 
 class TestSettings:

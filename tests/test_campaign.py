@@ -166,6 +166,39 @@ def test_a_session_with_tasks_has_agents_if_its_model_calls_tools(tmp_path: Path
     campaign.require_met(tasks)
 
 
+def test_a_session_has_an_autoscaler_if_an_experiment_has_one(tmp_path: Path) -> None:
+    settings = Settings(
+        run="r", seed=1, runtime="local", backend="sim", reports=tmp_path, repeat=1, worker="", replay_line=""
+    )
+    campaign = Campaign(settings, lambda: Progress(None, tty=False))
+    scaled = planned(campaign, loads.open_loop(rate_rps=2), faults.kill("autoscaler"), autoscaler="slo")
+
+    campaign.take({"a": [planned(campaign, loads.open_loop(rate_rps=2), faults.kill("api"))]})
+    assert not campaign.settings.scales
+    campaign.take({"a": [scaled]})
+    assert campaign.settings.scales
+    assert "autoscaler" in campaign.services
+
+
+def test_an_autoscaler_for_a_user_s_stack_is_refused(tmp_path: Path) -> None:
+    settings = Settings(
+        run="r",
+        seed=1,
+        runtime="compose",
+        backend="own",
+        reports=tmp_path,
+        repeat=1,
+        worker="",
+        replay_line="",
+        own=subject_of(make_folder(tmp_path)),
+    )
+    campaign = Campaign(settings, lambda: Progress(None, tty=False))
+    load, target = loads.open_loop(rate_rps=2), campaign.services[0]
+
+    with pytest.raises(BadScenario, match="llmchaos reads no autoscaler of a stack of one's own"):
+        campaign.take({"a": [planned(campaign, load, faults.kill(target), autoscaler="slo")]})
+
+
 def test_faults_of_tools_are_planned_before_the_session_has_its_agents(tmp_path: Path) -> None:
     settings = Settings(
         run="r", seed=1, runtime="local", backend="sim", reports=tmp_path, repeat=1, worker="", replay_line=""

@@ -30,6 +30,7 @@ PURE_FILES = {
     "pytest_llmchaos/trial/recovery.py",
     "pytest_llmchaos/trial/trial.py",
     "pytest_llmchaos/trial/result.py",
+    "pytest_llmchaos/trial/scaling.py",
     "pytest_llmchaos/trial/slo_result.py",
     "pytest_llmchaos/trial/tasks.py",
     "pytest_llmchaos/trial/tasks_result.py",

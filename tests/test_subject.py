@@ -45,6 +45,19 @@ def test_a_lab_with_agents_has_two_services_more_and_is_otherwise_the_same(backe
     assert all(file.is_file() for file in lab.compose_files)
 
 
+def test_a_lab_with_an_autoscaler_has_replicas_that_rest():
+    plain, lab = lab_subject("sim"), lab_subject("sim", scales=True)
+
+    assert (plain.autoscaler, plain.spare) == (None, ())
+    assert (lab.autoscaler, lab.spare) == ("autoscaler", ("model-3", "model-4"))
+    assert lab.may_hit == (*plain.may_hit, "autoscaler")
+    lab.for_scaling()
+    with pytest.raises(BadScenario, match=r"the stack lacks it: the lab has one if an experiment of the session has"):
+        plain.for_scaling()
+    with pytest.raises(BadScenario, match=r"llmchaos reads no autoscaler of a stack of one's own"):
+        replace(plain, own=True).for_scaling()
+
+
 def test_an_unknown_backend_names_those_there_are():
     with pytest.raises(BadScenario, match="must be one of ollama, llamacpp, sim, got 'gpt'"):
         lab_subject("gpt")

@@ -29,6 +29,8 @@ from pytest_llmchaos.evidence.trial_result import (
     LoadResult,
     ProofNote,
     ReadySpan,
+    ScaleNote,
+    ScalingResult,
     ShareInterval,
     TasksResult,
     TrialResult,
@@ -42,6 +44,7 @@ from pytest_llmchaos.stats.windows import windows
 from pytest_llmchaos.trial.recovery import Recovery
 from pytest_llmchaos.trial.replicas import Replica, Replicas
 from pytest_llmchaos.trial.result import judged_result, plan_note, result_of
+from pytest_llmchaos.trial.scaling import ScaleEvent, Scaling, Span
 from pytest_llmchaos.trial.signals import Incident, Signal
 from pytest_llmchaos.trial.slo_result import SloResult, ledger_entry
 from pytest_llmchaos.trial.tasks import judge_tasks
@@ -776,6 +779,25 @@ def test_times_of_a_sample_count_from_when_it_was_due():
 
     assert (late.ttft_s, late.e2e_s) == (0.5, 2.0)
     assert sample(1.0, "refused").ttft_s is None
+
+
+def test_scaling_is_that_of_an_autoscaler(record, trial):
+    ran = Span(replica="model-1", from_s=0.0, to_s=36.0)
+    up = ScaleEvent(at_s=5.0, replica="model-3", direction="up")
+    scaling = Scaling(replicas=("model-1", "model-3"), spans=(ran,), acts=(up,), ended_s=72.0)
+    seen = trial(scaling=scaling)
+
+    assert (float(seen.replica_hours), int(seen.max_replicas), int(seen.flaps)) == (0.01, 1, 0)
+    with pytest.raises(NoData, match="stopped no replica"):
+        _ = seen.cut_by_scale_down
+    assert judged_result(record, seen).scaling == ScalingResult(
+        replica_hours=0.01, max_replicas=1, flaps=0, acts=(ScaleNote(at_s=5.0, replica="model-3", direction="up"),)
+    )
+    assert judged_result(record, trial()).scaling is None
+    with pytest.raises(NoData, match="an autoscaler stopped and started replicas"):
+        _ = trial(plan=replace(seen.plan, experiment=replace(seen.plan.experiment, autoscaler="slo()"))).replicas
+    with pytest.raises(BadScenario, match=r"trial\.flaps needs an autoscaler, and kill_api lacks one"):
+        _ = trial().flaps
 
 
 def test_tasks_are_those_of_a_load_of_tasks(record, trial):

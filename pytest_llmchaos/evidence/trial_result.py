@@ -469,6 +469,31 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     the same load and faults. Null in an experiment without arms."""
     environment: dict[str, dict[str, str]] = {}
     """Further environment variables of services in that arm, by service."""
+    autoscaler: str | None = None
+    """Policy of the autoscaler. Null if it did not run."""
+
+
+class ScaleNote(msgspec.Struct, frozen=True, kw_only=True):
+    """A start or a stop of a replica by the autoscaler."""
+
+    at_s: float
+    """Seconds since the start of the trial's load."""
+    replica: str
+    direction: Literal["up", "down"]
+
+
+class ScalingResult(msgspec.Struct, frozen=True, kw_only=True):
+    """An autoscaler's acts in one trial. A null is a value that the evidence lacks."""
+
+    replica_hours: float
+    """Hours that its replicas ran, summed."""
+    max_replicas: Count
+    """Most replicas that ran at once."""
+    flaps: Count | None = None
+    """Acts that reversed an act of the 30 s before."""
+    cut_by_scale_down: Count | None = None
+    """Streams that ended broken when a scale-down stopped their replica."""
+    acts: tuple[ScaleNote, ...] = ()
 
 
 class TrialResult(Planned, frozen=True, kw_only=True):
@@ -490,6 +515,8 @@ class TrialResult(Planned, frozen=True, kw_only=True):
             "arm",
             "environment",
             "tasks",
+            "autoscaler",
+            "scaling",
         }
     )
 
@@ -545,6 +572,8 @@ class TrialResult(Planned, frozen=True, kw_only=True):
     """Adherence of the load generator to its schedule."""
     tasks: TasksResult | None = None
     """An agent's tasks. Null for a load without tasks."""
+    scaling: ScalingResult | None = None
+    """The autoscaler's acts. Null in a trial without one."""
     events: tuple[EventNote, ...] = ()
     replicas: tuple[ReplicaResult, ...] = ()
     """State of each replica after the fault. Empty if the subject names no replicas."""

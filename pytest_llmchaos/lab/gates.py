@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
 
 TICK_S = 0.1
+REST_GRACE_S = 2
 SCRAPED_AGAIN_S = 2.0  # a rate needs two samples
 SCRAPED_WITHIN_S = 20.0
 QUIET_DEADLINE_S = 150.0  # the alert on restarts looks back for two minutes
@@ -42,6 +43,8 @@ def require_clean(lab: Lab) -> None:
         raise InvalidExperiment(
             f"{', '.join(gone)} was removed by another process, so the stack is incomplete: end the session and run again"
         )
+    for service in lab.subject.spare:
+        _put_to_rest(lab, service)
     for service in lab.subject.targets:
         _put_right(lab, service)
     lab.runtime.wait_healthy(lab.subject.targets, 60.0)
@@ -59,7 +62,7 @@ def _require_none_ended(lab: Lab) -> None:
     is left out, because control arms stop it. So is an attached stack, which may have
     been used for days.
     """
-    known = {*lab.subject.targets, lab.subject.remediator}
+    known = {*lab.subject.targets, *lab.subject.scaled, lab.subject.remediator, lab.subject.autoscaler}
     ended = [
         f"{name} ended with status {state.exit_code}"
         for name, state in sorted(lab.runtime.states().items())
@@ -81,6 +84,13 @@ def _put_right(lab: Lab, service: str) -> None:
         return
     with lab.reasons.during():
         lab.runtime.undo(Undo(op="ensure_unpaused" if state.paused else "ensure_running", service=service))
+
+
+def _put_to_rest(lab: Lab, service: str) -> None:
+    """Stop a replica that only the autoscaler starts."""
+    if lab.runtime.state(service).running:
+        with lab.reasons.during():
+            grant(lab.runtime, {"stop"}, "an autoscaler").stop(service, REST_GRACE_S)
 
 
 def _require_scraped(lab: Lab) -> bool:
@@ -105,7 +115,8 @@ def is_scraped(lab: Lab, since_unix_s: float) -> bool:
     """
     targets, jobs = lab.prometheus.targets(), set(lab.subject.scrape_jobs)
     fresh = {target.job for target in targets if target.up and target.last_scrape_unix_s > since_unix_s}
-    return fresh >= jobs and all(target.up for target in targets if target.job in jobs)
+    resting = set(lab.subject.spare)
+    return fresh >= jobs and all(one.up or one.service in resting for one in targets if one.job in jobs)
 
 
 def is_quiet(lab: Lab) -> bool:

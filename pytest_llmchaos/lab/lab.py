@@ -27,11 +27,17 @@ from pytest_llmchaos.lab.live_load import RunningLoad
 from pytest_llmchaos.lab.overload import ProcessFlood
 from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, WARM_UP_TAIL_S, Reasons
 from pytest_llmchaos.lab.variables import configure
-from pytest_llmchaos.lab.views import RemediatorView, ServiceView
+from pytest_llmchaos.lab.views import AutoscalerView, RemediatorView, ServiceView
 from pytest_llmchaos.lab.wiring import Wiring
 from pytest_llmchaos.model import Injection, replica_name
-from pytest_llmchaos.plan.arms import NO_VARIABLES
-from pytest_llmchaos.plan.experiment import LEASE_MARGIN_S, check_abort_if, check_blast_radius, check_seconds
+from pytest_llmchaos.plan.arms import NO_VARIABLES, check_policy
+from pytest_llmchaos.plan.experiment import (
+    LEASE_MARGIN_S,
+    check_abort_if,
+    check_blast_radius,
+    check_seconds,
+    with_policy,
+)
 from pytest_llmchaos.plan.schedule import most_at_once, numbers_of, require_blast_radius
 from pytest_llmchaos.prometheus.annotations import Signals
 from pytest_llmchaos.prometheus.queries import Prometheus
@@ -155,6 +161,11 @@ class Lab:
         """The service that repairs the stack, and its audit log."""
         return RemediatorView(self.runtime, self.subject.remediator)
 
+    @property
+    def autoscaler(self) -> AutoscalerView:
+        """The service that starts and stops replicas."""
+        return AutoscalerView(self.runtime, self.subject.autoscaler)
+
     @contextmanager
     def recording(self, planned: Planned = UNPLANNED) -> Iterator[Record]:
         """Record what happens inside the block.
@@ -269,6 +280,7 @@ class Lab:
         arrivals: Sequence[Arrival] | None = None,
         longest_s: float = 300.0,
         remediator: bool = True,
+        autoscaler: str | None = None,
         wire: Sequence[str] | None = None,
         read: Sequence[str] = (),
     ) -> Iterator[RunningLoad]:
@@ -283,6 +295,8 @@ class Lab:
             arrivals: the requests to send. Default: drawn from `load` by seed and test.
             longest_s: seconds after which the load ends even if the block goes on.
             remediator: False stops the remediator for this load.
+            autoscaler: policy by which the lab's autoscaler works during this load,
+                such as `slo`. Default: it does not run.
             wire: names or patterns of the services that faults on the wire may hit. A
                 fault agent stands in their way from before the first request until
                 after the last. Default: those of the test's mark `llmchaos_wire`, which
@@ -294,7 +308,7 @@ class Lab:
             The running load.
 
         Raises:
-            BadScenario: `wire` is not a list of names.
+            BadScenario: `wire` is not a list of names, or `autoscaler` is no policy.
             NoVictim: `wire` names no service that may be hit.
             Unsupported: the runtime has no fault agent.
             NotReady: a fault agent cannot enter the way of a service.
@@ -310,16 +324,24 @@ class Lab:
                 "a load is running already, and two would write into one folder: use one load with both parts"
             )
         wired = self._wiring.services_of(self.test.wire if wire is None else wire, self.subject.may_hit)
-        requests = _Requests(load=load, arrivals=arrivals, longest_s=longest_s, wire=wired, read=tuple(read))
+        requests = _Requests(
+            load=load,
+            arrivals=arrivals,
+            longest_s=longest_s,
+            wire=wired,
+            read=tuple(read),
+            remediator=remediator,
+            autoscaler=check_policy("lab.load", autoscaler),
+        )
         if self.record is None:
-            with self._judged_by_its_test(requests, remediator) as running:
+            with self._judged_by_its_test(requests) as running:
                 yield running
             return
-        with self._running(requests, remediator) as running:
+        with self._running(requests) as running:
             yield running
 
     @contextmanager
-    def _running(self, requests: _Requests, remediator: bool) -> Iterator[RunningLoad]:
+    def _running(self, requests: _Requests) -> Iterator[RunningLoad]:
         """Run the clients.
 
         The stack is checked while the generator starts, which takes a second.
@@ -335,9 +357,12 @@ class Lab:
         running.launch()
         record.process(running.pid, identity.process_started(running.pid))
         try:
+            self.autoscaler.ensure(False)
             self.require_clean()
             self._wiring.arm(requests.wire, requests.read)
-            self.remediator.ensure(remediator)
+            self.remediator.ensure(requests.remediator)
+            if requests.autoscaler is not None:
+                self.autoscaler.ensure(True)
             running.start()
             record.anchor(running.t0_unix_s, running.t0_monotonic_s)
             self.running_load, self._load_ends_s = running, time.monotonic() + requests.longest_s
@@ -355,10 +380,13 @@ class Lab:
                 if load.tasks is not None:
                     self.has_left_tasks = summary.uncancelled > 0
             finally:
-                self._wiring.disarm()
+                try:
+                    self._wiring.disarm()
+                finally:
+                    self.autoscaler.ensure(False)
 
     @contextmanager
-    def _judged_by_its_test(self, requests: _Requests, remediator: bool) -> Iterator[RunningLoad]:
+    def _judged_by_its_test(self, requests: _Requests) -> Iterator[RunningLoad]:
         """Run and judge a load outside a trial.
 
         It holds unless it breaks off, a gate refuses it, or a claim of its test fails.
@@ -368,7 +396,8 @@ class Lab:
             scenario=test.name,
             hypothesis=test.hypothesis,
             fault="none",
-            remediator=remediator,
+            remediator=requests.remediator,
+            autoscaler=requests.autoscaler,
             repeat=test.number("load"),
             plan=PlanNote(load=str(requests.load)),
         )
@@ -381,8 +410,8 @@ class Lab:
         serving = self.serving(requests.load)
         with excused, serving, self.entered(planned) as record, test.owning(record), record.judged_by_its_test():
             try:
-                configure(self, NO_VARIABLES)
-                with self._running(requests, remediator) as running:
+                configure(self, with_policy(NO_VARIABLES, requests.autoscaler))
+                with self._running(requests) as running:
                     yield running
                     self._require_entered()
             except BaseException as error:
@@ -708,6 +737,8 @@ class _Requests:
     longest_s: float
     wire: tuple[str, ...]
     read: tuple[str, ...]
+    remediator: bool
+    autoscaler: str | None
 
 
 def _leaves_evidence(error: BaseException) -> bool:

@@ -37,5 +37,6 @@ def configure(lab: Lab, environment: Environment) -> None:
     with lab.reasons.during(WARM_UP_TAIL_S, alerts_alone=True):
         if lab.remediator.running:
             lab.remediator.ensure(False)
+        lab.autoscaler.ensure(False)
         able.configure(environment)
     lab.environment = environment

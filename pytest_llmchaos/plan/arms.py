@@ -15,6 +15,9 @@ from pytest_llmchaos.subject.environment import check_environment
 Kind = TypeVar("Kind")
 NO_VARIABLES: Environment = MappingProxyType({})
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+# Name and arguments, such as `hpa(target=0.7)`. The autoscaler checks the rest.
+_ARGUMENT = r"""(?:[a-z][a-z0-9_]*\s*=\s*)?(?:[A-Za-z_]\w*|'\w+'|"\w+"|[+-]?[\d.][\w.+-]*)"""
+_POLICY = re.compile(rf"[a-z][a-z0-9_]*(?:\(\s*(?:{_ARGUMENT}(?:\s*,\s*{_ARGUMENT})*)?\s*\))?")
 _EXPECTED = 'such as arms={"on": arm(), "off": arm(environment={"api": {"LAB_BREAKER": "off"}})}'
 
 
@@ -26,17 +29,24 @@ class Arm:
         environment: Further environment variables by service.
         remediator: False if the remediator does not run, None if the experiment
             decides.
+        autoscaler: Policy of the autoscaler, None if the experiment decides.
     """
 
     environment: Environment = field(default_factory=dict)
     remediator: bool | None = None
+    autoscaler: str | None = None
 
 
 # Of an experiment without arms.
 NO_ARM = Arm()
 
 
-def arm(*, environment: Mapping[str, Mapping[str, str]] | None = None, remediator: bool | None = None) -> Arm:
+def arm(
+    *,
+    environment: Mapping[str, Mapping[str, str]] | None = None,
+    remediator: bool | None = None,
+    autoscaler: str | None = None,
+) -> Arm:
     """Return the settings of one arm of an experiment, for `experiment(arms=...)`.
 
     Without arguments it is the system as it is.
@@ -48,6 +58,8 @@ def arm(*, environment: Mapping[str, Mapping[str, str]] | None = None, remediato
             trial.
         remediator: False performs the arm without the remediator. None leaves it to the
             experiment.
+        autoscaler: Policy of the autoscaler, such as `hpa(target=0.7)`. None leaves it
+            to the experiment.
 
     Returns:
         The settings, checked.
@@ -59,7 +71,30 @@ def arm(*, environment: Mapping[str, Mapping[str, str]] | None = None, remediato
     if given is not None and not isinstance(given, bool):
         raise BadScenario(f"arm(remediator=...) must be True, False or None, got {remediator!r}")
     variables = {} if environment is None else check_environment("arm(environment=...)", environment)
-    return Arm(environment=variables, remediator=remediator)
+    return Arm(environment=variables, remediator=remediator, autoscaler=check_policy("arm", autoscaler))
+
+
+def check_policy(where: str, policy: object) -> str | None:
+    """Return the text of an autoscaler's policy, such as `slo()`, None for None.
+
+    Only its form is checked, a name with or without arguments. The autoscaler checks
+    the rest when it starts.
+
+    Args:
+        where: Function with the argument, for the message.
+        policy: The argument.
+
+    Raises:
+        BadScenario: It is not such a text.
+    """
+    if policy is None:
+        return None
+    if isinstance(policy, str) and _POLICY.fullmatch(policy.strip()):
+        text = policy.strip()
+        return text if text.endswith(")") else f"{text}()"
+    raise BadScenario(
+        f"{where}(autoscaler=...) must be a policy by name, such as 'slo', 'hpa(target=0.7)' or 'fixed(2)', got {policy!r}"
+    )
 
 
 def check_arms(arms: object) -> dict[str, Arm]:

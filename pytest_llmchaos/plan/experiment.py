@@ -14,7 +14,8 @@ from pytest_llmchaos.faults.compositions import check_fault
 from pytest_llmchaos.faults.fault_names import with_unique_names
 from pytest_llmchaos.loads.arrivals import Load
 from pytest_llmchaos.model import FIDELITIES, Fidelity, Injection
-from pytest_llmchaos.plan.arms import NO_ARM, Arm, check_arms
+from pytest_llmchaos.plan.arms import NO_ARM, Arm, check_arms, check_policy
+from pytest_llmchaos.subject.lab import AUTOSCALER
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Environment, Fault
@@ -24,6 +25,7 @@ STEADY_DEADLINE_FACTOR = 3.0
 STEADY_DEADLINE_MARGIN_S = 20.0
 SETTLE_S = 30.0
 WITHIN_S = 40.0  # default of repair_within_s and settle_within_s
+POLICY = "LAB_POLICY"  # variable of the autoscaler
 LEASE_MARGIN_S = 60.0  # to prove and to revert the acts of one trial
 
 
@@ -52,6 +54,7 @@ class Experiment:
         simulated_engine: True if the trial needs the simulated engine.
         arms: Settings of the system by name. Each makes a trial. Empty for one trial
             of the system as it is.
+        autoscaler: Policy of the autoscaler, None if it does not run.
     """
 
     load: Load
@@ -68,6 +71,13 @@ class Experiment:
     light_load: Load | None = None
     simulated_engine: bool = False
     arms: Mapping[str, Arm] = field(default_factory=dict)
+    autoscaler: str | None = None
+
+    @property
+    def is_scaled(self) -> bool:
+        """True if the autoscaler runs in one of its arms at least."""
+        own = [arm.autoscaler for arm in self.arms.values()]
+        return self.autoscaler is not None or any(policy is not None for policy in own)
 
     @property
     def arm_count(self) -> int:
@@ -143,7 +153,8 @@ class TrialPlan:
     @property
     def needs(self) -> frozenset[str]:
         """Abilities without which the trial is skipped."""
-        wanted = {"engine": self.experiment.simulated_engine, "configure": bool(self.environment)}
+        is_configured = bool(self.environment) or self.autoscaler is not None
+        wanted = {"engine": self.experiment.simulated_engine, "configure": is_configured}
         return self.fault.needs | {ability for ability, is_needed in wanted.items() if is_needed}
 
     @property
@@ -152,10 +163,21 @@ class TrialPlan:
         return self._settings.environment
 
     @property
+    def variables(self) -> Environment:
+        """Variables of services, with the policy that the autoscaler gets."""
+        return with_policy(self.environment, self.autoscaler)
+
+    @property
     def remediator(self) -> bool:
         """False if the remediator does not run."""
         own = self._settings.remediator
         return self.experiment.remediator if own is None else own
+
+    @property
+    def autoscaler(self) -> str | None:
+        """Policy of the autoscaler, None if it does not run."""
+        own = self._settings.autoscaler
+        return self.experiment.autoscaler if own is None else own
 
     @property
     def _settings(self) -> Arm:
@@ -182,6 +204,13 @@ class TrialPlan:
         return self.scenario, str(self.fault), self.repeat, self.experiment, self.arm
 
 
+def with_policy(environment: Environment, policy: str | None) -> Environment:
+    """Return variables of services with the autoscaler's policy, if it has one."""
+    if policy is None:
+        return environment
+    return {**environment, AUTOSCALER: {**environment.get(AUTOSCALER, {}), POLICY: policy}}
+
+
 def experiment(
     *,
     load: Load,
@@ -198,6 +227,7 @@ def experiment(
     light_load: Load | None = None,
     simulated_engine: bool = False,
     arms: Mapping[str, Arm] | None = None,
+    autoscaler: str | None = None,
 ) -> Experiment:
     """Return a mark with an experiment: a load, a fault and what the system must do.
 
@@ -231,6 +261,9 @@ def experiment(
         arms: Two or more settings of the system by name, such as `{"on": arm(), "off":
             arm(environment={"api": {"LAB_BREAKER": "off"}})}`. The trial of each has
             the same load and the same acts. Claims with `arms` compare them.
+        autoscaler: Policy by which the lab's autoscaler starts and stops replicas, such
+            as `slo`, `hpa(target=0.7)` or `fixed(2)`. None runs the trial without it. A
+            stack of one's own has no such service, so the trial is refused there.
 
     Returns:
         A mark for `pytestmark` or a test.
@@ -278,6 +311,7 @@ def experiment(
         light_load=light_load,
         simulated_engine=simulated_engine,
         arms=check_arms(arms),
+        autoscaler=check_policy("experiment", autoscaler),
     )
     return replace(made, faults=tuple(one.with_lease(_in_force_s(made, one)) for one in faults))
 

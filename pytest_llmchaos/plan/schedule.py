@@ -61,6 +61,8 @@ class ScheduleEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the arm. Absent without arms, so that their bytes stay the same."""
     environment: dict[str, dict[str, str]] | UnsetType = UNSET
     """Further environment variables by service. Absent without any."""
+    autoscaler: str | UnsetType = UNSET
+    """Policy of the autoscaler. Absent without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +235,7 @@ def entry_of(plan: TrialPlan) -> ScheduleEntry:
         arrivals_sha256=hashlib.sha256(text.encode()).hexdigest(),
         arm=plan.arm or UNSET,
         environment={service: dict(of) for service, of in plan.environment.items()} or UNSET,
+        autoscaler=plan.autoscaler or UNSET,
     )
 
 
@@ -268,14 +271,14 @@ def schedule(plans: Iterable[TrialPlan]) -> list[ScheduledTrial]:
     present: Environment = NO_VARIABLES
     for _, pair in sorted(pairs.items()):
         in_order = sorted(pair, key=lambda trial: [*trial.plan.experiment.arms, ""].index(trial.plan.arm))
-        ordered += with_fewest_changes(in_order, [trial.plan.environment for trial in in_order], present)
-        present = ordered[-1].plan.environment
+        ordered += with_fewest_changes(in_order, [trial.plan.variables for trial in in_order], present)
+        present = ordered[-1].plan.variables
     return ordered
 
 
 def _pair_of(entry: ScheduleEntry) -> tuple[str, str, int, bytes]:
     """Return what all arms of one fault and repeat share."""
-    same = structs.replace(entry, arm=UNSET, environment=UNSET, remediator=True)
+    same = structs.replace(entry, arm=UNSET, environment=UNSET, remediator=True, autoscaler=UNSET)
     return entry.scenario, entry.fault, entry.repeat, schedule_bytes([same])
 
 

@@ -63,17 +63,22 @@ class Campaign:
         self._met: set[Hashable] = set()  # trials whose loads meet their faults
         self.refused: LlmchaosError | None = None
 
-    @property
-    def _with_agents(self) -> Settings:
-        """The settings of a session with tasks. A user's own stack has its agent."""
-        return self.settings if self.settings.own is not None else replace(self.settings, agents=True)
+    def _with(self, *experiments: Experiment) -> Settings:
+        """The settings of a session with these. A user's own stack has its services."""
+        if self.settings.own is not None:
+            return self.settings
+        return replace(
+            self.settings,
+            agents=self.settings.agents or any(one.load.tasks is not None for one in experiments),
+            scales=self.settings.scales or any(one.is_scaled for one in experiments),
+        )
 
     def services_of(self, experiment: Experiment) -> tuple[str, ...]:
         """Return the services that faults of an experiment may hit.
 
         They depend on no other experiment of the session, so that no draw does.
         """
-        return self.services if experiment.load.tasks is None else self._with_agents.subject.may_hit
+        return self._with(experiment).subject.may_hit
 
     @property
     def run(self) -> Run:
@@ -154,15 +159,16 @@ class Campaign:
         """
         taken = list(itertools.chain.from_iterable(plans.values()))
         subject = self.settings.subject
-        if any(plan.load.tasks is not None and not self.lacking(plan) for plan in taken):
-            self.settings = self._with_agents
-            subject = self.settings.subject
-            self.services = subject.may_hit
+        self.settings = self._with(*(plan.experiment for plan in taken if not self.lacking(plan)))
+        subject = self.settings.subject
+        self.services = subject.may_hit
         for plan in taken:
             if not self.lacking(plan):  # a skipped trial sends no load
                 planning.require_capacity(plan, subject.capacity_tokens_per_s, self.settings.backend)
                 if plan.load.tasks is not None:
                     subject.for_tasks()
+                if plan.autoscaler is not None:
+                    subject.for_scaling()
         self._schedule = planning.schedule(taken)
         self._claims_left = {plan.key: [] for plan in taken}
         for nodeid, its in plans.items():

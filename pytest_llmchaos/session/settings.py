@@ -35,6 +35,7 @@ class Settings:
         why_runtime: why this runtime was selected.
         own: the user's own stack, or None for the lab.
         agents: the lab has an agent and its desk of tools.
+        scales: the lab has an autoscaler.
     """
 
     run: str
@@ -48,6 +49,7 @@ class Settings:
     why_runtime: str = "as configured"
     own: Subject | None = None
     agents: bool = False
+    scales: bool = False
 
     @property
     def directory(self) -> Path:
@@ -62,7 +64,7 @@ class Settings:
     @property
     def subject(self) -> Subject:
         """The stack to test."""
-        return self.own or lab_subject(self.backend, agents=self.agents)
+        return self.own or lab_subject(self.backend, agents=self.agents, scales=self.scales)
 
 
 def choose_runtime(wanted: str, *, own: bool = False) -> tuple[str, str]:

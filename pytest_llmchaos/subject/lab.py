@@ -19,6 +19,8 @@ from pytest_llmchaos.subject.requests import Requests
 # or has requests in prefill (Dynamo).
 ENGINES = '{server!~"dynamo|litellm|smg|vllm-router"}'
 PACKAGE = Path(__file__).parent.parent
+# The lab's service that starts and stops replicas.
+AUTOSCALER = "autoscaler"
 # Path of a remediator's audit log in its container.
 AUDIT_FILE = "/audit/audit.jsonl"
 
@@ -152,6 +154,9 @@ class Subject:
     agents: Endpoint | None = None
     ledger: Endpoint | None = None
     calls_tools: bool = True  # its model can
+    # The service that starts and stops replicas, and which of them.
+    autoscaler: str | None = None
+    scaled: tuple[str, ...] = ()
 
     def for_tasks(self) -> Subject:
         """Return the stack as the callers of its agent see it.
@@ -184,6 +189,25 @@ class Subject:
             latency_shares=(),
             attempts_counters=None,
         )
+
+    def for_scaling(self) -> None:
+        """Check that the stack has an autoscaler.
+
+        Raises:
+            BadScenario: It lacks one.
+        """
+        if self.autoscaler is None:
+            way = (
+                "drop the argument: llmchaos reads no autoscaler of a stack of one's own"
+                if self.own
+                else "the lab has one if an experiment of the session has autoscaler=..."
+            )
+            raise BadScenario(f"experiment(autoscaler=...) needs the lab's autoscaler, and the stack lacks it: {way}")
+
+    @property
+    def spare(self) -> tuple[str, ...]:
+        """Replicas that rest until the autoscaler starts them."""
+        return tuple(name for name in self.scaled if name not in self.targets)
 
     def secrets(self, environ: Mapping[str, str]) -> frozenset[str]:
         """Return the values of headers and variables that no evidence may contain."""
@@ -270,12 +294,13 @@ def setup_command(backend: str = BACKENDS[0]) -> str:
     return shlex.join([sys.executable, str(stack / "bootstrap.py"), "all", "--backend", backend])
 
 
-def lab_subject(backend: str, *, agents: bool = False) -> Subject:
+def lab_subject(backend: str, *, agents: bool = False, scales: bool = False) -> Subject:
     """Return the reference stack with one of its model backends.
 
     Args:
         backend: One of `BACKENDS`.
         agents: True adds an agent and its desk of tools.
+        scales: True adds an autoscaler and replicas that it can start.
 
     Raises:
         BadScenario: There is no such backend.
@@ -328,7 +353,19 @@ def lab_subject(backend: str, *, agents: bool = False) -> Subject:
         latency_shares=_LATENCY_SHARES,
         extra_env=(("LLMCHAOS_BACKEND", backend),),
     )
-    return _with_agents(lab) if agents else lab
+    lab = _with_agents(lab) if agents else lab
+    return _with_autoscaler(lab) if scales else lab
+
+
+def _with_autoscaler(lab: Subject) -> Subject:
+    """The lab with the services of the profile `scale`."""
+    return replace(
+        lab,
+        profiles=(*lab.profiles, "scale"),
+        autoscaler=AUTOSCALER,
+        scaled=("model-1", "model-2", "model-3", "model-4"),
+        named_targets=(*lab.named_targets, AUTOSCALER),
+    )
 
 
 def _with_agents(lab: Subject) -> Subject:

@@ -248,4 +248,7 @@ def require_coverage(lab: Lab, record: Record, injected: Injected) -> None:
         return
     steady = next((p for p in record.phases if p.name == "steady"), None)
     first = record.unix_s(max(0.0, steady.to_s - 4.0) if steady else 0.0)
-    lab.prometheus.require_coverage(lab.subject.scrape_jobs, first, time.time() - 0.5, allow_down=injected.victims)
+    subject = lab.subject
+    resting = subject.spare if record.planned.autoscaler is None else subject.scaled
+    may_be_down = (*injected.victims, *resting)
+    lab.prometheus.require_coverage(subject.scrape_jobs, first, time.time() - 0.5, allow_down=may_be_down)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_llmchaos.errors import Inconclusive
 from pytest_llmchaos.evidence.trial_result import Coincidence, DetectionSource, EventNote, ReadySpan
@@ -304,7 +304,7 @@ def repaired_by(
         restarts = _restarts_at(at_unix_s, (states or {}).get(victim))
         if restarts:
             names.add("runtime")
-        elif _has_acted(audit, victim, at_unix_s):
+        elif acted_on(audit, victim, at_unix_s, at_unix_s) == "done":  # after a failed act it is unknown
             names.add("remediator")
         elif at_unix_s >= reverted - CLOCK_SLACK_S:
             names.add("instrument")
@@ -356,21 +356,25 @@ def _lasting_start(
     return start
 
 
-def _has_acted(audit: Audit, service: str, at_unix_s: float) -> bool:
-    """True if the remediator was acting on the service when the service started.
+def acted_on(audit: Audit, service: str, from_unix_s: float, to_unix_s: float) -> Literal["done", "perhaps", "no"]:
+    """Return whether the remediator acted on the service in this time.
 
-    An act logged as failed does not count, although it may have taken effect. A restart
-    can time out and still succeed, and after a kill the container's restart policy can
-    start it. The repairer is then unknown. An act without an end lasts ACTION_LIMIT_S,
-    because its writer died.
+    An act logged as failed is "perhaps". A restart can time out and still succeed. An
+    act without an end lasts ACTION_LIMIT_S, because its writer died.
     """
+    found: Literal["perhaps", "no"] = "no"
     for line, end in _with_ends(audit, "intent", {"done", "failed"}):
-        if line.get("service") != service or (end is not None and end.get("event") == "failed"):
-            continue
         end_s = at_of(line) + ACTION_LIMIT_S if end is None else at_of(end)
-        if at_of(line) - CLOCK_SLACK_S <= at_unix_s <= end_s + CLOCK_SLACK_S:
-            return True
-    return False
+        if (
+            line.get("service") != service
+            or at_of(line) - CLOCK_SLACK_S > to_unix_s
+            or from_unix_s > end_s + CLOCK_SLACK_S
+        ):
+            continue
+        if end is None or end.get("event") != "failed":
+            return "done"
+        found = "perhaps"
+    return found
 
 
 def restarts(injected: Injected, events: Sequence[RuntimeEvent]) -> dict[str, int]:

@@ -37,6 +37,7 @@ from pytest_llmchaos.trial.comparison import require_truths
 from pytest_llmchaos.trial.participation import victims_seen
 from pytest_llmchaos.trial.recovery import Known, Recovery, recovery, settling
 from pytest_llmchaos.trial.replicas import judge_replicas, served_again_s
+from pytest_llmchaos.trial.seen_scaling import scaling_of
 from pytest_llmchaos.trial.seen_tasks import tasks_of
 from pytest_llmchaos.trial.trial import FAULT_WINDOWS, Trial
 from pytest_llmchaos.trial.truths import measure_of
@@ -140,7 +141,8 @@ def judge(
     found |= zip(FAULT_WINDOWS, _around_fault(plan, known, load, over_s, whole.to_s), strict=True)
     if is_unnoticed(injected, detected.after_s) and blind is None:
         record.finding(SIGNAL_MISSING)
-    replicas = judge_replicas(lab, samples, served_again_s(record, plan))
+    # An autoscaler's replicas may rest.
+    replicas = judge_replicas(lab, samples, served_again_s(record, plan)) if plan.autoscaler is None else None
     if replicas is not None and any(one.trouble for one in replicas.replicas):
         record.finding(f"not every replica serves again: {replicas!r}")
     outside = unprovoked(lab, record)
@@ -195,6 +197,7 @@ def judge(
         known_rules=lab.subject.known_rules,
         services=tuple(sorted(services)),
         attempts=blind or _attempts(lab, record, counted_unix_s),
+        scaling=scaling_of(lab, record, injected, audit, samples),
         agent_tasks=tasks_of(lab, record, injected, effects, counted_unix_s, sent=len(samples)),
     )
 

@@ -130,13 +130,14 @@ def _broken_off(error: OSError) -> InvalidExperiment:
 
 def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
     experiment = plan.experiment
-    configure(lab, plan.environment)
+    configure(lab, plan.variables)
     effects = ledger_begin(lab, plan.load)
     with lab.load(
         plan.load,
         arrivals=arrivals_of(plan),
         longest_s=experiment.longest_s(plan.fault),
         remediator=plan.remediator,
+        autoscaler=plan.autoscaler,
         wire=_wire(lab, plan),
         read=_wire(lab, plan, reads_http=True),
     ) as load:
@@ -223,7 +224,7 @@ def _hold_settled(lab: Lab, plan: TrialPlan, record: Record, injected: Injected)
         return is_good and (not plan.is_passing or take_part(lab, record, injected, must=False))
 
     is_settled = lab.hold_until(settled, deadline_s=plan.experiment.longest_settle_s(plan.fault), what="recovery")
-    if lab.subject.replica_header:
+    if lab.subject.replica_header and plan.autoscaler is None:
         replicas = set(lab.subject.replicas)
         # A gateway readmits a failed replica after it serves clients from the others.
         lab.hold_until(

@@ -16,12 +16,14 @@ from pytest_llmchaos.evidence.trial_result import (
     Planned,
     PlanNote,
     ReplicaResult,
+    ScaleNote,
+    ScalingResult,
     ShareInterval,
     SloVerdict,
     TrialResult,
 )
 from pytest_llmchaos.model import replica_name
-from pytest_llmchaos.trial.tasks_result import tasks_note
+from pytest_llmchaos.trial.tasks_result import tasks_note, whole
 from pytest_llmchaos.trial.trial import FAULT_WINDOWS
 from pytest_llmchaos.trial.truths import measure_of
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.stats.quantiles import Quantiles
     from pytest_llmchaos.stats.windows import Window
     from pytest_llmchaos.trial.replicas import Replica
+    from pytest_llmchaos.trial.scaling import Scaling
     from pytest_llmchaos.trial.slo_result import SloResult
     from pytest_llmchaos.trial.trial import Trial
 
@@ -53,6 +56,7 @@ def plan_note(plan: TrialPlan) -> Planned:
         repeat=plan.repeat,
         arm=plan.arm or None,
         environment={service: dict(variables) for service, variables in plan.environment.items()},
+        autoscaler=plan.autoscaler,
         plan=PlanNote(
             load=str(plan.load),
             injections=tuple(str(act) for act in plan.injections),
@@ -106,6 +110,7 @@ def judged_result(record: Record, trial: Trial) -> TrialResult:
         slos=tuple(map(_slo, trial.slos.values())),
         load=trial.load,
         tasks=None if trial.agent_tasks is None else tasks_note(trial.agent_tasks),
+        scaling=None if trial.scaling is None else scaling_note(trial.scaling),
         readyz=trial.readyz,
         replicas=() if trial.replicas_after is None else tuple(map(_replica, trial.replicas_after.replicas)),
     )
@@ -118,6 +123,19 @@ def _replica(replica: Replica) -> ReplicaResult:
         of=replica.of,
         trouble=replica.trouble,
         unknown=replica.unknown,
+    )
+
+
+def scaling_note(scaling: Scaling) -> ScalingResult:
+    """Return the autoscaler's acts with each value that the evidence has."""
+    return ScalingResult(
+        replica_hours=round(float(scaling.replica_hours), 6),
+        max_replicas=int(scaling.max_replicas),
+        flaps=whole(lambda: scaling.flaps),
+        cut_by_scale_down=whole(lambda: scaling.cut_by_scale_down),
+        acts=tuple(
+            ScaleNote(at_s=round(act.at_s, 3), replica=act.replica, direction=act.direction) for act in scaling.acts
+        ),
     )
 
 

@@ -25,13 +25,13 @@ def tasks_note(tasks: Tasks) -> TasksResult:
     return TasksResult(
         offered=tasks.offered,
         statuses=dict(sorted(Counter(task.record.status for task in tasks.seen).items())),
-        duplicate_effects=_whole(lambda: tasks.duplicate_effects),
-        missing_effects=_whole(lambda: tasks.missing_effects),
-        effects_after_cancel=_whole(lambda: tasks.effects_after_cancel),
-        false_success=_whole(lambda: tasks.false_success),
-        false_failure=_whole(lambda: tasks.false_failure),
-        calls_after_budget=_whole(lambda: tasks.calls_after_budget),
-        model_calls_repeated=_whole(lambda: tasks.model_calls_repeated),
+        duplicate_effects=whole(lambda: tasks.duplicate_effects),
+        missing_effects=whole(lambda: tasks.missing_effects),
+        effects_after_cancel=whole(lambda: tasks.effects_after_cancel),
+        false_success=whole(lambda: tasks.false_success),
+        false_failure=whole(lambda: tasks.false_failure),
+        calls_after_budget=whole(lambda: tasks.calls_after_budget),
+        model_calls_repeated=whole(lambda: tasks.model_calls_repeated),
         tool_amplification=_finite(lambda: tasks.tool_amplification),
         retry_after_honoured=_known(lambda: tasks.retry_after_honoured),
         latency_p50_s=_finite(lambda: tasks.latency_s.p50),
@@ -51,7 +51,8 @@ def _known(value: Callable[[], T]) -> T | None:
         return None
 
 
-def _whole(value: Callable[[], float]) -> int | None:
+def whole(value: Callable[[], float]) -> int | None:
+    """Return a count, None if the evidence lacks it."""
     found = _known(value)
     return None if found is None else int(found)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.stats.windows import Window
     from pytest_llmchaos.trial.recovery import Recovery
     from pytest_llmchaos.trial.replicas import Replicas
+    from pytest_llmchaos.trial.scaling import Scaling
     from pytest_llmchaos.trial.slo_result import SloResult
     from pytest_llmchaos.trial.tasks import Tasks
 
@@ -108,6 +109,9 @@ class Trial(NoClaim):
             `attempts_per_request`.
         agent_tasks: Tasks of an agent, None for a load without tasks. Claims use
             `tasks`.
+        scaling: Acts of the autoscaler and running times of its replicas, None without
+            one. Claims use `replica_hours`, `max_replicas`, `flaps` and
+            `cut_by_scale_down`.
     """
 
     how_to_claim: ClassVar[str] = "such as trial.time_to_recover_s <= 20"
@@ -143,6 +147,7 @@ class Trial(NoClaim):
     services: tuple[str, ...] = ()
     attempts: float | Inconclusive | None = None
     agent_tasks: Tasks | None = None
+    scaling: Scaling | None = None
     _read: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     _known_services: Known = field(init=False, repr=False, compare=False)
 
@@ -477,8 +482,13 @@ class Trial(NoClaim):
         """State of the replicas after the fault: `assert trial.replicas.all_serve`.
 
         Raises:
-            NoData: The configuration does not name the replicas.
+            NoData: The configuration does not name the replicas, or an autoscaler
+                starts and stops them.
         """
+        if self.plan.autoscaler is not None:
+            raise NoData(
+                "an autoscaler stopped and started replicas, so their state at the end shows nothing: drop the claim"
+            )
         if self.replicas_after is None:
             raise NoData("no service is known to be a replica: set llmchaos_replicas and llmchaos_replica_header")
         return self.replicas_after
@@ -496,6 +506,67 @@ class Trial(NoClaim):
                 "something about an agent's tasks"
             )
         return self.agent_tasks
+
+    @property
+    def replica_hours(self) -> float:
+        """Hours that the autoscaler's replicas ran, summed over the whole trial.
+
+        A replica counts from its start, so a cold one costs too. The runtime's events
+        give the times, and the autoscaler's own counters do not.
+
+        Raises:
+            BadScenario: The experiment has no autoscaler.
+        """
+        return self._scaled("replica_hours").replica_hours
+
+    @property
+    def max_replicas(self) -> float:
+        """Most replicas that ran at once, cold and draining ones included.
+
+        Raises:
+            BadScenario: The experiment has no autoscaler.
+        """
+        return self._scaled("max_replicas").max_replicas
+
+    @property
+    def flaps(self) -> float:
+        """Acts of the autoscaler that reversed its act before within 30 s.
+
+        A start after a stop and a stop after a start are reversals, of whichever
+        replica. A start that replaces a replica that died does not count, and acts of
+        faults and of the remediator do not. If the remediator may have done some, the
+        value has an upper bound.
+
+        Raises:
+            BadScenario: The experiment has no autoscaler.
+            Inconclusive: The autoscaler did not run at the trial's end, or its own
+                counters contradict the runtime's events.
+        """
+        return self._scaled("flaps").flaps
+
+    @property
+    def cut_by_scale_down(self) -> float:
+        """Streams of clients that a scale-down broke.
+
+        Such a stream was served by the stopped replica and ended broken between 0.5 s
+        before the signal to the replica and 1.5 s after its end. One whose replica is
+        unknown raises the upper bound alone.
+
+        Raises:
+            BadScenario: The experiment has no autoscaler.
+            NoData: No replica was scaled down, or none that served a client in its last
+                30 s.
+            Inconclusive: As for `flaps`.
+        """
+        return self._scaled("cut_by_scale_down").cut_by_scale_down
+
+    def _scaled(self, what: str) -> Scaling:
+        if self.scaling is None:
+            raise BadScenario(
+                f"trial.{what} needs an autoscaler, and {self.plan.scenario} lacks one: write "
+                "experiment(autoscaler='slo', ...)"
+            )
+        return self.scaling
 
     @property
     def falsely_ready_s(self) -> float:

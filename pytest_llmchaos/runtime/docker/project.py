@@ -163,6 +163,8 @@ class ComposeProject:
             command += ["-f", file]
         if self._subject.remediator and not self._subject.own:
             command += ["--profile", "remediator"]
+        if not self._subject.own:
+            command += [word for profile in self._subject.profiles for word in ("--profile", profile)]
         if GRAFANA_IMAGE in self._env:
             command += ["--profile", "grafana"]
         return command

@@ -15,6 +15,7 @@ from pytest_llmchaos.runtime.local.control import SOCKET
 from pytest_llmchaos.runtime.local.supervisord_config import Process, python_path, write_prometheus
 
 OPTIONAL = frozenset({"grafana"})  # a compose profile that the local runtime lacks
+_ALWAYS = frozenset({"remediator"})  # a compose profile that the local runtime always has
 WEIGHTS_LOCK = Path("services") / "requirements-weights.lock"
 AGENTS_LOCK = Path("services") / "requirements-agents.lock"
 SIM_METRICS = "LLMCHAOS_SIM_METRICS"  # the server whose names the simulated engine's metrics have
@@ -26,14 +27,28 @@ _AGENTS = ("agent", "desk")
 class Programs:
     """The lab's services as processes, read from the same compose files."""
 
-    def __init__(self, *, stack: Path, files: tuple[Path, ...], backend: str, project: str, model: str) -> None:
+    def __init__(
+        self,
+        *,
+        stack: Path,
+        files: tuple[Path, ...],
+        backend: str,
+        project: str,
+        model: str,
+        profiles: tuple[str, ...] = (),
+    ) -> None:
         variables = {"COMPOSE_PROJECT_NAME": project, "LLMCHAOS_BACKEND": backend, "LLMCHAOS_SIM_PROFILE": "fast"}
         if SIM_METRICS in os.environ:
             variables[SIM_METRICS] = os.environ[SIM_METRICS]
         # The files require them, and processes need none.
         variables |= dict.fromkeys(("LLMCHAOS_MODEL_IMAGE", "LLMCHAOS_SERVICES_IMAGE", "LLMCHAOS_AGENTS_IMAGE"), "none")
         found = read_services(files, variables)
-        self._services = {name: service for name, service in found.items() if name not in OPTIONAL}
+        on = {*profiles, *_ALWAYS}
+        self._services = {
+            name: service
+            for name, service in found.items()
+            if name not in OPTIONAL and (not service.get("profiles") or on & set(service["profiles"]))
+        }
         self._stack, self._backend, self._model = stack, backend, model
         self._lock = stack / WEIGHTS_LOCK
 

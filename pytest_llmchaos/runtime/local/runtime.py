@@ -111,6 +111,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
             backend=dict(self.subject.extra_env)["LLMCHAOS_BACKEND"],
             project=self.project,
             model=self.subject.model,
+            profiles=self.subject.profiles,
         )
 
     def _ports_from_environment(self) -> dict[tuple[str, int], int]:

@@ -1,0 +1,220 @@
+"""The autoscaler around a load, and the evidence of its acts after it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+from support.clock import Clock
+from support.fake_lab import ClockedRuntime, fake_lab, scraped
+
+from pytest_llmchaos import faults, loads
+from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NoData, NotReady, TruthsDisagree
+from pytest_llmchaos.evidence.trial_record import PhaseBounds
+from pytest_llmchaos.evidence.trial_result import Planned
+from pytest_llmchaos.lab import gates, views
+from pytest_llmchaos.lab.injector import Injected
+from pytest_llmchaos.lab.variables import configure
+from pytest_llmchaos.lab.views import AutoscalerView
+from pytest_llmchaos.model import Injection, RuntimeEvent, ServiceState
+from pytest_llmchaos.plan.experiment import with_policy
+from pytest_llmchaos.subject.lab import lab_subject
+from pytest_llmchaos.trial.seen_scaling import scaling_of
+
+SCALES = replace(lab_subject("sim", scales=True), pushgateway=None)
+
+
+class Scaled(ClockedRuntime):
+    """The fake with replicas to start, an autoscaler and its log."""
+
+    def __init__(self, clock, log=""):
+        super().__init__(clock)
+        self.log = log
+        for name in ("model-3", "model-4", "autoscaler"):
+            self._states[name] = ServiceState(service=name, running=True)
+
+    def logs(self, *, tail=200):
+        return self.log
+
+
+@pytest.fixture
+def runtime():
+    return Scaled(Clock())
+
+
+class TestView:
+    def test_it_is_started_and_stopped_once(self, runtime):
+        view, touched = AutoscalerView(runtime, "autoscaler"), []
+        for act in ("start", "stop"):
+            real = getattr(runtime, act)
+            setattr(runtime, act, lambda *given, act=act, real=real: (touched.append(act), real(*given)))
+
+        assert repr(view) == "<autoscaler: running>"
+        for on in (True, False, False, True):
+            view.ensure(on)
+        assert touched == ["stop", "start"]
+
+    def test_a_stack_without_one_cannot_start_it(self, runtime):
+        view = AutoscalerView(runtime, None)
+
+        view.ensure(False)
+        assert not view.running
+        with pytest.raises(InvalidExperiment, match=r"needs the lab's autoscaler: the lab has one if"):
+            view.ensure(True)
+
+    @pytest.mark.parametrize(
+        ("log", "line"),
+        [
+            (
+                "api | ready\nautoscaler | LAB_POLICY: expected a policy, got 'sl()'\nmodel-1 | up\n",
+                "LAB_POLICY: expected",
+            ),
+            ("autoscaler-1  | 2026-11-30T16:00:00.1Z LAB_POLICY: expected\n", "LAB_POLICY: expected"),
+            ("", "its log is empty, see logs/autoscaler"),
+        ],
+    )
+    def test_what_it_refuses_is_the_error(self, runtime, monkeypatch, log, line):
+        def refuse(*_):
+            runtime.kill("autoscaler")
+            raise NotReady("autoscaler has ended (2)")
+
+        runtime.log = log
+        monkeypatch.setattr(runtime, "wait_healthy", refuse)
+
+        with pytest.raises(BadScenario, match=f"^the autoscaler refuses its settings: {line}"):
+            AutoscalerView(runtime, "autoscaler").ensure(True)
+
+    def test_one_that_runs_and_is_never_healthy_is_not_ready(self, runtime, monkeypatch):
+        clock, looks = Clock(), []
+
+        def late(services, deadline_s):
+            looks.append(services)
+            clock.sleep(deadline_s)
+            raise NotReady("autoscaler did not become healthy")
+
+        monkeypatch.setattr(views, "time", clock)
+        monkeypatch.setattr(runtime, "wait_healthy", late)
+
+        with pytest.raises(NotReady, match="did not become healthy"):
+            AutoscalerView(runtime, "autoscaler").ensure(True)
+        assert 20 <= len(looks) <= 22
+
+
+@pytest.fixture
+def lab(tmp_path, runtime):
+    with fake_lab(tmp_path, Clock(), runtime) as made:
+        made.subject = made._stack = SCALES
+        yield made
+
+
+def test_it_rests_while_services_restart(lab, monkeypatch):
+    monkeypatch.setattr(lab.runtime, "configure", lambda _: states.append(lab.autoscaler.running))
+    states = []
+
+    configure(lab, with_policy({}, "slo()"))
+
+    assert states == [False]
+
+
+def test_replicas_that_only_it_starts_rest_before_a_load(lab):
+    gates.require_clean(lab)
+
+    running = {name for name, state in lab.runtime.states().items() if state.running}
+    assert {"model-1", "model-2"} <= running
+    assert not {"model-3", "model-4"} & running
+
+
+def test_replicas_that_rest_need_not_be_up(lab):
+    targets = [scraped(job, at_unix_s=9.0) for job in SCALES.scrape_jobs]
+    resting = replace(scraped("model", at_unix_s=9.0, up=False), service="model-3")
+    lab._prometheus.targets = lambda: (*targets, resting)
+
+    assert gates.is_scraped(lab, 0.0)
+    lab.subject = lab_subject("sim")
+    assert not gates.is_scraped(lab, 0.0)
+
+
+def test_a_load_of_a_stack_without_one_is_refused(tmp_path):
+    with (
+        fake_lab(tmp_path, Clock()) as plain,
+        pytest.raises(BadScenario, match=r"lab\.load\(autoscaler=\.\.\.\) must be"),
+        plain.load(loads.open_loop(), autoscaler="no policy"),
+    ):
+        pass
+
+
+EVENTS = ((20.0, "start", "model-3"), (49.9, "kill", "model-3"), (50.0, "die", "model-3"))
+
+
+class TestEvidence:
+    """A load of 60 s in which model-3 was started and stopped."""
+
+    @pytest.fixture
+    def read(self, lab):
+        def read(events=EVENTS, counts=(("start", 1.0), ("stop", 1.0)), before=(), injected=None, policy="slo()"):
+            with lab.recording(Planned(autoscaler=policy)) as record:
+                begin = time.time() - 70
+                record.anchor(begin, time.monotonic() - 70)
+                record.phases = [PhaseBounds(name="steady", from_s=0.0, to_s=60.0)]
+                lab.runtime._events = [
+                    RuntimeEvent(at_unix_s=begin + at_s, service=name, action=action) for at_s, action, name in events
+                ]
+                lab.runtime._states["model-3"] = ServiceState(service="model-3", running=False)
+
+                def vector(query, at_unix_s, *, may_be_empty=False):
+                    assert 'lab_autoscaler_acts_total{result="done"}' in query
+                    found = dict(before if at_unix_s < begin + 1 else counts)
+                    if not found and not may_be_empty:
+                        raise NoData("no series")
+                    return {(("action", action),): count for action, count in found.items()}
+
+                lab._prometheus.vector = vector
+                return scaling_of(lab, record, injected or Injected(), (), []), record
+
+        return read
+
+    def test_the_acts_and_the_times_are_read(self, read):
+        seen, record = read()
+
+        assert [str(act) for act in seen.acts] == ["model-3 up at 20.0 s", "model-3 down at 50.0 s"]
+        assert float(seen.replica_hours) == pytest.approx((3 * 60 + 30) / 3600, abs=1e-4)
+        assert seen.flaps == 1
+        assert record.findings == []
+
+    def test_a_counter_that_an_earlier_process_left_is_subtracted(self, read):
+        seen, _ = read(counts=(("start", 4.0), ("stop", 3.0)), before=(("start", 3.0), ("stop", 2.0)))
+
+        assert seen.unknown is None
+
+    def test_without_an_autoscaler_nothing_is_read(self, read):
+        assert read(policy=None)[0] is None
+
+    def test_counters_that_contradict_the_events_leave_its_acts_unknown(self, read):
+        seen, record = read(counts=(("start", 1.0), ("stop", 0.0)))
+
+        assert isinstance(seen.unknown, TruthsDisagree)
+        assert record.findings == [str(seen.unknown)]
+        assert seen.max_replicas == 4
+        with pytest.raises(TruthsDisagree, match="the autoscaler counted 0 replicas down"):
+            _ = seen.flaps
+
+    @pytest.mark.parametrize(("counts", "before"), [((), ()), ((("start", 0.0),), (("start", 2.0),))])
+    def test_counters_that_are_missing_or_began_anew_are_a_finding(self, read, counts, before):
+        seen, record = read(counts=counts, before=before)
+
+        assert seen.flaps == 1
+        assert len(record.findings) == 1
+        assert record.findings[0].startswith("the autoscaler's acts cannot be compared with its own counters")
+
+    def test_one_that_ended_by_itself_proves_nothing(self, read):
+        ended = (*EVENTS, (55.0, "die", "autoscaler"))
+        seen, record = read(ended)
+        with pytest.raises(Inconclusive, match="autoscaler ended during the trial without a fault on it"):
+            _ = seen.flaps
+        assert len(record.findings) == 1
+
+        hit = Injected()
+        hit.acts = [Injection(after_s=0.0, fault=faults.kill("autoscaler").primitive, victim="autoscaler")]
+        assert read(ended, injected=hit)[0].flaps == 1
+        assert read((*ended, (56.0, "start", "autoscaler")))[0].flaps == 1
