@@ -530,7 +530,7 @@ OWN_TEXTS = {
         "schema",
         "service",
     ),
-    *("slos", "source", "started", "target", "targets", "tls", "trial", "victim"),
+    *("autoscaler", "replica", "slos", "source", "started", "target", "targets", "tls", "trial", "victim"),
 }
 
 
