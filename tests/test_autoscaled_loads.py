@@ -1,4 +1,4 @@
-"""The autoscaler around a load, and the evidence of its acts after it."""
+"""The autoscaler around a load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Acts of an autoscaler, by the runtime's events and the clients' samples."""
+"""Acts of an autoscaler by independent evidence."""
 
 import math
 
