@@ -1,0 +1,155 @@
+"""One simulated replica: its life, and the engine in it."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from lab_engine.work import Sequence
+
+from lab_autoscaler import leap
+from lab_autoscaler.timeline import Order
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lab_engine.scheduler import Scheduler
+    from lab_engine.work import Step
+
+    from lab_autoscaler.requests import Request
+    from lab_autoscaler.timeline import Timeline
+
+
+class Life(Enum):
+    """Life of a replica, in its order."""
+
+    COLD = "cold"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class Client(Protocol):
+    """Receiver of a replica's results."""
+
+    def first_token(self, request: Request) -> None: ...
+    def served(self, request: Request, replica: Replica) -> None: ...
+
+
+class Replica:
+    """A replica from its start to its end. A replacement is another one."""
+
+    def __init__(self, name: str, *, number: int, scheduler: Scheduler, timeline: Timeline, client: Client) -> None:
+        self.name = name
+        self.number = number  # of this start, unique in a world
+        self.life = Life.COLD
+        self.started_s = timeline.now_s
+        self.ready_s = math.inf
+        self.ended_s = math.inf
+        self.requests: dict[str, Request] = {}
+        self.slowdown = 1.0
+        # The gateway's view.
+        self.admitted_s = -math.inf  # since when the gateway sends it requests. Slow start counts from there
+        self.refused = 0  # connections since its death
+        self.turn = 0
+        self._scheduler = scheduler
+        self._timeline = timeline
+        self._client = client
+        self._frontend_s = scheduler.speed.frontend_s
+        self._leap: leap.Leap | None = None
+        self._step: Step | None = None
+        self._wakes_s: float | None = math.inf  # end of the pause, infinite without requests, None at work
+        self._version = 0
+
+    @property
+    def is_alive(self) -> bool:
+        return self.life in {Life.COLD, Life.READY, Life.DRAINING}
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.requests)
+
+    def submit(self, request: Request, prefix: tuple[bytes, ...]) -> None:
+        """Take a request."""
+        now_s = self._timeline.now_s
+        name = str(request.index)
+        sequence = Sequence(
+            name=name,
+            arrived_s=now_s,
+            prompt_tokens=request.prompt_tokens,
+            answer_tokens=request.answer_tokens,
+            prefix=prefix,
+        )
+        request.sequence = sequence
+        self.requests[name] = request
+        self._scheduler.add(sequence)
+        ready_s = now_s + self._frontend_s
+        if self._wakes_s is not None:
+            if ready_s < self._wakes_s:
+                self._wakes_s = ready_s
+                self._call_at(ready_s, self._wake)
+        elif self._leap is not None and len(self._scheduler.running) < self._scheduler.limits.slots:
+            self._cut(ready_s)
+
+    def slow_down(self, factor: float) -> None:
+        """Stretch the steps that begin from now on."""
+        self.slowdown = factor
+        if self._leap is not None:
+            self._cut(self._timeline.now_s)
+
+    def end(self, life: Life) -> list[Request]:
+        """End this replica. Returns the requests in flight, which get no answer."""
+        self.life = life
+        self.ended_s = self._timeline.now_s
+        self._version += 1
+        lost, self.requests = list(self.requests.values()), {}
+        return lost
+
+    def _cut(self, at_s: float) -> None:
+        if self._leap is not None and self._leap.cut(at_s):
+            self._call_at(self._leap.end_s, self._finish)
+
+    def _call_at(self, time_s: float, call: Callable[[], None]) -> None:
+        self._version += 1
+        self._timeline.at(time_s, Order.STEP, partial(self._if_current, self._version, call))
+
+    def _if_current(self, version: int, call: Callable[[], None]) -> None:
+        if version == self._version:
+            call()
+
+    def _wake(self) -> None:
+        self._wakes_s = None
+        self._next()
+
+    def _finish(self) -> None:
+        """Book the step or leap that ends now, and begin the next."""
+        client, booked = self._client, list[Sequence]()
+        if self._leap is not None:
+            booked, self._leap = leap.book(self._scheduler, self._leap), None
+        elif self._step is not None:
+            booked, self._step = self._scheduler.finish(self._step), None
+        for sequence in booked:
+            if sequence.generated == 1:
+                client.first_token(self.requests[sequence.name])
+            if sequence.state == "finished":
+                client.served(self.requests.pop(sequence.name), self)
+        if self.is_alive:
+            self._next()
+
+    def _next(self) -> None:
+        now_s, scheduler = self._timeline.now_s, self._scheduler
+        self._leap = leap.plan(scheduler, now_s, self.slowdown)
+        if self._leap is not None:
+            self._call_at(self._leap.end_s, self._finish)
+            return
+        self._step = scheduler.begin(now_s, slowdown=self.slowdown)
+        if self._step is not None:
+            self._call_at(self._step.end_s, self._finish)
+            return
+        ready_s = scheduler.next_ready_s
+        self._wakes_s = math.inf if ready_s is None else ready_s
+        if ready_s is not None:
+            self._call_at(ready_s, self._wake)
