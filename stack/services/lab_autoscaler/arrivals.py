@@ -56,7 +56,9 @@ def require_fit(arrivals: Sequence[Arrival], *, until_s: float, max_model_tokens
         raise InvalidValueError("arrivals: expected at least one request, got an empty list")
     for index, (before, after) in enumerate(pairwise(arrivals), 1):
         if after.at_s < before.at_s:
-            raise InvalidValueError(f"arrivals[{index}]: expected the order of time, got {after.at_s:g} s after {before.at_s:g} s")
+            raise InvalidValueError(
+                f"arrivals[{index}]: expected the order of time, got {after.at_s:g} s after {before.at_s:g} s"
+            )
     if arrivals[-1].at_s >= until_s:
         raise InvalidValueError(f"arrivals: expected all before until_s, {until_s:g} s, got {arrivals[-1].at_s:g} s")
     for index, one in enumerate(arrivals):

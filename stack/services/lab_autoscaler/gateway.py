@@ -53,7 +53,7 @@ class Gateway:
             if self._refuses_all():
                 self._lose_at_zero(request)
             elif len(self._new) + len(self._admitted) >= self._settings.queue_max:
-                self._end(request, Fate.SHED)
+                self._fail(request, Fate.SHED)
             else:
                 self._wait(request, self._new)
 
@@ -92,7 +92,8 @@ class Gateway:
 
     def served(self, request: Request, replica: Replica) -> None:
         """Record the end of an answer, and reuse the place."""
-        self._end(request, Fate.SERVED)
+        request.fate = Fate.SERVED
+        request.end_s = self._timeline.now_s
         self.counts.answers += 1
         self.counts.answers_in_time += request.mean_gap_s <= self._settings.token_gap_target_s
         if replica.life is Life.DRAINING:
@@ -106,7 +107,7 @@ class Gateway:
         for request in requests:
             request.refused_by = replica.number
             if request.first_token_s is not None or not request.retries:
-                self._end(request, Fate.LOST)
+                self._fail(request, Fate.LOST)
                 continue
             request.retries -= 1
             if not self._send(request):
@@ -150,9 +151,10 @@ class Gateway:
         for replica in self._replicas:
             busy = len(replica.requests)
             key = busy, replica.turn
-            if (best is None or key < least) and busy < self._places(replica, now_s):
-                if replica.number != request.refused_by:
-                    best, least = replica, key
+            if best is not None and key >= least:
+                continue
+            if busy < self._places(replica, now_s) and replica.number != request.refused_by:
+                best, least = replica, key
         return best
 
     def _places(self, replica: Replica, now_s: float) -> int:
@@ -185,17 +187,20 @@ class Gateway:
         request.waits = False
         if self._replicas:
             self.counts.queue_timeouts += 1
-            self._end(request, Fate.SHED)
+            self._fail(request, Fate.SHED)
         else:
             self._lose_at_zero(request)
 
     def _lose_at_zero(self, request: Request) -> None:
         self.counts.lost_at_zero += 1
-        self._end(request, Fate.LOST)
+        self._fail(request, Fate.LOST)
 
-    def _end(self, request: Request, fate: Fate) -> None:
+    def _fail(self, request: Request, fate: Fate) -> None:
+        """End a request without a whole answer, which misses its targets."""
         request.fate = fate
         request.end_s = self._timeline.now_s
+        self.counts.first_tokens += request.first_token_s is None
+        self.counts.answers += 1
 
 
 def _ignore(replica: Replica) -> None:

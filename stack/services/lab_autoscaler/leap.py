@@ -41,8 +41,8 @@ class Leap:
 def plan(scheduler: Scheduler, now_s: float, slowdown: float) -> Leap | None:
     """The leap from now on. None if the next step has to be decided by itself.
 
-    That is the case where a request may enter, a prompt is computed, the memory is nearly
-    full or a step's duration is drawn at random.
+    That is the case where a request may enter, a prompt is computed, the memory is
+    nearly full or a step's duration is drawn at random.
     """
     running, limits = scheduler.running, scheduler.limits
     count = len(running)
@@ -58,7 +58,7 @@ def plan(scheduler: Scheduler, now_s: float, slowdown: float) -> Leap | None:
     context = 0
     for one in running:
         left = one.answer_tokens - one.generated
-        if left < steps:
+        if left < steps:  # noqa: PLR1730 - `min` takes three times as long
             steps = left
         decodes = one.generated and one.prompt_tokens + one.generated - one.computed == 1
         if not decodes or one.published < len(one.prefix):
@@ -87,7 +87,7 @@ def _ends(scheduler: Scheduler, now_s: float, slowdown: float, *, steps: int, co
     for _ in range(steps):
         memory_s = weights_s + context * context_token_s + experts_s
         arithmetic_s = tokens_s + context * pair_s
-        now_s += (fixed_s + (memory_s if memory_s >= arithmetic_s else arithmetic_s)) * slowdown
+        now_s += (fixed_s + (max(arithmetic_s, memory_s))) * slowdown
         ends.append(now_s)
         context += count
     return ends

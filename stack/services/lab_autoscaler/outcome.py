@@ -41,8 +41,9 @@ class Moment:
 class Judged:
     """Requests against the targets.
 
-    A share is over the offered requests without the censored ones: those unfinished at the
-    end that may still attain the target. A request that was shed or lost has missed.
+    A share is over the offered requests without the censored ones: those unfinished at
+    the end that may still attain the target. A request that was shed or lost has
+    missed.
     """
 
     first_token_attained: float | None
@@ -126,7 +127,10 @@ def fates(requests: Iterable[Request], *, offered: int) -> dict[Fate, int]:
 def judge(requests: Iterable[Request], settings: WorldSettings, *, until_s: float) -> Judged:
     """Shares of requests that attained the targets."""
     verdicts = [
-        (_first_token(one, settings.first_token_target_s, until_s), _token_gap(one, settings.token_gap_target_s, until_s))
+        (
+            _first_token(one, settings.first_token_target_s, until_s),
+            _token_gap(one, settings.token_gap_target_s, until_s),
+        )
         for one in requests
     ]
     both = [False if False in pair else None if None in pair else True for pair in verdicts]

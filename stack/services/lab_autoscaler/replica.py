@@ -7,19 +7,17 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from lab_engine.work import Sequence
-
 from lab_autoscaler import leap
 from lab_autoscaler.timeline import Order
+from lab_engine.work import Sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lab_engine.scheduler import Scheduler
-    from lab_engine.work import Step
-
     from lab_autoscaler.requests import Request
     from lab_autoscaler.timeline import Timeline
+    from lab_engine.scheduler import Scheduler
+    from lab_engine.work import Step
 
 
 class Life(Enum):

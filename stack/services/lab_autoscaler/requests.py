@@ -48,9 +48,9 @@ class Counts:
     """Counters of the gateway since the start."""
 
     arrived: int = 0
-    first_tokens: int = 0
+    first_tokens: int = 0  # and requests that ended without one
     first_tokens_in_time: int = 0
-    answers: int = 0
+    answers: int = 0  # and requests that ended without one
     answers_in_time: int = 0  # by the mean gap between tokens
     lost_at_zero: int = 0
     queue_timeouts: int = 0

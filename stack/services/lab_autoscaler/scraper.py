@@ -12,8 +12,8 @@ from lab_autoscaler.seen import Observed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lab_autoscaler.world_fleet import Fleet
     from lab_autoscaler.gateway import Gateway
+    from lab_autoscaler.world_fleet import Fleet
     from lab_autoscaler.world_settings import WorldSettings
 
 
@@ -89,6 +89,12 @@ class Scraper:
         if newest is None or not newest.is_number or now_s - newest.at_s > self._settings.fresh_s:
             return _blind(now_s, replicas=self._fleet.target, ready=len(ready), slots=slots)
         base = self._base(visible, newest)
+        rate_rps = first_token = token_gap = None
+        if base is not None:
+            rate_rps = (newest.arrived - base.arrived) / (newest.at_s - base.at_s)
+            in_time = newest.first_tokens_in_time - base.first_tokens_in_time
+            first_token = _share(in_time, newest.first_tokens - base.first_tokens)
+            token_gap = _share(newest.answers_in_time - base.answers_in_time, newest.answers - base.answers)
         reporting = sum(one.number in newest.reporting for one in ready)
         places = slots * len(newest.reporting)
         return Observed(
@@ -97,11 +103,11 @@ class Scraper:
             ready=len(ready),
             waiting=newest.waiting,
             running=newest.running,
-            rate_rps=None if base is None else (newest.arrived - base.arrived) / (newest.at_s - base.at_s),
+            rate_rps=rate_rps,
             slots=slots,
             utilisation=min(1.0, newest.running / places) if places else None,
-            first_token_attained=base and _share(base.first_tokens_in_time, newest.first_tokens_in_time, base.first_tokens, newest.first_tokens),
-            token_gap_attained=base and _share(base.answers_in_time, newest.answers_in_time, base.answers, newest.answers),
+            first_token_attained=first_token,
+            token_gap_attained=token_gap,
             reporting=reporting,
         )
 
@@ -111,9 +117,9 @@ class Scraper:
         return next((one for one in visible[:-1] if one.is_number and one.at_s >= earliest_s - 1e-9), None)
 
 
-def _share(good_before: int, good: int, all_before: int, every: int) -> float | None:
-    """Share of good ones between two samples. None without any."""
-    return (good - good_before) / (every - all_before) if every > all_before else None
+def _share(good: int, every: int) -> float | None:
+    """Share of good ones. None without any."""
+    return good / every if every else None
 
 
 def _blind(now_s: float, *, replicas: int, ready: int, slots: int) -> Observed:

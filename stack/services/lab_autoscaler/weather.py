@@ -25,8 +25,8 @@ from lab_autoscaler.world_faults import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lab_autoscaler.world_fleet import Fleet
     from lab_autoscaler.timeline import Timeline
+    from lab_autoscaler.world_fleet import Fleet
 
 SomeLasting = TypeVar("SomeLasting", bound=Lasting)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lab_autoscaler.arrivals import Arrival, peak_s, require_fit
-from lab_autoscaler.world_fleet import Fleet
 from lab_autoscaler.gateway import Gateway
 from lab_autoscaler.outcome import Moment, Outcome, ScaleEvent, fates, first_token_quantiles, flaps, judge
 from lab_autoscaler.requests import Fate, Request
@@ -13,6 +12,7 @@ from lab_autoscaler.scraper import Scraper
 from lab_autoscaler.timeline import Order, Timeline
 from lab_autoscaler.weather import Weather
 from lab_autoscaler.world_faults import Fault, at_peak
+from lab_autoscaler.world_fleet import Fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -140,7 +140,10 @@ class World:
         fate = fates(requests, offered=counts.arrived)
         judged = judge(requests, self._settings, until_s=until_s)
         p50_s, p95_s, p99_s = first_token_quantiles(requests, (0.5, 0.95, 0.99), until_s=until_s)
-        lives = [(one.started_s, min(one.ready_s, one.ended_s, until_s), min(one.ended_s, until_s)) for one in self.fleet.ever]
+        lives = [
+            (one.started_s, min(one.ready_s, one.ended_s, until_s), min(one.ended_s, until_s))
+            for one in self.fleet.ever
+        ]
         return Outcome(
             offered=counts.arrived,
             served=fate[Fate.SERVED],
@@ -166,7 +169,7 @@ class World:
             blind_syncs=self._blind_syncs,
             max_replicas=max(one.ready + one.cold + one.draining for one in self._moments),
             min_ready=min(one.ready for one in self._moments),
-            fault_acts=dict(self._weather.acts),
+            fault_acts={kind: count for kind, count in self._weather.acts.items() if count},
             scale_events=tuple(self._events),
             trajectory=tuple(self._moments),
         )

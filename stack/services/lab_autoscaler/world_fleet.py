@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from lab_engine.scheduler import Scheduler
-
 from lab_autoscaler.replica import Life, Replica
 from lab_autoscaler.timeline import Order
+from lab_engine.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +41,9 @@ class Census:
 class Fleet:
     """All replicas, and the wanted count in force.
 
-    A dead replica keeps its place in the count until its replacement starts. A scale-down
-    takes such places first, then the youngest cold replica, then the youngest ready one.
+    A dead replica keeps its place in the count until its replacement starts. A
+    scale-down takes such places first, then the youngest cold replica, then the
+    youngest ready one.
     """
 
     def __init__(
@@ -129,8 +129,8 @@ class Fleet:
             self._end(replica, Life.FAILED)
             self._replace_later(replica)
             return
-        # By number of the start, so that two worlds have the same luck until they differ.
         self.on_change()
+        # By number of the start: two worlds have the same luck until they differ.
         luck = random.Random(f"{self._seed}|start|{replica.number}")  # noqa: S311 - a repeatable draw, no secret
         load_s = self._settings.load_of(self._profile) * self._starts.load_factor(now_s)
         cold_s = (load_s + self._settings.warmup_s) * math.exp(luck.gauss(0.0, 1.0) * self._settings.spread)

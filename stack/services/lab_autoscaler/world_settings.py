@@ -23,8 +23,8 @@ class WorldSettings:
     """Settings of the engines, the gateway, the fleet and the scraper.
 
     The defaults of the engines and the gateway are the lab's with its simulated engine
-    (`stack/compose.sim.yaml`). The targets are MLPerf Inference's for the server scenario
-    of llama3.1-8b (loadgen/mlperf.conf).
+    (`stack/compose.sim.yaml`). The targets are MLPerf Inference's for the server
+    scenario of llama3.1-8b (loadgen/mlperf.conf).
     """
 
     # Engines. None is the profile's own value.
