@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,14 @@ from support.lab_engine_world import machine, poisson, request
 
 from lab_autoscaler import leap
 from lab_autoscaler.arrivals import Arrival
+from lab_autoscaler.decoding import Decoding
+from lab_autoscaler.engine import Engine
 from lab_engine import virtual
 from lab_engine.profiles import PROFILES
 from lab_engine.scheduler import Scheduler
 from lab_engine.work import Sequence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lab_autoscaler.outcome import Outcome
     from lab_autoscaler.requests import Request
 
@@ -44,6 +45,147 @@ def batch_state(scheduler: Scheduler) -> list[object]:
     return [(one.name, one.computed, one.generated, one.last_token_s, tuple(one.blocks)) for one in scheduler.running]
 
 
+def run_by_leaps(
+    scheduler: Scheduler, requests: list[Sequence], slowdown: float, states: dict[float, list[object]]
+) -> float:
+    """`lab_engine.virtual.run` with leaps, cut at each arrival.
+
+    After each leap the batch is that of `states` at the same time.
+    """
+    coming, now_s, last_s = list(reversed(requests)), 0.0, 0.0
+
+    def add_until(until_s: float) -> None:
+        while coming and coming[-1].arrived_s <= until_s:
+            scheduler.add(coming.pop())
+
+    while True:
+        add_until(now_s)
+        planned = leap.plan(scheduler, now_s, slowdown)
+        if planned is not None:
+            while coming and coming[-1].arrived_s <= planned.end_s:
+                at_s = coming[-1].arrived_s
+                add_until(at_s)
+                if len(scheduler.running) < scheduler.limits.slots:
+                    planned.cut(at_s + scheduler.speed.frontend_s)
+            now_s = last_s = planned.end_s
+            leap.book(scheduler, planned)
+            assert batch_state(scheduler) == states[now_s]
+            add_until(now_s)
+            continue
+        step = scheduler.begin(now_s, slowdown=slowdown)
+        if step is None:
+            times = [scheduler.next_ready_s, coming[-1].arrived_s if coming else None]
+            known = [one for one in times if one is not None]
+            if not known:
+                return last_s
+            now_s = max(now_s, min(known))
+            continue
+        now_s = last_s = step.end_s
+        add_until(now_s)
+        scheduler.finish(step)
+
+
+def run_by_engine(engine: Engine, requests: list[Sequence], frontend_s: float, slowdown: float) -> None:
+    """`lab_engine.virtual.run` with the engine's steps, cut at each arrival."""
+    coming, now_s = list(reversed(requests)), 0.0
+
+    def add() -> float:
+        engine.add(coming[-1])
+        return coming.pop().arrived_s + frontend_s
+
+    while True:
+        while coming and coming[-1].arrived_s <= now_s:
+            add()
+        end_s = engine.begin(now_s, slowdown)
+        if end_s is None:
+            times = [engine.next_ready_s, coming[-1].arrived_s if coming else None]
+            known = [one for one in times if one is not None]
+            if not known:
+                return
+            now_s = max(now_s, min(known))
+            continue
+        while coming and coming[-1].arrived_s <= end_s:
+            end_s = engine.cut(add(), to_enter=True) or end_s
+        now_s = end_s
+        engine.finish()
+
+
+def times_of(requests: list[Sequence]) -> list[tuple[float, float]]:
+    return [(one.first_token_s, one.last_token_s) for one in requests]
+
+
+SPEED = {
+    "step_s": 0.1,
+    "sequence_s": 0.013,
+    "weights_s": 0.3,
+    "context_token_s": 0.0011,
+    "pair_s": 0.0009,
+    "token_s": 0.07,
+}
+# One token a step costs the same for any context.
+FLAT = {"step_s": 0.1, "sequence_s": 0.013}
+
+
+class TestEngine:
+    @settings(max_examples=80)
+    @given(
+        rate_rps=st.floats(0.02, 3),
+        limits=st.tuples(st.integers(1, 8), st.integers(30, 200), st.sampled_from([64, 700])),
+        seed=st.integers(0, 10**6),
+        frontend_s=st.sampled_from([0.0, 0.7]),
+        slowdown=st.sampled_from([1.0, 1.7]),
+        speed=st.sampled_from([SPEED, FLAT]),
+        most_prompt=st.sampled_from([20, 200]),
+    )
+    def test_its_token_times_are_the_schedulers_bit_by_bit(  # noqa: PLR0917 - hypothesis gives them by name
+        self,
+        rate_rps: float,
+        limits: tuple[int, int, int],
+        seed: int,
+        frontend_s: float,
+        slowdown: float,
+        speed: dict[str, float],
+        most_prompt: int,
+    ) -> None:
+        def scheduler() -> Scheduler:
+            slots, blocks, batch_tokens = limits
+            return machine(slots=slots, blocks=blocks, batch_tokens=batch_tokens, frontend_s=frontend_s, **speed)
+
+        slow, quick = (list(poisson(rate_rps, 20, seed, prompt=(1, most_prompt), answer=(1, 200))) for _ in range(2))
+        virtual.run(scheduler(), slow, slowdown=slowdown)
+        run_by_engine(Engine(scheduler(), prefix_cache=False), quick, frontend_s, slowdown)
+
+        assert times_of(quick) == times_of(slow)
+
+    def test_a_batch_leaves_the_usual_case_without_memory_and_returns_to_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        moves, originals = list[str](), dict[str, Callable[..., None]]()
+        for name in ("hand_over", "take_over"):
+
+            def spied(decoding: Decoding, *given: float, name: str = name) -> None:
+                moves.append(name)
+                originals[name](decoding, *given)
+
+            originals[name] = getattr(Decoding, name)
+            monkeypatch.setattr(Decoding, name, spied)
+        # Three that need more than all blocks, and one after two of them have ended.
+        slow, quick = (
+            [
+                request("a", prompt=100, answer=300),
+                *(request(name, prompt=100, answer=120) for name in "bc"),
+                request("d", 500),
+            ]
+            for _ in range(2)
+        )
+        virtual.run(machine(blocks=34, batch_tokens=400), slow)
+        run_by_engine(Engine(machine(blocks=34, batch_tokens=400), prefix_cache=False), quick, 0.0, 1.0)
+
+        assert sum(one.preemptions for one in slow) >= 1
+        assert times_of(quick) == times_of(slow)
+        assert moves == ["hand_over", "take_over"]
+
+
 class TestLeaps:
     @settings(max_examples=40)
     @given(
@@ -59,8 +201,7 @@ class TestLeaps:
         self, rate_rps: float, slots: int, blocks: int, seed: int, frontend_s: float, slowdown: float, shared: int
     ) -> None:
         def engine() -> Scheduler:
-            speed = {"step_s": 0.1, "sequence_s": 0.013, "weights_s": 0.3, "context_token_s": 0.0011, "pair_s": 0.0009}
-            return machine(slots=slots, blocks=blocks, frontend_s=frontend_s, token_s=0.07, **speed)
+            return machine(slots=slots, blocks=blocks, frontend_s=frontend_s, **SPEED)
 
         prefix = tuple(bytes([index]) for index in range(shared))
 
@@ -102,46 +243,6 @@ class TestLeaps:
         assert not found.cut(4.5)
         assert leap.book(scheduler, found) == []
         assert [(one.generated, one.last_token_s) for one in scheduler.running] == [(5, 5.0)]
-
-
-def run_by_leaps(
-    scheduler: Scheduler, requests: list[Sequence], slowdown: float, states: dict[float, list[object]]
-) -> float:
-    """`lab_engine.virtual.run` with leaps, cut at each arrival.
-
-    After each leap the batch is that of `states` at the same time.
-    """
-    coming, now_s, last_s = list(reversed(requests)), 0.0, 0.0
-
-    def add_until(until_s: float) -> None:
-        while coming and coming[-1].arrived_s <= until_s:
-            scheduler.add(coming.pop())
-
-    while True:
-        add_until(now_s)
-        planned = leap.plan(scheduler, now_s, slowdown)
-        if planned is not None:
-            while coming and coming[-1].arrived_s <= planned.end_s:
-                at_s = coming[-1].arrived_s
-                add_until(at_s)
-                if len(scheduler.running) < scheduler.limits.slots:
-                    planned.cut(at_s + scheduler.speed.frontend_s)
-            now_s = last_s = planned.end_s
-            leap.book(scheduler, planned)
-            assert batch_state(scheduler) == states[now_s]
-            add_until(now_s)
-            continue
-        step = scheduler.begin(now_s, slowdown=slowdown)
-        if step is None:
-            times = [scheduler.next_ready_s, coming[-1].arrived_s if coming else None]
-            known = [one for one in times if one is not None]
-            if not known:
-                return last_s
-            now_s = max(now_s, min(known))
-            continue
-        now_s = last_s = step.end_s
-        add_until(now_s)
-        scheduler.finish(step)
 
 
 class TestOneReplica:

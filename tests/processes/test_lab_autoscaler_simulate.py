@@ -18,7 +18,7 @@ ROWS = [[one.at_s, one.prompt_tokens, one.answer_tokens] for one in arrivals(5, 
 GOOD: dict[str, object] = {
     "arrivals": ROWS,
     "policies": ["fixed(2)", "hpa(maximum=3)"],
-    "faults": ["none", "kill(at_s=peak)"],
+    "faults": ["none", "kill(at_s=peak) + nan(at_s=1, for_s=5)"],
     "seeds": [0, 1],
     "world": {"load_s": 2, "sync_s": 5},
     "until_s": 30,
@@ -47,11 +47,11 @@ def test_each_cell_is_a_line_and_processes_change_only_the_order(tmp_path: Path)
     assert [(cell["policy"], cell["fault"], cell["seed"]) for cell in cells] == [
         (policy, fault, seed)
         for policy in ("fixed(2)", "hpa(maximum=3)")
-        for fault in ("none", "kill(at_s=peak)")
+        for fault in ("none", "kill(at_s=peak) + nan(at_s=1, for_s=5)")
         for seed in (0, 1)
     ]
     assert all(cell["offered"] == len(ROWS) for cell in cells)
-    assert all(cell["fault_acts"] == ({"kill": 1} if "kill" in cell["fault"] else {}) for cell in cells)
+    assert all(cell["fault_acts"] == ({"kill": 1, "nan": 5} if "kill" in cell["fault"] else {}) for cell in cells)
     assert cells[2]["trajectory"][0] == [0.0, 2, 2, 0, 0, 0]
 
 
@@ -71,6 +71,8 @@ def test_each_cell_is_a_line_and_processes_change_only_the_order(tmp_path: Path)
         ({"faults": ["kill(at_s=-1)"]}, "kill(at_s=-1): at_s must be at least 0, got -1"),
         ({"faults": ["nan(at_s=1, for_s=0)"]}, "for_s must be greater than 0, got 0"),
         ({"faults": ["kill(at_s=__import__('os'))"]}, "expected a fault such as kill(at_s=300)"),
+        ({"faults": ["kill(at_s=30)"]}, "kill(at_s=30): expected a start before until_s, 30 s"),
+        ({"faults": ["none + nan(at_s=1, for_s=1)"]}, "expected none alone"),
         ({"seeds": [-1]}, "seeds[0] must be at least 0, got -1"),
         ({"seeds": [0, True]}, "seeds[1] must be a whole number, got True"),
         ({"world": {"speed": 1}}, "world: expected names among profile,"),

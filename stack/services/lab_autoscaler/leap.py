@@ -15,6 +15,7 @@ from lab_engine.work import Step
 
 if TYPE_CHECKING:
     from lab_engine.scheduler import Scheduler
+    from lab_engine.speed import Speed
     from lab_engine.work import Sequence
 
 
@@ -66,16 +67,24 @@ def plan(scheduler: Scheduler, now_s: float, slowdown: float) -> Leap | None:
         context += one.computed
     if steps <= 0:
         return None
-    ends = _ends(scheduler, now_s, slowdown, steps=steps, context=context + count)
+    ends = step_ends(scheduler.speed, now_s, slowdown, count=count, steps=steps, context=context + count)
     leap = Leap(start_s=now_s, ends=ends)
     if until_s is not None:
         leap.cut(until_s)
     return leap
 
 
-def _ends(scheduler: Scheduler, now_s: float, slowdown: float, *, steps: int, context: int) -> list[float]:
-    """The end of each step, by the formula of `lab_engine.speed` for equal results."""
-    speed, count = scheduler.speed, len(scheduler.running)
+def step_ends(speed: Speed, now_s: float, slowdown: float, *, count: int, steps: int, context: int) -> list[float]:
+    """The end of each decode step, by the formula of `lab_engine.speed`.
+
+    Args:
+        speed: of the engine.
+        now_s: start of the first step, in seconds.
+        slowdown: factor of each step's duration.
+        count: sequences in the batch.
+        steps: number of steps.
+        context: cached tokens that the first step reads.
+    """
     if not speed.context_token_s and not speed.pair_s:
         each_s = speed.duration_s(sequences=count, tokens=count, context_tokens=0, pairs=0.0) * slowdown
         return list(accumulate(repeat(each_s, steps), initial=now_s))[1:]
@@ -95,10 +104,15 @@ def _ends(scheduler: Scheduler, now_s: float, slowdown: float, *, steps: int, co
 
 def book(scheduler: Scheduler, leap: Leap) -> list[Sequence]:
     """Book all steps of a leap, and return the sequences that it ended."""
-    steps, end_s = len(leap.ends), leap.end_s
-    _take_blocks(scheduler, steps)
+    steps, end_s, size = len(leap.ends), leap.end_s, scheduler.limits.block_tokens
+    crossings: list[tuple[int, int]] = []  # step at which a sequence needs a block, and its index
     ended: list[Sequence] = []
-    for one in scheduler.running:
+    for index, one in enumerate(scheduler.running):
+        first = len(one.blocks) * size - one.computed + 1
+        if first == steps:
+            crossings.append((first, index))
+        elif first < steps:
+            crossings += [(step, index) for step in range(first, steps + 1, size)]
         if one.generated + steps < one.answer_tokens:
             one.computed += steps
             one.generated += steps
@@ -107,23 +121,20 @@ def book(scheduler: Scheduler, leap: Leap) -> list[Sequence]:
             one.computed += steps - 1
             one.generated += steps - 1
             ended.append(one)
+    if crossings:
+        _take_blocks(scheduler, crossings)
     if ended:
+        # The last step may end several sequences.
         begin_s = leap.ends[-2] if steps > 1 else leap.start_s
         scheduler.finish(Step(start_s=begin_s, end_s=end_s, sequences=ended, advances=[1] * len(ended)))
     return ended
 
 
-def _take_blocks(scheduler: Scheduler, steps: int) -> None:
+def _take_blocks(scheduler: Scheduler, crossings: list[tuple[int, int]]) -> None:
     """Take the blocks in the order in which the steps would."""
-    size = scheduler.limits.block_tokens
-    crossings = []
-    for index, one in enumerate(scheduler.running):
-        first = len(one.blocks) * size - one.computed + 1
-        if first <= steps:
-            crossings += [(step, index) for step in range(first, steps + 1, size)]
+    fresh = scheduler.pool.take(len(crossings))
+    if fresh is None:
+        raise RuntimeError(f"expected {len(crossings)} free blocks for a leap, got {scheduler.pool.free}")
     crossings.sort()
-    for _, index in crossings:
-        fresh = scheduler.pool.take(1)
-        if fresh is None:
-            raise RuntimeError("expected enough free blocks for a leap, got too few")
-        scheduler.running[index].blocks += fresh
+    for (_, index), block in zip(crossings, fresh, strict=True):
+        scheduler.running[index].blocks.append(block)

@@ -152,7 +152,7 @@ def _share(verdicts: Sequence[bool | None]) -> float | None:
 
 def _first_token(request: Request, target_s: float, until_s: float) -> bool | None:
     """True if attained, False if missed, None if open still."""
-    if request.fate in {Fate.SHED, Fate.LOST}:
+    if request.fate is Fate.SHED or request.fate is Fate.LOST:
         return False
     if request.first_token_s is not None:
         return request.first_token_s - request.at_s <= target_s
@@ -185,7 +185,7 @@ def first_token_quantiles(requests: Iterable[Request], shares: Sequence[float], 
     ends: list[tuple[float, bool]] = []  # seconds, and True for a censored one. Events come first
     never = 0
     for one in requests:
-        if one.fate in {Fate.SHED, Fate.LOST}:
+        if one.fate is Fate.SHED or one.fate is Fate.LOST:
             never += 1
         elif one.first_token_s is not None:
             ends.append((one.first_token_s - one.at_s, False))

@@ -7,17 +7,15 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from lab_autoscaler import leap
 from lab_autoscaler.timeline import Order
 from lab_engine.work import Sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lab_autoscaler.engine import Engine
     from lab_autoscaler.requests import Request
     from lab_autoscaler.timeline import Timeline
-    from lab_engine.scheduler import Scheduler
-    from lab_engine.work import Step
 
 
 class Life(Enum):
@@ -40,10 +38,13 @@ class Client(Protocol):
 class Replica:
     """A replica from its start to its end. A replacement is another one."""
 
-    def __init__(self, name: str, *, number: int, scheduler: Scheduler, timeline: Timeline, client: Client) -> None:
+    def __init__(
+        self, name: str, *, number: int, engine: Engine, frontend_s: float, timeline: Timeline, client: Client
+    ) -> None:
         self.name = name
         self.number = number  # of this start, unique in a world
         self.life = Life.COLD
+        self.is_alive = True
         self.started_s = timeline.now_s
         self.ready_s = math.inf
         self.ended_s = math.inf
@@ -53,18 +54,12 @@ class Replica:
         self.admitted_s = -math.inf  # since when the gateway sends it requests. Slow start counts from there
         self.refused = 0  # connections since its death
         self.turn = 0
-        self._scheduler = scheduler
+        self._engine = engine
         self._timeline = timeline
         self._client = client
-        self._frontend_s = scheduler.speed.frontend_s
-        self._leap: leap.Leap | None = None
-        self._step: Step | None = None
+        self._frontend_s = frontend_s
         self._wakes_s: float | None = math.inf  # end of the pause, infinite without requests, None at work
         self._version = 0
-
-    @property
-    def is_alive(self) -> bool:
-        return self.life in {Life.COLD, Life.READY, Life.DRAINING}
 
     @property
     def in_flight(self) -> int:
@@ -83,32 +78,32 @@ class Replica:
         )
         request.sequence = sequence
         self.requests[name] = request
-        self._scheduler.add(sequence)
+        self._engine.add(sequence)
         ready_s = now_s + self._frontend_s
         if self._wakes_s is not None:
             if ready_s < self._wakes_s:
                 self._wakes_s = ready_s
                 self._call_at(ready_s, self._wake)
-        elif self._leap is not None and len(self._scheduler.running) < self._scheduler.limits.slots:
-            self._cut(ready_s)
+        else:
+            self._cut(ready_s, to_enter=True)
 
     def slow_down(self, factor: float) -> None:
         """Stretch the steps that begin from now on."""
         self.slowdown = factor
-        if self._leap is not None:
-            self._cut(self._timeline.now_s)
+        if self._wakes_s is None:
+            self._cut(self._timeline.now_s, to_enter=False)
 
     def end(self, life: Life) -> list[Request]:
         """End this replica. Returns the requests in flight, which get no answer."""
-        self.life = life
+        self.life, self.is_alive = life, False
         self.ended_s = self._timeline.now_s
         self._version += 1
         lost, self.requests = list(self.requests.values()), {}
         return lost
 
-    def _cut(self, at_s: float) -> None:
-        if self._leap is not None and self._leap.cut(at_s):
-            self._call_at(self._leap.end_s, self._finish)
+    def _cut(self, at_s: float, *, to_enter: bool) -> None:
+        if (end_s := self._engine.cut(at_s, to_enter=to_enter)) is not None:
+            self._call_at(end_s, self._finish)
 
     def _call_at(self, time_s: float, call: Callable[[], None]) -> None:
         self._version += 1
@@ -123,31 +118,22 @@ class Replica:
         self._next()
 
     def _finish(self) -> None:
-        """Book the step or leap that ends now, and begin the next."""
-        client, booked = self._client, list[Sequence]()
-        if self._leap is not None:
-            booked, self._leap = leap.book(self._scheduler, self._leap), None
-        elif self._step is not None:
-            booked, self._step = self._scheduler.finish(self._step), None
-        for sequence in booked:
-            if sequence.generated == 1:
-                client.first_token(self.requests[sequence.name])
-            if sequence.state == "finished":
-                client.served(self.requests.pop(sequence.name), self)
+        """Book the steps that end now, and begin the next."""
+        first, ended = self._engine.finish()
+        for sequence in first:
+            self._client.first_token(self.requests[sequence.name])
+        for sequence in ended:
+            self._client.served(self.requests.pop(sequence.name), self)
         if self.is_alive:
             self._next()
 
     def _next(self) -> None:
-        now_s, scheduler = self._timeline.now_s, self._scheduler
-        self._leap = leap.plan(scheduler, now_s, self.slowdown)
-        if self._leap is not None:
-            self._call_at(self._leap.end_s, self._finish)
+        engine = self._engine
+        end_s = engine.begin(self._timeline.now_s, self.slowdown)
+        if end_s is not None:
+            self._call_at(end_s, self._finish)
             return
-        self._step = scheduler.begin(now_s, slowdown=self.slowdown)
-        if self._step is not None:
-            self._call_at(self._step.end_s, self._finish)
-            return
-        ready_s = scheduler.next_ready_s
+        ready_s = engine.next_ready_s
         self._wakes_s = math.inf if ready_s is None else ready_s
         if ready_s is not None:
             self._call_at(ready_s, self._wake)

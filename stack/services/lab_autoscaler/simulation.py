@@ -42,12 +42,12 @@ class Plan:
 
     arrivals: tuple[Arrival, ...]
     policies: tuple[Policy, ...]
-    faults: tuple[Fault, ...]
+    faults: tuple[tuple[Fault, ...], ...]
     seeds: tuple[int, ...]
     settings: WorldSettings
     until_s: float
 
-    def cells(self) -> list[tuple[Policy, Fault, int]]:
+    def cells(self) -> list[tuple[Policy, tuple[Fault, ...], int]]:
         """Each combination of policy, fault and seed, which is one run."""
         return list(itertools.product(self.policies, self.faults, self.seeds))
 
@@ -122,7 +122,7 @@ def _checked(given: Mapping[str, object]) -> Plan:
     plan = Plan(
         arrivals=arrivals,
         policies=tuple(written.parse(one) for one in _texts("policies", given["policies"])),
-        faults=tuple(world_faults.parse(one) for one in _texts("faults", given.get("faults", ["none"]))),
+        faults=tuple(world_faults.parse_all(one) for one in _texts("faults", given.get("faults", ["none"]))),
         seeds=_seeds(given.get("seeds", [0])),
         settings=settings,
         until_s=float(until_s),  # type: ignore[arg-type]
@@ -132,6 +132,8 @@ def _checked(given: Mapping[str, object]) -> Plan:
             raise InvalidValueError(
                 f"{name} must differ from each other, got {len(values) - len(set(values))} of them twice"
             )
+    for faults in plan.faults:
+        world_faults.require_start_before(plan.until_s, faults)
     require_fit(arrivals, until_s=plan.until_s, max_model_tokens=settings.engine().limits.max_model_tokens)
     return plan
 
@@ -175,11 +177,11 @@ def _keep(plan: Plan) -> None:
     _kept[:] = [plan]
 
 
-def _line_of(policy: Policy, fault: Fault, seed: int) -> str:
-    return _line(_kept[0], policy, fault, seed)
+def _line_of(policy: Policy, faults: tuple[Fault, ...], seed: int) -> str:
+    return _line(_kept[0], policy, faults, seed)
 
 
-def _line(plan: Plan, policy: Policy, fault: Fault, seed: int) -> str:
-    outcome = simulate(plan.arrivals, Steering(policy), plan.settings, until_s=plan.until_s, faults=[fault], seed=seed)
-    cell = {"policy": written.written(policy), "fault": world_faults.written(fault), "seed": seed}
+def _line(plan: Plan, policy: Policy, faults: tuple[Fault, ...], seed: int) -> str:
+    outcome = simulate(plan.arrivals, Steering(policy), plan.settings, until_s=plan.until_s, faults=faults, seed=seed)
+    cell = {"policy": written.written(policy), "fault": world_faults.written_all(faults), "seed": seed}
     return json.dumps({**cell, **outcome.as_json()}, allow_nan=False)

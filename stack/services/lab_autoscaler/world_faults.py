@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 
-from lab_common.values import InvalidValueError, require, require_text
+from lab_common.values import InvalidValueError, require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 BUSIEST = "busiest"
 EVERY = "all"
 PEAK: Literal["peak"] = "peak"
 At = float | Literal["peak"]
 _LONGEST_S = 86_400.0
+_REPLICA = re.compile(r"busiest|all|model-[1-9][0-9]{0,5}")
 
 
 class InvalidFaultError(ValueError):
@@ -31,7 +36,8 @@ class Fault:
 
     def _check(self, name: str, value: object) -> None:
         if name == "replica":
-            require_text(name, value)
+            if not isinstance(value, str) or not _REPLICA.fullmatch(value):
+                raise InvalidValueError(f"replica must be busiest, all or a name such as 'model-1', got {value!r}")
         elif not (name == "at_s" and value == PEAK):
             require(name, value, above=None if name == "at_s" else 0, at_most=_LONGEST_S)
 
@@ -131,10 +137,33 @@ def parse(text: str) -> Fault:
     Raises:
         InvalidFaultError: with the text and what was expected.
     """
+    found = parse_all(text)
+    if len(found) > 1:
+        raise InvalidFaultError(f"expected one fault, got {text!r}")
+    return found[0]
+
+
+def parse_all(text: str) -> tuple[Fault, ...]:
+    """The faults of a written sum, such as `kill(at_s=300) + nan(at_s=300, for_s=60)`.
+
+    Raises:
+        InvalidFaultError: with the text and what was expected.
+    """
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InvalidFaultError(f"expected a fault such as kill(at_s=300), got {text!r}") from None
+    parts = []
+    while isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        parts.append(node.right)
+        node = node.left
+    found = tuple(_parse(text, part) for part in (node, *reversed(parts)))
+    if len(found) > 1 and Nothing() in found:
+        raise InvalidFaultError(f"expected none alone, got {text!r}")
+    return found
+
+
+def _parse(text: str, node: ast.expr) -> Fault:
     name, given = _call(text, node)
     if name not in KINDS:
         raise InvalidFaultError(f"expected a fault among {', '.join(KINDS)}, got {text!r}")
@@ -176,6 +205,22 @@ def written(fault: Fault) -> str:
         if getattr(fault, field.name) != field.default
     ]
     return f"{fault.kind}({', '.join(given)})" if given else fault.kind
+
+
+def written_all(faults: Iterable[Fault]) -> str:
+    """The written sum, which `parse_all` reads as the same faults."""
+    return " + ".join(map(written, faults))
+
+
+def require_start_before(until_s: float, faults: Iterable[Fault]) -> None:
+    """Check that each fault begins in time.
+
+    Raises:
+        InvalidFaultError: with the fault that does not.
+    """
+    for fault in faults:
+        if isinstance(fault, Timed) and fault.at_s != PEAK and fault.at_s >= until_s:
+            raise InvalidFaultError(f"{written(fault)}: expected a start before until_s, {until_s:g} s")
 
 
 def _value(value: object) -> str:
