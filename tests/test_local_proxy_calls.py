@@ -26,8 +26,8 @@ LIST = f"/containers/json?all=1&filters=%7B%22label%22%3A%5B%22com.docker.compos
         ("POST", f"{NAME}/kill?signal=SIGTERM", Call(verb="kill", service="api", signal="SIGTERM")),
     ],
 )
-def test_calls_of_the_remediator_are_allowed(method: str, url: str, call: Call) -> None:
-    assert AllowList(PROJECT, ("api", "model-1")).call(method, url) == call
+def test_calls_of_remediator_and_autoscaler_are_allowed(method: str, url: str, call: Call) -> None:
+    assert AllowList(PROJECT, ("api", "model-1"), ("api",)).call(method, url) == call
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,14 @@ def test_calls_of_the_remediator_are_allowed(method: str, url: str, call: Call) 
     ],
 )
 def test_everything_else_is_denied(method: str, url: str) -> None:
-    assert AllowList(PROJECT, ("api", "model-1")).call(method, url) is None
+    assert AllowList(PROJECT, ("api", "model-1"), ("api",)).call(method, url) is None
+
+
+def test_only_scaled_services_are_stopped() -> None:
+    stop, other = f"{NAME}/stop?t=1", f"/containers/{PROJECT}-model-1-1/stop"
+
+    assert AllowList(PROJECT, ("api", "model-1"), ("api",)).call("POST", other) is None
+    assert AllowList(PROJECT, ("api", "model-1")).call("POST", stop) is None
 
 
 def test_every_wrong_setting_is_named_at_once() -> None:

@@ -127,7 +127,12 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     daemon = Daemon(path=directory / "docker.sock")
     server = daemon.serve()
     ports = {"LAB_PORT": str(free_port()), "LAB_METRICS_PORT": str(free_port())}
-    variables = {"LAB_PROJECT": NAMES["project"], "LAB_REPAIRS": "api,model-1,model-2", **ports}
+    variables = {
+        "LAB_PROJECT": NAMES["project"],
+        "LAB_REPAIRS": "api,model-1,model-2",
+        "LAB_SCALED": "model-1,model-2",
+        **ports,
+    }
     log = directory / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(

@@ -32,7 +32,13 @@ class Proxy:
 
     def __init__(self, lab: World) -> None:
         settings = Settings(
-            host=loopback(), port=0, metrics_port=0, project=PROJECT, repairs=("api",), socket=lab.work / SOCKET
+            host=loopback(),
+            port=0,
+            metrics_port=0,
+            project=PROJECT,
+            repairs=("api",),
+            scaled=("api",),
+            socket=lab.work / SOCKET,
         )
         self.lab = lab
         self._servers = servers(settings)

@@ -121,6 +121,7 @@ def lab() -> Iterator[Lab]:
         ]
         sleeper(foreign, f"{project}b", "api", variables["LLMCHAOS_SERVICES_IMAGE"])
         environment = [f"LAB_PROJECT={project}", f"LAB_REPAIRS={','.join(SERVICES)}", "LAB_HOST=0.0.0.0"]
+        environment.append("LAB_SCALED=model-1,model-2")
         group = str(Path(DOCKER_SOCKET).stat().st_gid)
         docker(
             *("run", "-d", "--init", "--name", proxy, "--user", "65534:65534", "--group-add", group, "--read-only"),
@@ -193,7 +194,7 @@ def test_a_running_container_is_restarted_and_stopped_through_the_proxy(lab: Lab
     restarted, _ = lab.ask(CALLS["allowed"]["restart at once"])
     after = lab.state(lab.name("api"))["StartedAt"]
     stopped, _ = lab.ask(CALLS["allowed"]["stop"])
-    down = lab.state(lab.name("api"))["Running"]
+    down = lab.state(lab.name("model-1"))["Running"]
     started, _ = lab.ask(CALLS["allowed"]["start by version with an empty body"])
 
     assert (restarted, stopped, started) == (204, 204, 204)

@@ -1,4 +1,4 @@
-"""The two settings that limit repairs, of remediator and proxy."""
+"""Settings that limit repairs and scaling, of remediator, autoscaler and proxy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def project_name() -> str:
 
 def repaired_services() -> tuple[str, ...]:
     return parsed("LAB_REPAIRS", _services, lambda: _services(""))
+
+
+def scaled_services(*, required: bool = False) -> tuple[str, ...]:
+    """Services that may be stopped to save replicas. None if it is not set."""
+    return parsed("LAB_SCALED", _services, lambda: _services("") if required else ())
 
 
 def _services(given: str) -> tuple[str, ...]:

@@ -23,19 +23,19 @@ class Call:
 class AllowList:
     """Matches method and URL as received.
 
-    The URL is never decoded, so a second spelling cannot mean another call.
+    The URL is never decoded, so a second spelling cannot mean another call. Only the
+    services in `scaled` may be stopped.
     """
 
-    def __init__(self, project: str, repairs: tuple[str, ...]) -> None:
-        services = "|".join(re.escape(name) for name in repairs)
-        one = rf"{_VERSION}/containers/{re.escape(project)}-(?P<service>{services})-1"
+    def __init__(self, project: str, repairs: tuple[str, ...], scaled: tuple[str, ...] = ()) -> None:
+        one, stopped = _container(project, repairs), _container(project, scaled)
         project_label = rf"%7B%22label%22%3A%5B%22com[.]docker[.]compose[.]project%3D{re.escape(project)}%22%5D%7D"
         sentences: dict[Verb, str] = {
             "list": rf"GET {_VERSION}/containers/json[?]all=(?:1|true)&filters={project_label}",
             "inspect": rf"GET {one}/json",
             "start": rf"POST {one}/start",
             "restart": rf"POST {one}/restart(?:[?]t=(?P<grace>[0-9][0-9]?))?",
-            "stop": rf"POST {one}/stop(?:[?]t=(?P<grace>[0-9][0-9]?))?",
+            "stop": rf"POST {stopped}/stop(?:[?]t=(?P<grace>[0-9][0-9]?))?",
             "kill": rf"POST {one}/kill(?:[?]signal=(?P<signal>SIG(?:KILL|TERM)))?",
         }
         self._sentences = {verb: re.compile(sentence) for verb, sentence in sentences.items()}
@@ -53,3 +53,9 @@ class AllowList:
                     signal=groups.get("signal") or "SIGKILL",
                 )
         return None
+
+
+def _container(project: str, services: tuple[str, ...]) -> str:
+    """The path of a container of one of these services. No services match nothing."""
+    names = "|".join(re.escape(name) for name in services) or "(?!)"
+    return rf"{_VERSION}/containers/{re.escape(project)}-(?P<service>{names})-1"

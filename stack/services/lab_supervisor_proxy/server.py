@@ -32,7 +32,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], settings: Settings) -> None:
         self.processes = Processes(settings.socket, settings.project)
-        self.allowed = AllowList(settings.project, settings.repairs)
+        self.allowed = AllowList(settings.project, settings.repairs, settings.scaled)
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, handler)
 

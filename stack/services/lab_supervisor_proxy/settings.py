@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab_common.settings import Section, parsed, text, whole
-from lab_common.targets import project_name, repaired_services
+from lab_common.targets import project_name, repaired_services, scaled_services
 
 
 def _socket(given: str = "") -> Path:
@@ -24,4 +24,5 @@ class Settings(Section):
     metrics_port: int = whole("LAB_METRICS_PORT", 8404, 0, 65535)
     project: str = project_name()
     repairs: tuple[str, ...] = repaired_services()
+    scaled: tuple[str, ...] = scaled_services()
     socket: Path = parsed("LAB_SUPERVISOR_SOCKET", _socket, _socket)
