@@ -74,7 +74,7 @@ def test_a_torn_last_line_costs_only_itself(tmp_path: Path) -> None:
 
 def test_a_second_remediator_on_the_same_log_is_refused(tmp_path: Path) -> None:
     first = Audit(tmp_path / "audit.jsonl")
-    with pytest.raises(AuditError, match="another remediator writes"):
+    with pytest.raises(AuditError, match="another program writes"):
         Audit(tmp_path / "audit.jsonl")
     first.close()
 

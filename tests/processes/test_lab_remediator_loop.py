@@ -24,6 +24,7 @@ from lab_remediator.clients import AskError, Docker, Prober, Prometheus
 from lab_remediator.load import load_policy
 from lab_remediator.loop import Remediator
 from lab_remediator.metrics import Metrics
+from lab_remediator.owners import Owners
 from lab_remediator.rules import Signal
 from lab_remediator.web import application
 
@@ -139,6 +140,7 @@ async def at_work(fakes: Fakes, *, dry_run: bool = False, rules: str = RULES) ->
             prometheus=Prometheus(http, url),
             docker=Docker(http, url, PROJECT),
             prober=Prober(http, "/health", {}),
+            owners=Owners(http, "", policy.replicas),
             audit=audit,
             metrics=metrics,
             hold_file=fakes.audit_file.parent / "hold",

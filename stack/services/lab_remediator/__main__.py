@@ -24,6 +24,7 @@ from lab_remediator.clients import Docker, Prober, Prometheus
 from lab_remediator.load import read_policy
 from lab_remediator.loop import Remediator
 from lab_remediator.metrics import Metrics
+from lab_remediator.owners import Owners
 from lab_remediator.rules import RulesError
 from lab_remediator.settings import Settings
 from lab_remediator.web import application
@@ -61,6 +62,7 @@ async def _serve(settings: Settings, policy: Policy, audit: Audit) -> None:
             prometheus=Prometheus(session, settings.prometheus_url),
             docker=Docker(session, settings.docker_url, settings.project),
             prober=Prober(session, settings.health_path, settings.addresses, canary=settings.canary),
+            owners=Owners(session, settings.autoscaler_url, policy.replicas),
             audit=audit,
             metrics=metrics,
             hold_file=settings.hold_file,

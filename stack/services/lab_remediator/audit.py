@@ -43,7 +43,7 @@ class Entry:
 
 
 class Audit:
-    """The open log. One remediator at a time may write it."""
+    """The open log. One program at a time may write it."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -55,9 +55,7 @@ class Audit:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._file.close()
-            raise AuditError(
-                f"another remediator writes {path}: two would repair everything twice; stop one"
-            ) from error
+            raise AuditError(f"another program writes {path}: two would do everything twice; stop one") from error
         self._start_on_a_new_line()
 
     def _start_on_a_new_line(self) -> None:
@@ -84,7 +82,7 @@ class Audit:
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(before)
-            raise AuditError(f"the audit log takes no more lines: {error}; repairs stop until it does") from error
+            raise AuditError(f"the audit log takes no more lines: {error}; acts stop until it does") from error
 
     def entries(self) -> list[dict[str, Any]]:
         """Every whole line so far, oldest first, without torn and foreign ones."""

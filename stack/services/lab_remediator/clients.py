@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import time
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from yarl import URL
 from lab_remediator.model import Container, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from lab_remediator.model import Action
     from lab_remediator.rules import Policy, Signal
@@ -66,19 +67,60 @@ class Prometheus:
 
     async def readings(self, signal: Signal, policy: Policy) -> dict[str, Reading]:
         """The signal by service. A service without a finite sample is absent."""
+        return readings_of(await self.data(str(signal.query), signal.name), signal, policy.services)
+
+    async def data(self, query: str, name: str) -> object:
+        """The data of an instant query. `name` names it in errors.
+
+        Raises:
+            AskError: Prometheus does not answer, or refuses the query.
+        """
         try:
             async with self._session.post(
                 self._url,
-                data={"query": signal.query},
+                data={"query": query},
                 timeout=aiohttp.ClientTimeout(total=_ASK_TIMEOUT_S),
                 allow_redirects=False,
             ) as response:
                 body: Any = await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
-            raise AskError(f"Prometheus does not answer {signal.name}: {type(error).__name__}: {error}") from error
+            raise AskError(f"Prometheus does not answer {name}: {type(error).__name__}: {error}") from error
         if not isinstance(body, dict) or body.get("status") != "success":
-            raise AskError(f"Prometheus refuses {signal.name} ({signal.query}): {str(body)[:300]}")
-        return readings_of(body.get("data"), signal, policy.services)
+            raise AskError(f"Prometheus refuses {name} ({query}): {str(body)[:300]}")
+        return body.get("data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One sample of an answer, never NaN. `at` is its evaluation time."""
+
+    labels: Mapping[str, str]
+    at: float
+    value: float
+
+
+def samples_of(data: Any, name: str) -> list[Sample]:
+    """The samples of an answer, without NaN.
+
+    Raises:
+        AskError: the data has another shape.
+    """
+    with _usable(f"Prometheus' answer to {name}"):
+        return list(_samples(data, name))
+
+
+def _samples(data: Any, name: str) -> Iterator[Sample]:
+    kind, result = data["resultType"], data["result"]
+    if kind not in ("vector", "scalar"):
+        raise AskError(f"{name}: expected an instant vector or a scalar, got a {kind}")
+    samples = [({}, result)] if kind == "scalar" else [(one["metric"], one["value"]) for one in result]
+    for labels, (at, text) in samples:
+        # Prometheus sends a value as text and a time as a number.
+        value, evaluated_at = float(_text(text, "a value")), float(at)
+        if isinstance(at, str | bool) or not math.isfinite(evaluated_at):
+            raise ValueError(f"expected a time, got {at!r}")
+        if not math.isnan(value):
+            yield Sample(labels=labels, at=evaluated_at, value=value)
 
 
 def readings_of(data: Any, signal: Signal, services: tuple[str, ...]) -> dict[str, Reading]:
@@ -90,25 +132,15 @@ def readings_of(data: Any, signal: Signal, services: tuple[str, ...]) -> dict[st
         AskError: the data has another shape.
     """
     with _usable(f"Prometheus' answer to {signal.name}"):
-        return _readings(data, signal, services)
+        return _readings(samples_of(data, signal.name), signal, services)
 
 
-def _readings(data: Any, signal: Signal, services: tuple[str, ...]) -> dict[str, Reading]:
+def _readings(samples: Iterable[Sample], signal: Signal, services: tuple[str, ...]) -> dict[str, Reading]:
     found: dict[str, Reading] = {}
-    kind, result = data["resultType"], data["result"]
-    if kind not in ("vector", "scalar"):
-        raise AskError(f"{signal.name}: expected an instant vector or a scalar, got a {kind}: {signal.query}")
-    samples = [({}, result)] if kind == "scalar" else [(one["metric"], one["value"]) for one in result]
-    for labels, (at, text) in samples:
-        # Prometheus sends a value as text and a time as a number.
-        value, evaluated_at = float(_text(text, "a value")), float(at)
-        if isinstance(at, str | bool) or not math.isfinite(evaluated_at):
-            raise ValueError(f"expected a time, got {at!r}")
-        if math.isnan(value):
-            continue
-        for service in services if signal.by is None else (labels.get(signal.by),):
-            if service in services and (service not in found or signal.fires(value)):
-                found[service] = Reading(at=evaluated_at, value=value)
+    for sample in samples:
+        for service in services if signal.by is None else (sample.labels.get(signal.by),):
+            if service in services and (service not in found or signal.fires(sample.value)):
+                found[service] = Reading(at=sample.at, value=sample.value)
     return found
 
 
@@ -228,6 +260,16 @@ class Docker:
             await self._post(service, "kill?signal=SIGKILL", (204, 409))  # 409: it is not running, which suffices
             await self._dead(service)
         return await self._post(service, "start", (204, 304)) == 204
+
+    async def stop(self, service: str, grace_s: int) -> None:
+        """SIGTERM, then SIGKILL after the grace (0 to 99 s). Returns once it has ended.
+
+        It also counts if the container was not running.
+
+        Raises:
+            AskError: the action failed.
+        """
+        await self._post(service, f"stop?t={grace_s}", (204, 304))
 
     async def _dead(self, service: str) -> None:
         deadline = time.monotonic() + _DIE_TIMEOUT_S

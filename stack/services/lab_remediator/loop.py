@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from lab_remediator.metrics import Metrics
     from lab_remediator.model import Action, Container, Decision
+    from lab_remediator.owners import Owners
     from lab_remediator.rules import Policy
 
 _LIVE_S = 5.0  # a loop without a turn for this long is stuck
@@ -35,12 +36,14 @@ class Remediator:
         prometheus: Prometheus,
         docker: Docker,
         prober: Prober,
+        owners: Owners,
         audit: Audit,
         metrics: Metrics,
         hold_file: Path,
         poll_s: float,
     ) -> None:
         self._policy, self._docker, self._audit = policy, docker, audit
+        self._owners = owners
         self._metrics, self._hold_file = metrics, hold_file
         self._state, self._interrupted = replayed(audit.entries(), policy)
         self._restarts = Restarts()
@@ -73,6 +76,7 @@ class Remediator:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.watch.run())
+                group.create_task(self._owners.run())
                 group.create_task(self._decide())
         finally:
             if self._actions:
@@ -89,7 +93,8 @@ class Remediator:
             self._turned_at = time.monotonic()
             self._note_silence()
             unsettled = frozenset(intent.service for intent in self._interrupted)
-            observed = self.watch.observations(self._held(), without=unsettled)
+            elsewhere = self._owners.word.elsewhere()  # a replica that was stopped on purpose is no incident
+            observed = self.watch.observations(self._held(), without=unsettled | elsewhere)
             decisions, self._state = decide(self._policy, observed, self._state, time.time())
             for decision in decisions:
                 self._carry_out(decision)
@@ -106,7 +111,7 @@ class Remediator:
 
         Its last answers have expired by then, so no rule acts on them.
         """
-        for source, age_s in self.watch.answered_s_ago().items():
+        for source, age_s in (self.watch.answered_s_ago() | self._owners.silent_s()).items():
             is_silent = age_s > self._policy.guards.stale_s
             if is_silent == (source in self._silent):
                 continue
@@ -148,6 +153,9 @@ class Remediator:
         intent = Intent(
             at=time.time(), incident=decision.incident, rule=decision.rule or "", service=service, action=action
         )
+        if (why := (await self._owners.ask()).refusal(service)) is not None:
+            self._ended(intent, failed=True, reason=f"not done: {why}")
+            return
         begun = time.monotonic()
         self._restarts.expect(service, intent.rule, intent.at)
         try:

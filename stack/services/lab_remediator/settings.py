@@ -43,6 +43,7 @@ class Settings(Section):
     repairs: tuple[str, ...] = repaired_services()
     prometheus_url: str = parsed("LAB_PROMETHEUS_URL", _url, lambda: "http://prometheus:9090")
     docker_url: str = parsed("LAB_DOCKER_URL", _url, lambda: "http://docker-proxy:2375")
+    autoscaler_url: str = parsed("LAB_AUTOSCALER_URL", _url, lambda: "")  # empty: no replica has another owner
     health_path: str = text(
         "LAB_HEALTH_PATH",
         "/health",

@@ -24,15 +24,15 @@ class Troubles:
     """One log line when a trouble begins or changes, and one when it ends."""
 
     def __init__(self) -> None:
-        self._now: dict[str, str] = {}
+        self.now: dict[str, str] = {}
 
     def tell(self, what: str, trouble: str | None) -> None:
-        if self._now.get(what) == trouble:
+        if self.now.get(what) == trouble:
             return
         if trouble is None:
-            del self._now[what]
+            del self.now[what]
         else:
-            self._now[what] = trouble
+            self.now[what] = trouble
         line = {"at": time.time(), "level": "warning" if trouble else "info", "what": what, "trouble": trouble}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
