@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from lab_api.gateway import Gateway
 from lab_api.logs import logger
 from lab_api.outcomes import GatewayError, Outcome
+from lab_api.replica import Duty
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 GATEWAY = web.AppKey("gateway", Gateway)
@@ -120,6 +121,7 @@ async def _readyz(request: web.Request) -> web.StreamResponse:
             "healthy": replica.healthy,
             "circuit": replica.breaker.state(now_s).name.lower(),
             "in_flight": replica.in_flight,
+            "draining": replica.duty is not Duty.SERVING,
         }
         for replica in gateway.pool.replicas
     }

@@ -24,6 +24,7 @@ from lab_api.priority import HEADER, requested
 from lab_api.probe import Prober
 from lab_api.provider_metrics import OllamaMetrics, ProviderMetrics
 from lab_api.relay import ClientGoneError, relay
+from lab_api.scaling import Scaling
 from lab_api.settings import Settings
 from lab_api.sse import DONE
 from lab_api.upstream import Stream, Upstream
@@ -51,6 +52,7 @@ class Gateway:
         self.upstream = Upstream(settings)
         self.pace = Pace()
         self.prober = Prober(self.pool, path=settings.health_path, probing=settings.probing)
+        self.scaling = Scaling(self.pool, settings.autoscaler_url) if settings.autoscaler_url else None
         self.migrator = Migrator(settings.retrying, settings.patterns, pool=self.pool, budget=self.budget)
         self.metrics = Metrics(model=settings.model, pool=self.pool, board=self.board, budget=self.budget)
         self.metrics.registry.register(ProviderMetrics(self.pool.replicas, settings.providers))
@@ -65,11 +67,15 @@ class Gateway:
     async def start(self) -> None:
         """Return once each replica has been probed."""
         self.pace.start()
+        if self.scaling is not None:
+            await self.scaling.start()
         await self.prober.start()
 
     async def close(self) -> None:
         self.pace.stop()
         await self.prober.stop()
+        if self.scaling is not None:
+            await self.scaling.stop()
         await self.upstream.close()
 
     async def chat(self, request: web.Request, request_id: str) -> web.StreamResponse:

@@ -15,6 +15,7 @@ from lab_api.exchange import Board, Exchange, Phase
 from lab_api.outcomes import Hedged, Migrated, Outcome
 from lab_api.pool import Pool
 from lab_api.priority import Priority
+from lab_api.replica import Duty
 from lab_api.tally import DURATION_BUCKETS_S, TTFT_BUCKETS_S
 
 OPERATION = "chat"
@@ -179,7 +180,9 @@ class _State(Collector):
             "llmlab_circuit_state", "Passive health: 0 closed, 1 open, 2 half-open.", labels=["replica"]
         )
         health = GaugeMetricFamily(
-            "llmlab_upstream_health", "1 where the probe finds the replica good.", labels=["replica", "probe"]
+            "llmlab_upstream_health",
+            "1 where the probe finds the replica good; absent for one that the autoscaler has stopped.",
+            labels=["replica", "probe"],
         )
         probe = GaugeMetricFamily(
             "llmlab_probe_duration_seconds",
@@ -196,19 +199,26 @@ class _State(Collector):
             "Times that real requests' results took a replica out; failed trials count again.",
             labels=["replica", "cause"],
         )
+        draining = GaugeMetricFamily(
+            "llmlab_replica_draining",
+            "1 while the autoscaler drains a replica or has stopped it: it gets no new request.",
+            labels=["replica"],
+        )
         for replica in self._pool.replicas:
             state = replica.breaker.state(now_s)
             in_flight.add_metric([replica.name], replica.in_flight)
+            draining.add_metric([replica.name], float(replica.duty is not Duty.SERVING))
             circuit.add_metric([replica.name], state.value)
-            health.add_metric([replica.name, "shallow"], float(replica.healthy))
-            health.add_metric([replica.name, "passive"], float(state is Circuit.CLOSED))
+            if not replica.is_spare:
+                health.add_metric([replica.name, "shallow"], float(replica.healthy))
+                health.add_metric([replica.name, "passive"], float(state is Circuit.CLOSED))
             if replica.probe_s is not None:
                 probe.add_metric([replica.name], replica.probe_s)
             for outcome, count in replica.failures.items():
                 failures.add_metric([replica.name, outcome.value], count)
             for cause, count in replica.breaker.ejections.items():
                 ejections.add_metric([replica.name, cause.value], count)
-        yield from (in_flight, circuit, health, probe, failures, ejections, *self._oldest(time.monotonic()))
+        yield from (in_flight, draining, circuit, health, probe, failures, ejections, *self._oldest(time.monotonic()))
         yield GaugeMetricFamily(
             "llmlab_queue_depth", "Requests waiting for a place in a replica.", value=self._pool.queue_depth
         )

@@ -9,7 +9,7 @@ from lab_api.outcomes import ATTEMPT_FAILURES, GatewayError, Outcome
 from lab_api.outliers import Outliers
 from lab_api.priority import Priority
 from lab_api.queue import Queue, Waiter
-from lab_api.replica import Replica
+from lab_api.replica import Duty, Replica
 from lab_api.settings import Admission, Ejection, Patterns, Probing, Shedding
 from lab_api.shed import Forecast, refusal
 from lab_api.sse import Scanner
@@ -292,7 +292,7 @@ class Pool:
         now_s = self.clock()
         chosen = [replica for replica in self.replicas if replica.usable(now_s)]
         if not chosen and self._patterns.fail_open:
-            chosen = [replica for replica in self.replicas if not replica.refuses]
+            chosen = [one for one in self.replicas if not one.refuses and one.duty is Duty.SERVING]
         return [replica for replica in chosen if replica.name not in excluding]
 
     def _require_candidate(self, excluding: Collection[str]) -> None:

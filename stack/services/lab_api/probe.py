@@ -7,7 +7,7 @@ import aiohttp
 
 from lab_api.logs import logger
 from lab_api.pool import Pool
-from lab_api.replica import Probed, Replica
+from lab_api.replica import Duty, Probed, Replica
 from lab_api.settings import Probing
 
 
@@ -41,13 +41,16 @@ class Prober:
     async def _watch(self, replica: Replica) -> None:
         while True:
             await asyncio.sleep(self._probing.interval_s)
-            await self._look_at(replica)
+            if replica.duty is not Duty.STOPPED:
+                await self._look_at(replica)
 
     async def _look_at(self, replica: Replica) -> None:
         was_healthy, was = replica.healthy, replica.last_probe
         began_s = self._pool.clock()
         verdict, detail = await self._probe(replica)
         now_s = self._pool.clock()
+        if replica.duty is Duty.STOPPED:
+            return  # it was stopped during the probe
         replica.probed(verdict, now_s, took_s=now_s - began_s)
         if replica.healthy != was_healthy or was is None:
             logger.info(

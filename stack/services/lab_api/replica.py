@@ -17,6 +17,14 @@ class Probed(Enum):
     REFUSED = "refused"  # connection refused: certainly not serving
 
 
+class Duty(Enum):
+    """What the autoscaler has the replica for."""
+
+    SERVING = "serving"  # also without an autoscaler
+    DRAINING = "draining"  # it finishes what it has, and gets nothing new
+    STOPPED = "stopped"  # on purpose: no failure
+
+
 class Replica:
     """One replica: its health, its places and the results of its requests."""
 
@@ -31,6 +39,8 @@ class Replica:
         self.heard_s = float("-inf")  # time of its last first token, for any request
         self.last_probe: Probed | None = None
         self.healthy = False  # by the shallow probe
+        self.duty = Duty.SERVING
+        self.is_spare = False  # never in service since it was last stopped, so not missed
         self.probe_s: float | None = None  # duration of the last good probe
         self.failures = dict.fromkeys((one for one in Outcome if one in ATTEMPT_FAILURES), 0)
         self.tally = Tally()
@@ -48,12 +58,20 @@ class Replica:
             if not self.healthy and self.last_probe is not None:
                 self._recovered_at_s = now_s
             self.healthy = True
+            self.is_spare = False
             self._bad_probes = 0
         else:
             self._bad_probes += 1
             if verdict is Probed.REFUSED or self._bad_probes >= self._probing.fall:
                 self.healthy = False
         self.last_probe = verdict
+
+    def assign(self, duty: Duty) -> None:
+        """Change its duty. A stopped replica counts as one that refuses."""
+        self.duty = duty
+        if duty is Duty.STOPPED:
+            self.healthy, self.is_spare = False, True
+            self.last_probe = Probed.REFUSED
 
     @property
     def refuses(self) -> bool:
@@ -62,7 +80,7 @@ class Replica:
 
     def usable(self, now_s: float) -> bool:
         """True if active and passive health allow one more request."""
-        return self.healthy and self.breaker.allows(now_s)
+        return self.healthy and self.duty is Duty.SERVING and self.breaker.allows(now_s)
 
     def has_room(self, now_s: float) -> bool:
         """True if one more request may be in flight there."""

@@ -172,6 +172,12 @@ def _is_http(url: str) -> bool:
         return False
 
 
+def _autoscaler(given: str) -> str:
+    if not _is_http(given):
+        raise ValueError("the http address of the autoscaler (http://autoscaler:8002)")
+    return given.rstrip("/")
+
+
 def _providers(given: str = "") -> dict[str, str]:
     """`replica=provider,replica=provider` as a mapping."""
     providers: dict[str, str] = {}
@@ -204,6 +210,8 @@ class Settings(Section):
     health_path: str = text("LAB_HEALTH_PATH", "/health", pattern="/.*", expected="a path that starts with a slash")
     # A replica without one has its own name as its provider.
     providers: Mapping[str, str] = parsed("LAB_PROVIDERS", _providers, _providers)
+    # Its `/replicas` has the replicas that get no new request. Empty: no autoscaler.
+    autoscaler_url: str = parsed("LAB_AUTOSCALER_URL", _autoscaler, lambda: "")
     # ollama: the gateway exports what Ollama's missing metrics would be.
     upstream: str = text("LAB_UPSTREAM", "openai", pattern="openai|ollama", expected="openai or ollama")
     api_key: str = text("LAB_API_KEY", pattern="[!-~]*", expected="printable ASCII without blanks", secret=True)
