@@ -1,0 +1,103 @@
+"""What the gateway and the runtime report on each replica."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from lab_autoscaler.fleet import UNSEEN, Sight
+from lab_remediator.clients import AskError, Docker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_ASK_TIMEOUT_S = 1.0
+RUNNING = frozenset({"running", "paused", "restarting"})  # it has a process
+
+
+class Gateway:
+    """The gateway's own list of replicas, at `/readyz`."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session, self._url = session, f"{url}/readyz"
+
+    async def replicas(self) -> dict[str, Sight]:
+        """Health, drain and requests in flight of each replica.
+
+        Raises:
+            AskError: no answer, or one of another shape.
+        """
+        try:
+            timeout = aiohttp.ClientTimeout(total=_ASK_TIMEOUT_S)
+            async with self._session.get(self._url, timeout=timeout, allow_redirects=False) as response:
+                body: Any = await response.json(content_type=None)  # 503 has the list, too
+        except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
+            raise AskError(f"the gateway does not answer: {type(error).__name__}: {error}") from error
+        return gateway_sights(body)
+
+
+def gateway_sights(body: Any) -> dict[str, Sight]:
+    """The replicas of an answer.
+
+    Raises:
+        AskError: the answer has another shape.
+    """
+    replicas = body.get("replicas") if isinstance(body, dict) else None
+    if not isinstance(replicas, dict) or not all(isinstance(one, dict) for one in replicas.values()):
+        raise AskError(f"expected the gateway's replicas, got {body!r:.200}")
+    return {str(name): _sight(str(name), one) for name, one in replicas.items()}
+
+
+def _sight(name: str, one: dict[str, Any]) -> Sight:
+    healthy, draining, in_flight = one.get("healthy"), one.get("draining"), one.get("in_flight")
+    if not isinstance(healthy, bool) or not isinstance(draining, bool) or type(in_flight) is not int:
+        raise AskError(f"expected healthy, draining and in_flight of {name}, got {one!r:.200}")
+    return Sight(is_healthy=healthy, is_draining=draining, in_flight=in_flight)
+
+
+class Lookout:
+    """One look at all replicas, from two sources."""
+
+    def __init__(
+        self,
+        *,
+        docker: Docker,
+        gateway: Gateway,
+        scaled: tuple[str, ...],
+        on_answer: Callable[[str, str | None], None],
+    ) -> None:
+        self._docker, self._gateway, self._scaled = docker, gateway, scaled
+        self._on_answer = on_answer
+
+    async def look(self) -> Mapping[str, Sight]:
+        """Each replica's sight. A source without an answer leaves its part unknown."""
+        at_gateway = asyncio.create_task(self._at_gateway())
+        running = await asyncio.gather(*(self._at_runtime(name) for name in self._scaled))
+        seen = await at_gateway
+        return {
+            name: replace(seen.get(name, UNSEEN), is_running=is_running)
+            for name, is_running in zip(self._scaled, running, strict=True)
+        }
+
+    async def _at_gateway(self) -> dict[str, Sight]:
+        try:
+            found = await self._gateway.replicas()
+        except AskError as error:
+            self._on_answer("gateway", str(error))
+            return {}
+        self._on_answer("gateway", None)
+        return found
+
+    async def _at_runtime(self, name: str) -> bool | None:
+        """True if it runs. A container that does not exist is unknown."""
+        try:
+            container = await self._docker.inspect(name)
+        except AskError as error:
+            self._on_answer(f"docker {name}", str(error))
+            return None
+        missing = f"the runtime has no container of {name}: create it (docker compose create)"
+        self._on_answer(f"docker {name}", missing if container is None else None)
+        return None if container is None else container.state in RUNNING

@@ -1,0 +1,255 @@
+"""Phases of the replicas: which one to start, drain, stop, and who owns it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+Phase = Literal["cold", "ready", "draining", "stopped"]
+Owner = Literal["autoscaler", "remediator"]
+PHASES: tuple[Phase, ...] = ("cold", "ready", "draining", "stopped")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """One replica as runtime and gateway report it. None is unknown."""
+
+    is_running: bool | None = None  # by the runtime
+    is_healthy: bool | None = None  # by the gateway's probe
+    is_draining: bool = False  # the gateway gives it no new request
+    in_flight: int | None = None  # requests that the gateway has there
+
+
+UNSEEN = Sight()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replica:
+    """One replica's phase. Times are monotonic seconds."""
+
+    name: str
+    phase: Phase
+    since_s: float  # start of the phase
+    owned_s: float  # since when it is not the remediator's, if it is not
+    dead_since_s: float | None = None  # of a ready one
+    started_s: float | None = None  # our last start of it that succeeded
+    failures: int = 0  # starts in a row that led to no ready replica
+    is_acting: bool = False  # a call to the runtime is under way
+    pause_until_s: float = -math.inf  # after a call that failed
+
+    @property
+    def owner(self) -> Owner:
+        """The one program that may act on it."""
+        return "remediator" if self.phase == "ready" else "autoscaler"
+
+    @property
+    def counts(self) -> bool:
+        """True if it belongs to the wanted replicas."""
+        return self.phase in ("cold", "ready")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Bounds of the phases, in seconds."""
+
+    settle_s: float = 1.0  # two polls of the readers of `/replicas`
+    drain_s: float = 30.0  # for the requests in flight at a drain's start
+    repair_s: float = 10.0  # a dead replica is the remediator's for this long
+    cold_s: float = 120.0  # from start to ready
+    pause_s: float = 2.0  # after a call that failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A change of phase, for the audit log."""
+
+    replica: str
+    phase: Phase
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Act:
+    """A call to the runtime that is due. `cut` requests are in flight there."""
+
+    replica: str
+    action: Literal["start", "stop"]
+    reason: str
+    cut: int = 0
+
+
+Fleet = tuple[Replica, ...]
+
+
+def taken_up(names: Iterable[str], sights: Mapping[str, Sight], now_s: float) -> Fleet | None:
+    """The fleet of what runs, for a start of the autoscaler. Nothing is stopped.
+
+    None while the runtime's or the gateway's report on a replica is missing.
+    """
+    fleet: list[Replica] = []
+    for name in names:
+        sight = sights.get(name, UNSEEN)
+        if sight.is_running is None or (sight.is_running and sight.is_healthy is None):
+            return None
+        phase: Phase = "stopped"
+        if sight.is_running:
+            phase = "ready" if sight.is_healthy else "cold"
+        fleet.append(Replica(name=name, phase=phase, since_s=now_s, owned_s=now_s))
+    return tuple(fleet)
+
+
+def wanted(fleet: Fleet) -> int:
+    """The count in force: replicas that are ready or on their way."""
+    return sum(one.counts for one in fleet)
+
+
+def serving(fleet: Fleet, sights: Mapping[str, Sight]) -> tuple[str, ...]:
+    """Names of the ready replicas, without those that fail the gateway's probe."""
+    return tuple(one.name for one in fleet if one.phase == "ready" and _is_good(sights.get(one.name, UNSEEN)))
+
+
+def _is_good(sight: Sight) -> bool:
+    return sight.is_running is not False and sight.is_healthy is not False
+
+
+def observed(
+    fleet: Fleet, sights: Mapping[str, Sight], now_s: float, timing: Timing
+) -> tuple[Fleet, tuple[Change, ...]]:
+    """The fleet after a look at it. Unknown reports change nothing."""
+    changes: list[Change] = []
+    after: list[Replica] = []
+    for one in fleet:
+        seen, reason = _seen(one, sights.get(one.name, UNSEEN), now_s, timing)
+        if seen.phase != one.phase:
+            changes.append(Change(replica=one.name, phase=seen.phase, reason=reason))
+        after.append(seen)
+    return tuple(after), tuple(changes)
+
+
+def _seen(one: Replica, sight: Sight, now_s: float, timing: Timing) -> tuple[Replica, str]:
+    match one.phase:
+        case "cold":
+            return _cold(one, sight, now_s, timing)
+        case "ready":
+            return _ready(one, sight, now_s, timing)
+        case "draining" if sight.is_running is False and not one.is_acting:
+            return _entered(one, "stopped", now_s), "it has ended"
+        case "stopped" if sight.is_running:
+            return replace(_entered(one, "cold", now_s), started_s=now_s), "another program started it"
+        case _:
+            return one, ""
+
+
+def _cold(one: Replica, sight: Sight, now_s: float, timing: Timing) -> tuple[Replica, str]:
+    if sight.is_running and sight.is_healthy:
+        return replace(_entered(one, "ready", now_s), failures=0), f"ready {now_s - one.since_s:.1f} s after"
+    spent_s = now_s - (one.since_s if one.started_s is None else one.started_s)
+    if one.is_acting or sight.is_running is None:
+        return one, ""
+    if sight.is_running and spent_s > timing.cold_s:
+        return _failed(one, "draining", now_s), f"not ready {timing.cold_s:g} s after its start"
+    if not sight.is_running and spent_s > timing.repair_s + timing.settle_s:
+        return _failed(one, "stopped", now_s), f"not running {spent_s:.1f} s after its start"
+    return one, ""
+
+
+def _ready(one: Replica, sight: Sight, now_s: float, timing: Timing) -> tuple[Replica, str]:
+    if sight.is_running is None:
+        return one, ""
+    if sight.is_running:
+        return replace(one, dead_since_s=None), ""
+    if one.dead_since_s is None:
+        return replace(one, dead_since_s=now_s), ""
+    if now_s - one.dead_since_s < timing.repair_s:
+        return one, ""
+    return _entered(one, "cold", now_s), f"dead for {timing.repair_s:g} s, no repair by the remediator"
+
+
+def _entered(one: Replica, phase: Phase, now_s: float) -> Replica:
+    owned_s = now_s if one.phase == "ready" else one.owned_s
+    return replace(one, phase=phase, since_s=now_s, owned_s=owned_s, dead_since_s=None, started_s=None)
+
+
+def _failed(one: Replica, phase: Phase, now_s: float) -> Replica:
+    return replace(_entered(one, phase, now_s), failures=one.failures + 1)
+
+
+def steered(fleet: Fleet, desired: int, sights: Mapping[str, Sight], now_s: float) -> tuple[Fleet, tuple[Change, ...]]:
+    """The fleet with `desired` replicas wanted.
+
+    A draining replica returns to service before a stopped one starts. The first to go
+    is one that is dead or cold, then the last of the list.
+    """
+    changes: list[Change] = []
+    phases = {one.name: one for one in fleet}
+    while (count := wanted(tuple(phases.values()))) != desired:
+        more = count < desired
+        found = _next_up(phases.values()) if more else _next_down(phases.values(), serving(fleet, sights))
+        if found is None:
+            break
+        phase: Phase = "draining"
+        if more:
+            phase = "ready" if found.phase == "draining" else "cold"
+        phases[found.name] = _entered(found, phase, now_s)
+        changes.append(Change(replica=found.name, phase=phase, reason=f"{desired} wanted, {count} there"))
+    return tuple(phases.values()), tuple(changes)
+
+
+def _next_up(fleet: Collection[Replica]) -> Replica | None:
+    draining = [one for one in fleet if one.phase == "draining" and not one.is_acting and not one.failures]
+    stopped = [one for one in fleet if one.phase == "stopped" and not one.is_acting]
+    return next(iter(draining), None) or min(stopped, key=lambda one: one.failures, default=None)
+
+
+def _next_down(fleet: Collection[Replica], good: Collection[str]) -> Replica | None:
+    there = [one for one in fleet if one.counts and not one.is_acting]
+    # Of equals the last: `reversed` keeps the order of the list, and `min` the first.
+    return min(reversed(there), key=lambda one: one.name in good, default=None)
+
+
+def due(fleet: Fleet, sights: Mapping[str, Sight], now_s: float, timing: Timing) -> tuple[Act, ...]:
+    """The calls to the runtime that are due now.
+
+    The gateway and the remediator have had time to read the replica's new owner.
+    """
+    acts = (
+        _act(one, sights.get(one.name, UNSEEN), now_s, timing)
+        for one in fleet
+        if not one.is_acting and now_s - one.owned_s >= timing.settle_s and now_s >= one.pause_until_s
+    )
+    return tuple(act for act in acts if act is not None)
+
+
+def _act(one: Replica, sight: Sight, now_s: float, timing: Timing) -> Act | None:
+    if one.phase == "cold" and sight.is_running is False and one.started_s is None:
+        return Act(replica=one.name, action="start", reason="wanted")
+    if one.phase != "draining" or not sight.is_running:
+        return None
+    if sight.is_draining and sight.in_flight == 0:
+        return Act(replica=one.name, action="stop", reason="drained")
+    if now_s - one.since_s < timing.drain_s:
+        return None
+    cut = sight.in_flight or 0
+    known = "an unknown number of" if sight.in_flight is None else str(cut)
+    reason = f"{known} requests in flight after {timing.drain_s:g} s"
+    return Act(replica=one.name, action="stop", reason=reason, cut=cut)
+
+
+def acting(fleet: Fleet, name: str) -> Fleet:
+    """The fleet with a call on this replica under way."""
+    return tuple(replace(one, is_acting=True) if one.name == name else one for one in fleet)
+
+
+def acted(fleet: Fleet, act: Act, now_s: float, timing: Timing, *, failed: bool) -> Fleet:
+    """The fleet after the end of a call."""
+
+    def after(one: Replica) -> Replica:
+        if failed:
+            return replace(one, is_acting=False, pause_until_s=now_s + timing.pause_s)
+        return replace(one, is_acting=False, started_s=now_s if act.action == "start" else None)
+
+    return tuple(after(one) if one.name == act.replica else one for one in fleet)

@@ -1,0 +1,81 @@
+"""The autoscaler's process until SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+
+from lab_common.packages import refuse_without
+
+try:
+    import aiohttp
+    from aiohttp import web
+except ImportError as error:
+    sys.exit(refuse_without("lab_autoscaler", error))
+
+from lab_autoscaler.clients import Gateway, Lookout
+from lab_autoscaler.eyes import Eyes
+from lab_autoscaler.loop import Autoscaler
+from lab_autoscaler.metrics import Metrics
+from lab_autoscaler.settings import Settings
+from lab_autoscaler.web import application
+from lab_common.addresses import authority
+from lab_common.settings import CANNOT_START, SettingsError, refuse
+from lab_common.signals import ENDING
+from lab_remediator.audit import Audit, AuditError
+from lab_remediator.clients import Docker, Prometheus
+from lab_remediator.watch import Troubles
+
+_LAST_ANSWER_S = 0.2
+
+
+def serve() -> int:
+    """Exit status: 0 after SIGTERM or SIGINT, 2 for bad settings or log."""
+    try:
+        settings = Settings.from_env(os.environ)
+        audit = Audit(settings.audit_file)
+    except (SettingsError, AuditError) as error:
+        return refuse("autoscaler", error)
+    try:
+        asyncio.run(_serve(settings, audit))
+    except OSError as error:
+        sys.stderr.write(f"autoscaler: expected to listen on {authority(settings.host, settings.port)}, got: {error}\n")
+        return CANNOT_START
+    finally:
+        audit.close()
+    return 0
+
+
+async def _serve(settings: Settings, audit: Audit) -> None:
+    metrics, troubles = Metrics(), Troubles()
+    async with aiohttp.ClientSession() as session:
+        docker = Docker(session, settings.docker_url, settings.project)
+        autoscaler = Autoscaler(
+            settings=settings,
+            docker=docker,
+            lookout=Lookout(
+                docker=docker,
+                gateway=Gateway(session, settings.sights.gateway_url),
+                scaled=settings.scaled,
+                on_answer=troubles.tell,
+            ),
+            eyes=Eyes(Prometheus(session, settings.sights.prometheus_url), settings.sights),
+            audit=audit,
+            metrics=metrics,
+            troubles=troubles,
+        )
+        app = application(autoscaler, metrics, settings.audit_file)
+        # Prometheus keeps its connection open: do not wait for it.
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWER_S)
+        await runner.setup()
+        await web.TCPSite(runner, settings.host, settings.port).start()
+        work = asyncio.create_task(autoscaler.run())
+        for number in ENDING:
+            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+        finally:
+            await runner.cleanup()
