@@ -1,4 +1,4 @@
-"""What the autoscaler reads of Prometheus and the gateway: values, or unknown."""
+"""Readings of Prometheus and the gateway: values, or unknown."""
 
 from __future__ import annotations
 

@@ -106,6 +106,14 @@ def test_an_empty_replica_is_not_stopped_before_its_readers_had_two_polls() -> N
     assert world.after(0.1).due == [("model-2", "stop")]
 
 
+def test_a_replica_on_which_the_remediator_still_acts_waits() -> None:
+    world = two().steer(1)
+    ends = replace(GOOD, is_draining=True)
+
+    assert world.after(5, model_2=replace(ends, is_repaired=True)).due == []
+    assert world.after(0.1, model_2=ends).due == [("model-2", "stop")]
+
+
 @pytest.mark.parametrize(
     ("sight", "cut", "reason"),
     [

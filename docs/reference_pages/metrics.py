@@ -13,6 +13,7 @@ from lab_agents.metrics import Metrics as AgentMetrics
 from lab_api.gateway import Gateway
 from lab_api.replica import Probed
 from lab_api.settings import Settings as GatewaySettings
+from lab_autoscaler.metrics import Metrics as AutoscalerMetrics
 from lab_desk.metrics import Metrics as DeskMetrics
 from lab_engine.dcgm import GpuCollector
 from lab_engine.engine import Engine
@@ -43,6 +44,7 @@ def metrics_page() -> str:
         ("Agents", "The lab's service `agent`, in a lab with agents.", AgentMetrics().registry.collect()),
         ("Desk", "The lab's service `desk`, in a lab with agents.", DeskMetrics().registry.collect()),
         ("Remediator", "The lab's remediator.", _remediator()),
+        ("Autoscaler", "The lab's autoscaler, in a lab with one.", AutoscalerMetrics().registry.collect()),
     ):
         parts += [f"## {title}", text, *_entries(families)]
     parts += ["## Alerts of the lab", "From `stack/prometheus/rules/`.", *_alerts()]

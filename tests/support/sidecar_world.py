@@ -1,4 +1,4 @@
-"""Made-up Docker, Prometheus and gateway of four replicas, for the real autoscaler."""
+"""Made-up Docker, Prometheus and gateway of four replicas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 from support.waiting import until_async
 
-from lab_autoscaler.clients import Gateway, Lookout
+from lab_autoscaler.clients import Lookout, Services
 from lab_autoscaler.eyes import Eyes
 from lab_autoscaler.loop import Autoscaler
 from lab_autoscaler.metrics import Metrics
@@ -25,7 +25,7 @@ from lab_remediator.clients import Docker, Prometheus
 from lab_remediator.watch import Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
     from pathlib import Path
 
 NAMES = ("model-1", "model-2", "model-3", "model-4")
@@ -55,6 +55,8 @@ class Fakes:
     calls: list[tuple[float, str, str]] = field(default_factory=list)
     autoscaler_url: str = ""
     gateway_is_up: bool = True
+    start_s: float = 0.0  # duration of a start by Docker
+    repaired: Collection[str] = ()  # on which a remediator acts
     intents_at_call: list[int] = field(default_factory=list)
     draining: set[str] = field(default_factory=set)
     stopped_before_drained: list[str] = field(default_factory=list)
@@ -101,6 +103,10 @@ class Fakes:
         }
         return web.json_response({"status": "ready", "replicas": replicas})
 
+    async def healthz(self, _: web.Request) -> web.Response:
+        """The remediator."""
+        return web.json_response({"acting": sorted(self.repaired)})
+
     async def docker(self, request: web.Request) -> web.Response:
         found = _CONTAINER.fullmatch(request.path)
         assert found is not None, request.path
@@ -116,6 +122,7 @@ class Fakes:
         if what == "stop" and name not in self.draining:
             self.stopped_before_drained.append(name)
         if what == "start":
+            await asyncio.sleep(self.start_s)
             one.started_at = time.time()
         one.is_running = what in ("start", "restart")
         return web.Response(status=204)
@@ -175,6 +182,7 @@ async def at_work(fakes: Fakes, **environment: str) -> AsyncIterator[Running]:
         [
             web.post("/api/v1/query", fakes.query),
             web.get("/readyz", fakes.readyz),
+            web.get("/healthz", fakes.healthz),
             web.route("*", "/containers/{tail:.*}", fakes.docker),
         ]
     )
@@ -187,6 +195,7 @@ async def at_work(fakes: Fakes, **environment: str) -> AsyncIterator[Running]:
                 "LAB_AUDIT_FILE": str(fakes.audit_file),
                 "LAB_PROMETHEUS_URL": lab_url,
                 "LAB_GATEWAY_URL": lab_url,
+                "LAB_REMEDIATOR_URL": lab_url,
                 "LAB_DOCKER_URL": lab_url,
                 "LAB_SYNC_S": "0.1",
                 "LAB_POLL_S": "0.05",
@@ -196,7 +205,7 @@ async def at_work(fakes: Fakes, **environment: str) -> AsyncIterator[Running]:
         docker = Docker(http, lab_url, PROJECT)
         audit = Audit(settings.audit_file)
         lookout = Lookout(
-            docker=docker, gateway=Gateway(http, lab_url), scaled=settings.scaled, on_answer=troubles.tell
+            docker=docker, services=Services(http, settings.sights), scaled=settings.scaled, on_answer=troubles.tell
         )
         autoscaler = Autoscaler(
             settings=settings,

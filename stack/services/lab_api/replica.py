@@ -18,7 +18,7 @@ class Probed(Enum):
 
 
 class Duty(Enum):
-    """What the autoscaler has the replica for."""
+    """Use of the replica by the autoscaler."""
 
     SERVING = "serving"  # also without an autoscaler
     DRAINING = "draining"  # it finishes what it has, and gets nothing new

@@ -1,4 +1,4 @@
-"""What the gateway and the runtime report on each replica."""
+"""Reports of the gateway and the runtime on each replica."""
 
 from __future__ import annotations
 
@@ -14,29 +14,48 @@ from lab_remediator.clients import AskError, Docker
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from lab_autoscaler.settings import Sights
+
 _ASK_TIMEOUT_S = 1.0
 RUNNING = frozenset({"running", "paused", "restarting"})  # it has a process
 
 
-class Gateway:
-    """The gateway's own list of replicas, at `/readyz`."""
+class Services:
+    """The reports of gateway and remediator."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        self._session, self._url = session, f"{url}/readyz"
+    def __init__(self, session: aiohttp.ClientSession, sights: Sights) -> None:
+        self._session, self._sights = session, sights
 
     async def replicas(self) -> dict[str, Sight]:
-        """Health, drain and requests in flight of each replica.
+        """Health, drain and requests in flight of each replica, by the gateway.
 
         Raises:
             AskError: no answer, or one of another shape.
         """
+        return gateway_sights(await self._json(f"{self._sights.gateway_url}/readyz"))
+
+    async def repaired(self) -> frozenset[str]:
+        """The services on which the remediator acts right now. A dead one acts on none.
+
+        Raises:
+            AskError: no answer, or one of another shape.
+        """
+        if not self._sights.remediator_url:
+            return frozenset()
+        body = await self._json(f"{self._sights.remediator_url}/healthz")
+        acting = body.get("acting") if isinstance(body, dict) else None
+        if not isinstance(acting, list):
+            raise AskError(f"expected the remediator's acts, got {body!r:.200}")
+        return frozenset(str(name) for name in acting)
+
+    async def _json(self, url: str) -> Any:
+        """The body of an answer. That of a 503 counts as well."""
         try:
             timeout = aiohttp.ClientTimeout(total=_ASK_TIMEOUT_S)
-            async with self._session.get(self._url, timeout=timeout, allow_redirects=False) as response:
-                body: Any = await response.json(content_type=None)  # 503 has the list, too
+            async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
+                return await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
-            raise AskError(f"the gateway does not answer: {type(error).__name__}: {error}") from error
-        return gateway_sights(body)
+            raise AskError(f"{url} does not answer: {type(error).__name__}: {error}") from error
 
 
 def gateway_sights(body: Any) -> dict[str, Sight]:
@@ -59,32 +78,42 @@ def _sight(name: str, one: dict[str, Any]) -> Sight:
 
 
 class Lookout:
-    """One look at all replicas, from two sources."""
+    """One look at all replicas, from all sources."""
 
     def __init__(
         self,
         *,
         docker: Docker,
-        gateway: Gateway,
+        services: Services,
         scaled: tuple[str, ...],
         on_answer: Callable[[str, str | None], None],
     ) -> None:
-        self._docker, self._gateway, self._scaled = docker, gateway, scaled
+        self._docker, self._services, self._scaled = docker, services, scaled
         self._on_answer = on_answer
 
     async def look(self) -> Mapping[str, Sight]:
         """Each replica's sight. A source without an answer leaves its part unknown."""
         at_gateway = asyncio.create_task(self._at_gateway())
+        at_remediator = asyncio.create_task(self._at_remediator())
         running = await asyncio.gather(*(self._at_runtime(name) for name in self._scaled))
-        seen = await at_gateway
+        seen, repaired = await at_gateway, await at_remediator
         return {
-            name: replace(seen.get(name, UNSEEN), is_running=is_running)
+            name: replace(seen.get(name, UNSEEN), is_running=is_running, is_repaired=name in repaired)
             for name, is_running in zip(self._scaled, running, strict=True)
         }
 
+    async def _at_remediator(self) -> frozenset[str]:
+        try:
+            found = await self._services.repaired()
+        except AskError as error:
+            self._on_answer("remediator", str(error))
+            return frozenset()
+        self._on_answer("remediator", None)
+        return found
+
     async def _at_gateway(self) -> dict[str, Sight]:
         try:
-            found = await self._gateway.replicas()
+            found = await self._services.replicas()
         except AskError as error:
             self._on_answer("gateway", str(error))
             return {}

@@ -74,7 +74,7 @@ class Eyes:
         self._prometheus, self._queries = prometheus, queries(sights)
 
     async def look(self) -> Samples:
-        """Ask all queries at once."""
+        """Send all queries at once."""
         answers = await asyncio.gather(*(self._ask(name, query) for name, query in self._queries.items()))
         return Samples(
             found={name: answer for name, answer in answers if not isinstance(answer, str)},

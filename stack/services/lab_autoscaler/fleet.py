@@ -22,6 +22,7 @@ class Sight:
     is_healthy: bool | None = None  # by the gateway's probe
     is_draining: bool = False  # the gateway gives it no new request
     in_flight: int | None = None  # requests that the gateway has there
+    is_repaired: bool = False  # the remediator acts on it now
 
 
 UNSEEN = Sight()
@@ -216,15 +217,13 @@ def due(fleet: Fleet, sights: Mapping[str, Sight], now_s: float, timing: Timing)
 
     The gateway and the remediator have had time to read the replica's new owner.
     """
-    acts = (
-        _act(one, sights.get(one.name, UNSEEN), now_s, timing)
-        for one in fleet
-        if not one.is_acting and now_s - one.owned_s >= timing.settle_s and now_s >= one.pause_until_s
-    )
+    acts = (_act(one, sights.get(one.name, UNSEEN), now_s, timing) for one in fleet)
     return tuple(act for act in acts if act is not None)
 
 
 def _act(one: Replica, sight: Sight, now_s: float, timing: Timing) -> Act | None:
+    if one.is_acting or sight.is_repaired or now_s - one.owned_s < timing.settle_s or now_s < one.pause_until_s:
+        return None
     if one.phase == "cold" and sight.is_running is False and one.started_s is None:
         return Act(replica=one.name, action="start", reason="wanted")
     if one.phase != "draining" or not sight.is_running:

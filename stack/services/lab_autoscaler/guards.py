@@ -11,7 +11,7 @@ RESULTS: tuple[Result, ...] = ("acted", "held", "dry_run", "paused", "blind")
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """What the policy wants, and what it stands against.
+    """A policy's wanted count, and its limits.
 
     Attributes:
         desired: The policy's count.

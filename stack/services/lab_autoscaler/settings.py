@@ -32,7 +32,7 @@ def _policy(given: str) -> Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class Phases(Section):
-    """How long a replica may take for what."""
+    """Bounds on the time in a phase."""
 
     drain_s: float = number("LAB_DRAIN_S", 30.0, 0, 3600)  # then its requests are cut
     repair_s: float = number("LAB_REPAIR_S", 10.0, 1, 3600)  # a dead replica is the remediator's for this long
@@ -44,16 +44,17 @@ class Phases(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Sights(Section):
-    """What the autoscaler reads, and from where."""
+    """Sources of the readings, and the limits of their age."""
 
     prometheus_url: str = parsed("LAB_PROMETHEUS_URL", _url, lambda: "http://prometheus:9090")
     gateway_url: str = parsed("LAB_GATEWAY_URL", _url, lambda: "http://api:8000")
+    remediator_url: str = parsed("LAB_REMEDIATOR_URL", _url, lambda: "")  # empty: none repairs
     stale_s: float = number("LAB_STALE_S", 5.0, 1, 600)  # an older sample is unknown
     window_s: float = number("LAB_WINDOW_S", 15.0, 2, 3600)  # of rates and attained shares
     slots: int = whole("LAB_SLOTS", 8, 1, 100_000)  # requests that a replica answers at a time
     engine_queue: bool = switch("LAB_ENGINE_QUEUE", default=True)  # off: the engines report no waiting requests
     # Bounds of the gateway's histograms, so that the shares are exact.
-    first_token_s: str = text("LAB_FIRST_TOKEN_S", "1", pattern="[0-9]+([.][0-9]+)?", expected="seconds (0.5)")
+    first_token_s: str = text("LAB_FIRST_TOKEN_S", "2", pattern="[0-9]+([.][0-9]+)?", expected="seconds (0.5)")
     token_gap_s: str = text("LAB_TOKEN_GAP_S", "0.1", pattern="[0-9]+([.][0-9]+)?", expected="seconds (0.1)")
 
 
@@ -72,7 +73,7 @@ class Settings(Section):
     sync_s: float = number("LAB_SYNC_S", 5.0, 0.1, 600)  # between two decisions of the policy
     poll_s: float = number("LAB_POLL_S", 0.25, 0.05, 10)  # between two looks at the replicas
     steps_max: int = whole("LAB_STEPS_MAX", 4, 1, 1000)  # replicas up or down in one decision
-    flap_s: float = number("LAB_FLAP_S", 60.0, 0, 86_400)  # a change of direction within this time is a flap
+    flap_s: float = number("LAB_FLAP_S", 300.0, 0, 86_400)  # a change of direction within this time is a flap
     dry_run: bool = flag("LAB_DRY_RUN")
     phases: Phases = section(Phases)
     sights: Sights = section(Sights)

@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     sys.exit(refuse_without("lab_autoscaler", error))
 
-from lab_autoscaler.clients import Gateway, Lookout
+from lab_autoscaler.clients import Lookout, Services
 from lab_autoscaler.eyes import Eyes
 from lab_autoscaler.loop import Autoscaler
 from lab_autoscaler.metrics import Metrics
@@ -57,7 +57,7 @@ async def _serve(settings: Settings, audit: Audit) -> None:
             docker=docker,
             lookout=Lookout(
                 docker=docker,
-                gateway=Gateway(session, settings.sights.gateway_url),
+                services=Services(session, settings.sights),
                 scaled=settings.scaled,
                 on_answer=troubles.tell,
             ),

@@ -50,6 +50,7 @@ class Remediator:
         self._troubles = Troubles()
         self._turned_at = time.monotonic()
         self._actions: set[asyncio.Task[None]] = set()
+        self.acting: set[str] = set()  # services with an act under way, for the autoscaler
         self._silent: set[str] = set()  # sources without an answer for too long
         self.watch = Watch(
             policy=policy,
@@ -149,6 +150,14 @@ class Remediator:
             self._metrics.actions.labels(decision.action, decision.service, decision.result).inc()
 
     async def _act(self, decision: Decision) -> None:
+        # Shown before the owner is read, so that of two programs one sees the other.
+        self.acting.add(decision.service)
+        try:
+            await self._act_alone(decision)
+        finally:
+            self.acting.discard(decision.service)
+
+    async def _act_alone(self, decision: Decision) -> None:
         service, action = decision.service, cast("Action", decision.action)
         intent = Intent(
             at=time.time(), incident=decision.incident, rule=decision.rule or "", service=service, action=action

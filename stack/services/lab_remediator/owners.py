@@ -56,7 +56,7 @@ class Word:
 
 
 class Owners:
-    """The word of an autoscaler, kept current. Without an URL there is none."""
+    """The word of an autoscaler, kept current, if there is one."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, replicas: Collection[str]) -> None:
         self._session, self._url = session, url
@@ -78,13 +78,13 @@ class Owners:
         return {"autoscaler": round(self.word.silent_s, 3)} if self._url else {}
 
     async def run(self) -> None:
-        """Ask until cancelled. Returns at once without an autoscaler."""
+        """Poll until cancelled. Returns at once without an autoscaler."""
         while self._url:
             await self.ask()
             await asyncio.sleep(POLL_S)
 
     async def ask(self) -> Word:
-        """The current word, asked for now."""
+        """The current word, from a new answer."""
         if self._url:
             answer = await self._answer()
             self._is_new = answer is not None

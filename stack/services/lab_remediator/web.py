@@ -21,7 +21,12 @@ def application(remediator: Remediator, metrics: Metrics, audit_file: Path) -> w
     async def health(_: web.Request) -> web.Response:
         """200 while the loop runs, once Prometheus and the proxy have answered."""
         ready = remediator.watch.ready
-        body = {"ready": ready, "live": remediator.live, "answered_s_ago": remediator.watch.answered_s_ago()}
+        body = {
+            "ready": ready,
+            "live": remediator.live,
+            "answered_s_ago": remediator.watch.answered_s_ago(),
+            "acting": sorted(remediator.acting),
+        }
         return web.json_response(body, status=200 if ready and remediator.live else 503)
 
     async def scrape(_: web.Request) -> web.Response:
