@@ -466,6 +466,18 @@ class TestAFaultOnPrometheus:
         assert str(trial.blind) in trial.findings
         assert 0 < trial.whole.availability < 1
 
+    @pytest.mark.parametrize("of", ["judge", "autoscaler"])
+    def test_what_a_fault_hid_from_it_is_inconclusive_as_well(self, performed, of):
+        act = Injection(after_s=0.0, fault=faults.stale_metrics(of=of).primitive, victim="pushgateway")
+        performed.injected.acts.append(act)
+        trial = judged(performed)
+
+        assert (trial.blind is not None) is (of == "judge")
+        assert (trial.slos == {}) is (of == "judge")
+        if of == "judge":
+            assert "the fault hid pushgateway from prometheus" in str(trial.blind)
+            assert str(trial.blind) in trial.findings
+
     @pytest.mark.parametrize("is_blind", [True, False], ids=["blind", "seeing"])
     def test_an_alert_about_it_counts_after_our_revert_if_it_saw_nothing(self, gap, monkeypatch, is_blind):
         gap.injected.acts.append(Injection(after_s=0.0, fault=faults.pause("x").primitive, victim="prometheus"))

@@ -23,7 +23,7 @@ def test_monitoring_may_be_hit_by_name_and_is_no_target_that_trials_wait_for():
     lab = lab_subject("sim")
 
     assert lab.targets == ("api", "model-1", "model-2")
-    assert lab.may_hit == ("api", "model-1", "model-2", "remediator", "prometheus")
+    assert lab.may_hit == ("api", "model-1", "model-2", "remediator", "prometheus", "pushgateway")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -401,7 +401,7 @@ def test_the_agent_takes_the_options_of_each_fault(fault):
 
 def test_each_kind_of_the_agent_is_a_fault_of_its_name():
     others = {kind for kind in agent_faults.KINDS if kind == "hold" or kind.startswith("tool_")}
-    assert {one.primitive.kind for one in ON_WIRE} - {"tool"} == set(agent_faults.KINDS) - others
+    assert {one.primitive.agent_kind for one in ON_WIRE} - others == set(agent_faults.KINDS) - others
     assert LONGEST_LEASE_S == agent_faults.LONGEST_LEASE_S
 
 
@@ -533,3 +533,40 @@ def test_a_runtime_without_agents_has_no_such_undo():
 
 def test_a_match_prints_as_its_conditions():
     assert str(Match(conditions=(("path", "/v1/*"), ("streaming", False)))) == "path=/v1/*, streaming=False"
+
+
+# Reads of metrics
+
+HEADERS = {"autoscaler": "user-agent: lab_autoscaler*", "judge": "user-agent: Prometheus/*"}
+
+
+@pytest.mark.parametrize("make", [faults.scrape_gap, faults.stale_metrics])
+class TestScrapes:
+    @pytest.mark.parametrize(("of", "target"), [("autoscaler", "prometheus"), ("judge", "pushgateway")])
+    def test_each_reader_has_a_target_and_requests_of_its_own(self, make, of, target):
+        runtime, fault = Scripted(), make(of=of)
+        fault.primitive.inject(runtime, "x")
+
+        assert (fault.target, fault.primitive.blinds_judge) == (target, of == "judge")
+        assert make("model-1", of=of).target == "model-1"
+        ((_, kind, about),) = runtime.started
+        assert (kind, about["match"]["header"], about["share"]) == (fault.primitive.agent_kind, HEADERS[of], 1.0)
+        agent_faults.parse({"kind": kind, **about})
+
+    def test_its_strength_names_the_reader_and_the_share(self, make):
+        fault = make(of="judge", share=0.5, match=faults.match(method="GET", path="/metrics"))
+
+        assert fault.strength == {"of": "judge", "share": 0.5}
+        assert fault.primitive.match == {"method": "GET", "path": "/metrics"}
+
+    @pytest.mark.parametrize("of", ["remediator", None, 5])
+    def test_another_reader_is_refused(self, make, of):
+        with pytest.raises(BadScenario, match=r"\(of=\.\.\.\) must be"):
+            make(of=of)
+
+
+def test_a_stale_answer_needs_a_second_read():
+    assert (
+        faults.stale_metrics(of="judge").primitive.proof_within_s
+        > faults.scrape_gap(of="judge").primitive.proof_within_s
+    )

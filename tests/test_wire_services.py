@@ -176,7 +176,7 @@ def test_only_the_local_runtime_needs_them(tmp_path):
 
 def chat_with(*found):
     """An experiment whose clients chat."""
-    return SimpleNamespace(load=loads.open_loop(), faults=found)
+    return SimpleNamespace(load=loads.open_loop(), faults=found, is_scaled=False)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,8 @@ VARIANTS: dict[str, Variants] = {
     "late_first_token": (("", lambda: faults.late_first_token("model-1", delay_s=2)),),
     "slow_drip": (("", lambda: faults.slow_drip("model-1", every_s=0.1)),),
     "slow_error": (("", lambda: faults.slow_error("model-1", delay_s=5)),),
+    "scrape_gap": (("", lambda: faults.scrape_gap("model-1", of="judge")),),
+    "stale_metrics": (("", lambda: faults.stale_metrics("model-1", of="judge")),),
     "tool": (("", lambda: faults.tool("model-1", how="lost_answer")),),
     "xid": (
         ('engine="dies"', lambda: faults.xid("model-1")),

@@ -39,6 +39,7 @@ from pytest_llmchaos.faults.overload import Overload, overload
 from pytest_llmchaos.faults.partition import Partition, partition
 from pytest_llmchaos.faults.pause import Pause, pause
 from pytest_llmchaos.faults.restart import Restart, restart
+from pytest_llmchaos.faults.scrape_faults import ScrapeGap, StaleMetrics, scrape_gap, stale_metrics
 from pytest_llmchaos.faults.slow_load import SlowLoad, slow_load
 from pytest_llmchaos.faults.stop import Stop, stop
 from pytest_llmchaos.faults.stream_edits import (
@@ -92,10 +93,12 @@ __all__ = [
     "reorder",
     "reset",
     "restart",
+    "scrape_gap",
     "sequence",
     "slow_drip",
     "slow_error",
     "slow_load",
+    "stale_metrics",
     "stall",
     "stop",
     "thermal_throttling",
@@ -149,6 +152,8 @@ CATALOGUE: dict[str, frozenset[str]] = {
         WrongModel,
         Flaky,
         SlowError,
+        ScrapeGap,
+        StaleMetrics,
         ToolFault,
     )
 }

@@ -78,7 +78,8 @@ class Campaign:
 
         They depend on no other experiment of the session, so that no draw does.
         """
-        return self._with(experiment).subject.may_hit
+        is_more = experiment.load.tasks is not None or experiment.is_scaled
+        return self._with(experiment).subject.may_hit if is_more else self.services
 
     @property
     def run(self) -> Run:

@@ -339,7 +339,7 @@ def lab_subject(backend: str, *, agents: bool = False, scales: bool = False) -> 
         attempts_counters=("llmlab_upstream_attempts_total", "llmlab_requests_total"),
         model_calls_counter="llmlab_requests_total",
         expected=EXPECTED,
-        named_targets=("remediator", "prometheus"),
+        named_targets=("remediator", "prometheus", "pushgateway"),
         known_rules=RULES,
         replica_header="x-llmlab-replica",
         ready_path="/readyz",

@@ -100,6 +100,8 @@ _SEEN = {
 _WHEN_IT_GOES_ON = "it fires when Prometheus goes on, also after our revert"
 _BY_STRENGTH = "it depends on the options: health checks pass, retries may hide it"
 
+_BLIND = "the service itself is well: only Prometheus does not see it"
+
 EXPECTED = (
     *_GONE,
     *(
@@ -155,6 +157,16 @@ EXPECTED = (
     ),
     *(Expected(fault=fault, on="*", why=_BY_STRENGTH) for fault in _ON_ANSWERS if fault not in _SEEN),
     *(Expected(fault=fault, on="api", why=_BY_STRENGTH) for fault in _SEEN),
+    *(
+        Expected(fault=fault, on="*", options=(("of", "autoscaler"),), why="no alert watches the autoscaler: it holds")
+        for fault in ("scrape_gap", "stale_metrics")
+    ),
+    *(
+        Expected(fault="scrape_gap", on=on, options=(("of", "judge"),), alerts=("ServiceDown",), why=_BLIND)
+        for on in ("api", "model-*")
+    ),
+    Expected(fault="scrape_gap", on="pushgateway", options=(("of", "judge"),), why=_BLIND),
+    Expected(fault="stale_metrics", on="*", options=(("of", "judge"),), why="an old answer looks like a fresh one"),
     Expected(fault="tool", on="*", why="no alert watches tools: the caller sees it"),
     *(Expected(fault=fault, on="model-*", alerts=alerts, why=_BY_STRENGTH) for fault, alerts in _SEEN.items()),
     *(

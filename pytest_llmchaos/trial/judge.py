@@ -14,6 +14,7 @@ from pytest_llmchaos.errors import EvidenceLost, Inconclusive, InvalidExperiment
 from pytest_llmchaos.evidence import readiness_file
 from pytest_llmchaos.evidence.samples_file import load as load_samples
 from pytest_llmchaos.faults.base import strength_of
+from pytest_llmchaos.faults.scrape_faults import ScrapeFault
 from pytest_llmchaos.model import CLIENT_REQUESTS
 from pytest_llmchaos.slo.arithmetic import Slo
 from pytest_llmchaos.stats.windows import Part, Window, around, first_unknown_s, parts, unserved_s, windows
@@ -213,7 +214,7 @@ def _note_tasks_that_run(record: Record, load: RunningLoad) -> None:
 
 
 def _blind(lab: Lab, record: Record, injected: Injected) -> Inconclusive | None:
-    """Return why Prometheus saw nothing for a while, or None if it saw everything.
+    """Return why Prometheus lacked samples for a while, or None if it saw everything.
 
     Raises:
         PartialScrape: Scrapes are missing, and no fault hit Prometheus.
@@ -225,6 +226,11 @@ def _blind(lab: Lab, record: Record, injected: Injected) -> Inconclusive | None:
         if lab.subject.prometheus not in injected.victims:
             raise
         why = f"the fault hit {lab.subject.prometheus}, so what it alone records is unknown: {error}"
+        record.finding(why)
+        return Inconclusive(why)
+    hidden = [act for act in injected.acts if isinstance(act.fault, ScrapeFault) and act.fault.blinds_judge]
+    if hidden:
+        why = f"the fault hid {hidden[0].victim} from {lab.subject.prometheus}, so what that alone records is unknown"
         record.finding(why)
         return Inconclusive(why)
     return None

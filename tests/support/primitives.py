@@ -13,6 +13,8 @@ REQUIRED: dict[str, dict[str, float | str]] = {
     "late_first_token": {"delay_s": 2},
     "slow_drip": {"every_s": 0.1},
     "slow_error": {"delay_s": 5},
+    "scrape_gap": {"of": "autoscaler"},
+    "stale_metrics": {"of": "judge"},
     "tool": {"how": "error"},
 }
 ON_WIRE = [
@@ -33,6 +35,8 @@ ON_WIRE = [
     faults.wrong_model("model-1"),
     faults.flaky("model-1"),
     faults.slow_error("model-1", delay_s=5),
+    faults.scrape_gap("model-1", of="judge"),
+    faults.stale_metrics("model-1", of="autoscaler"),
     faults.tool("model-1.refund", how="lost_answer"),
 ]
 PRIMITIVES = [

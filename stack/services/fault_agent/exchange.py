@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from fault_agent.faults.base import AnswerFault, RequestFault, StreamFault
 from fault_agent.faults.decide import is_chosen
 from fault_agent.faults.hold import Hold
+from fault_agent.faults.stale import StaleAnswers
 from fault_agent.faults.tool_answers import ToolRateLimited
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Exchange:
 
     def __post_init__(self) -> None:
         self._count_holds(of_bodies=False)
-        if any(isinstance(one.fault, RequestFault) and one.fault.match.needs_body for one in self.leases):
+        if any(isinstance(one.fault, RequestFault) and one.fault.needs_body for one in self.leases):
             self._body = bytearray()
 
     @property
@@ -115,7 +116,11 @@ class Exchange:
         for lease in self.leases:
             fault = lease.fault
             if isinstance(fault, StreamFault) and self._is_edited(lease, fault):
-                editor = fault.editor(answer, lease.hit)
+                editor = (
+                    fault.replay(answer, self._read, lease.kept, lease.hit)
+                    if isinstance(fault, StaleAnswers)
+                    else fault.editor(answer, lease.hit)
+                )
                 if editor is not None:
                     found.append((editor, lease))
         return found

@@ -37,6 +37,7 @@ class Lease:
         acted: set at the first hit, and at the end.
         hit_unix_s: Unix time of the first hit, in seconds.
         back_s: monotonic time before which a refused call is early, in seconds.
+        kept: answers that a fault repeats, by request.
         options: of the fault, as JSON has them.
     """
 
@@ -53,6 +54,7 @@ class Lease:
     hit_unix_s: float | None = None
     acted: asyncio.Event = field(default_factory=asyncio.Event)
     back_s: dict[str, float] = field(default_factory=dict)
+    kept: dict[bytes, bytes] = field(default_factory=dict)
     options: dict[str, object] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -129,6 +131,7 @@ class Leases:
         """End a fault in force. Return what is to be called then."""
         lease.ended_by = by
         lease.acted.set()
+        lease.kept.clear()
         del self.active[lease.fault.kind]
         self._ended[lease.id] = lease
         while len(self._ended) > MOST_REMEMBERED:

@@ -20,6 +20,7 @@ from fault_agent.faults import (  # noqa: F401 - each of them registers its kind
     reorder,
     slow_drip,
     slow_error,
+    stale,
     stall,
     tool_answers,
     tool_edits,

@@ -57,6 +57,11 @@ class RequestFault(Fault):
 
     match: Match = field(default_factory=Match)
 
+    @property
+    def needs_body(self) -> bool:
+        """True if the fault reads the bodies of requests."""
+        return self.match.needs_body
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AnswerFault(RequestFault):
