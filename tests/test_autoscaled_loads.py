@@ -13,12 +13,10 @@ from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NoData, NotReady, TruthsDisagree
 from pytest_llmchaos.evidence.trial_record import PhaseBounds
 from pytest_llmchaos.evidence.trial_result import Planned
-from pytest_llmchaos.lab import gates, views
+from pytest_llmchaos.lab import gates
 from pytest_llmchaos.lab.injector import Injected
-from pytest_llmchaos.lab.variables import configure
-from pytest_llmchaos.lab.views import AutoscalerView
+from pytest_llmchaos.lab.variables import at_rest, configure, steer
 from pytest_llmchaos.model import Injection, RuntimeEvent, ServiceState
-from pytest_llmchaos.plan.experiment import with_policy
 from pytest_llmchaos.subject.lab import lab_subject
 from pytest_llmchaos.trial.seen_scaling import scaling_of
 
@@ -43,86 +41,72 @@ def runtime():
     return Scaled(Clock())
 
 
-class TestView:
-    def test_it_is_started_and_stopped_once(self, runtime):
-        view, touched = AutoscalerView(runtime, "autoscaler"), []
-        for act in ("start", "stop"):
-            real = getattr(runtime, act)
-            setattr(runtime, act, lambda *given, act=act, real=real: (touched.append(act), real(*given)))
-
-        assert repr(view) == "<autoscaler: running>"
-        for on in (True, False, False, True):
-            view.ensure(on)
-        assert touched == ["stop", "start"]
-
-    def test_a_stack_without_one_cannot_start_it(self, runtime):
-        view = AutoscalerView(runtime, None)
-
-        view.ensure(False)
-        assert not view.running
-        with pytest.raises(InvalidExperiment, match=r"needs the lab's autoscaler: the lab has one if"):
-            view.ensure(True)
-
-    @pytest.mark.parametrize(
-        ("log", "line"),
-        [
-            (
-                "api | ready\nautoscaler | LAB_POLICY: expected a policy, got 'sl()'\nmodel-1 | up\n",
-                "LAB_POLICY: expected",
-            ),
-            ("autoscaler-1  | 2026-11-30T16:00:00.1Z LAB_POLICY: expected\n", "LAB_POLICY: expected"),
-            ("", "its log is empty, see logs/autoscaler"),
-        ],
-    )
-    def test_what_it_refuses_is_the_error(self, runtime, monkeypatch, log, line):
-        def refuse(*_):
-            runtime.kill("autoscaler")
-            raise NotReady("autoscaler has ended (2)")
-
-        runtime.log = log
-        monkeypatch.setattr(runtime, "wait_healthy", refuse)
-
-        with pytest.raises(BadScenario, match=f"^the autoscaler refuses its settings: {line}"):
-            AutoscalerView(runtime, "autoscaler").ensure(True)
-
-    def test_one_that_runs_and_is_never_healthy_is_not_ready(self, runtime, monkeypatch):
-        clock, looks = Clock(), []
-
-        def late(services, deadline_s):
-            looks.append(services)
-            clock.sleep(deadline_s)
-            raise NotReady("autoscaler did not become healthy")
-
-        monkeypatch.setattr(views, "time", clock)
-        monkeypatch.setattr(runtime, "wait_healthy", late)
-
-        with pytest.raises(NotReady, match="did not become healthy"):
-            AutoscalerView(runtime, "autoscaler").ensure(True)
-        assert 20 <= len(looks) <= 22
-
-
 @pytest.fixture
-def lab(tmp_path, runtime):
+def lab(tmp_path, runtime, monkeypatch):
     with fake_lab(tmp_path, Clock(), runtime) as made:
         made.subject = made._stack = SCALES
+        made.given = []
+        monkeypatch.setattr(runtime, "configure", made.given.append)
         yield made
 
 
-def test_it_rests_while_services_restart(lab, monkeypatch):
-    monkeypatch.setattr(lab.runtime, "configure", lambda _: states.append(lab.autoscaler.running))
-    states = []
+def test_it_keeps_the_first_replicas_until_a_load_has_a_policy(lab):
+    configure(lab, at_rest(SCALES, {"autoscaler": {"LAB_DRAIN_S": "0"}, "api": {"A": "1"}}))
+    steer(lab, "slo()")
 
-    configure(lab, with_policy({}, "slo()"))
+    resting, working = lab.given
+    assert resting == {"autoscaler": {"LAB_DRAIN_S": "0", "LAB_POLICY": "fixed(2)"}, "api": {"A": "1"}}
+    assert working == {"autoscaler": {"LAB_DRAIN_S": "0", "LAB_POLICY": "slo()"}, "api": {"A": "1"}}
+    assert at_rest(lab_subject("sim"), {"api": {"A": "1"}}) == {"api": {"A": "1"}}
 
-    assert states == [False]
+
+def test_a_stack_without_one_cannot_start_it(tmp_path):
+    with (
+        fake_lab(tmp_path, Clock()) as plain,
+        pytest.raises(InvalidExperiment, match="needs the lab's autoscaler: the lab has one if"),
+    ):
+        steer(plain, "slo()")
 
 
-def test_replicas_that_only_it_starts_rest_before_a_load(lab):
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("api | ready\nautoscaler | LAB_POLICY: expected a policy, got 'sl()'\nmodel-1 | up\n", "LAB_POLICY: expected"),
+        ("autoscaler-1  | 2026-11-30T16:00:00.1Z LAB_POLICY: expected\n", "LAB_POLICY: expected"),
+        ("", "its log is empty, see logs/autoscaler"),
+    ],
+)
+def test_what_it_refuses_is_the_error(lab, monkeypatch, log, line):
+    def refuse(*_):
+        lab.runtime.kill("autoscaler")
+        raise NotReady("autoscaler did not become healthy")
+
+    lab.runtime.log = log
+    monkeypatch.setattr(lab.runtime, "configure", refuse)
+
+    with pytest.raises(BadScenario, match=f"^the autoscaler refuses its settings: {line}"):
+        steer(lab, "sl()")
+
+
+def test_one_that_runs_and_is_never_healthy_is_not_ready(lab, monkeypatch):
+    def late(*_):
+        raise NotReady("autoscaler did not become healthy")
+
+    monkeypatch.setattr(lab.runtime, "configure", late)
+
+    with pytest.raises(NotReady, match="did not become healthy"):
+        steer(lab, "slo()")
+
+
+def test_a_load_waits_until_replicas_rest_that_only_it_starts(lab, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(gates, "time", clock)
+    with pytest.raises(InvalidExperiment, match=r"model-3, model-4 runs: see the log of autoscaler \(waited 60 s\)"):
+        gates.require_clean(lab)
+
+    for name in ("model-3", "model-4"):
+        lab.runtime.kill(name)
     gates.require_clean(lab)
-
-    running = {name for name, state in lab.runtime.states().items() if state.running}
-    assert {"model-1", "model-2"} <= running
-    assert not {"model-3", "model-4"} & running
 
 
 def test_replicas_that_rest_need_not_be_up(lab):

@@ -470,7 +470,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, dict[str, str]] = {}
     """Further environment variables of services in that arm, by service."""
     autoscaler: str | None = None
-    """Policy of the autoscaler. Null if it did not run."""
+    """Policy of the autoscaler. Null if it changed nothing."""
 
 
 class ScaleNote(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
 
 TICK_S = 0.1
-REST_GRACE_S = 2
+REST_WITHIN_S = 60.0
 SCRAPED_AGAIN_S = 2.0  # a rate needs two samples
 SCRAPED_WITHIN_S = 20.0
 QUIET_DEADLINE_S = 150.0  # the alert on restarts looks back for two minutes
@@ -43,11 +43,10 @@ def require_clean(lab: Lab) -> None:
         raise InvalidExperiment(
             f"{', '.join(gone)} was removed by another process, so the stack is incomplete: end the session and run again"
         )
-    for service in lab.subject.spare:
-        _put_to_rest(lab, service)
     for service in lab.subject.targets:
         _put_right(lab, service)
     lab.runtime.wait_healthy(lab.subject.targets, 60.0)
+    wait_until(lambda: _require_rest(lab), REST_WITHIN_S, "a replica still runs that the autoscaler has to stop")
     wait_until(lab.prometheus.ready, 20.0, "Prometheus is not ready")
     wait_until(lambda: _require_scraped(lab), SCRAPED_WITHIN_S, "Prometheus does not scrape every job yet")
     wait_until(lambda: is_quiet(lab), QUIET_DEADLINE_S, "an alert from before the trial is still firing")
@@ -86,11 +85,12 @@ def _put_right(lab: Lab, service: str) -> None:
         lab.runtime.undo(Undo(op="ensure_unpaused" if state.paused else "ensure_running", service=service))
 
 
-def _put_to_rest(lab: Lab, service: str) -> None:
-    """Stop a replica that only the autoscaler starts."""
-    if lab.runtime.state(service).running:
-        with lab.reasons.during():
-            grant(lab.runtime, {"stop"}, "an autoscaler").stop(service, REST_GRACE_S)
+def _require_rest(lab: Lab) -> bool:
+    """True if no replica runs that only the autoscaler starts. Raises with its name."""
+    running = [name for name in lab.subject.spare if lab.runtime.state(name).running]
+    if running:
+        raise InvalidExperiment(f"{', '.join(running)} runs: see the log of {lab.subject.autoscaler}")
+    return True
 
 
 def _require_scraped(lab: Lab) -> bool:

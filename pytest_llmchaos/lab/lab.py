@@ -26,18 +26,12 @@ from pytest_llmchaos.lab.injector import Injected, Injector, merged
 from pytest_llmchaos.lab.live_load import RunningLoad
 from pytest_llmchaos.lab.overload import ProcessFlood
 from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, WARM_UP_TAIL_S, Reasons
-from pytest_llmchaos.lab.variables import configure
-from pytest_llmchaos.lab.views import AutoscalerView, RemediatorView, ServiceView
+from pytest_llmchaos.lab.variables import at_rest, configure, steer
+from pytest_llmchaos.lab.views import RemediatorView, ServiceView
 from pytest_llmchaos.lab.wiring import Wiring
 from pytest_llmchaos.model import Injection, replica_name
 from pytest_llmchaos.plan.arms import NO_VARIABLES, check_policy
-from pytest_llmchaos.plan.experiment import (
-    LEASE_MARGIN_S,
-    check_abort_if,
-    check_blast_radius,
-    check_seconds,
-    with_policy,
-)
+from pytest_llmchaos.plan.experiment import LEASE_MARGIN_S, check_abort_if, check_blast_radius, check_seconds
 from pytest_llmchaos.plan.schedule import most_at_once, numbers_of, require_blast_radius
 from pytest_llmchaos.prometheus.annotations import Signals
 from pytest_llmchaos.prometheus.queries import Prometheus
@@ -160,11 +154,6 @@ class Lab:
     def remediator(self) -> RemediatorView:
         """The service that repairs the stack, and its audit log."""
         return RemediatorView(self.runtime, self.subject.remediator)
-
-    @property
-    def autoscaler(self) -> AutoscalerView:
-        """The service that starts and stops replicas."""
-        return AutoscalerView(self.runtime, self.subject.autoscaler)
 
     @contextmanager
     def recording(self, planned: Planned = UNPLANNED) -> Iterator[Record]:
@@ -296,7 +285,7 @@ class Lab:
             longest_s: seconds after which the load ends even if the block goes on.
             remediator: False stops the remediator for this load.
             autoscaler: policy by which the lab's autoscaler works during this load,
-                such as `slo`. Default: it does not run.
+                such as `slo`. Default: it keeps the first replicas.
             wire: names or patterns of the services that faults on the wire may hit. A
                 fault agent stands in their way from before the first request until
                 after the last. Default: those of the test's mark `llmchaos_wire`, which
@@ -357,12 +346,11 @@ class Lab:
         running.launch()
         record.process(running.pid, identity.process_started(running.pid))
         try:
-            self.autoscaler.ensure(False)
             self.require_clean()
+            if requests.autoscaler is not None:
+                steer(self, requests.autoscaler)
             self._wiring.arm(requests.wire, requests.read)
             self.remediator.ensure(requests.remediator)
-            if requests.autoscaler is not None:
-                self.autoscaler.ensure(True)
             running.start()
             record.anchor(running.t0_unix_s, running.t0_monotonic_s)
             self.running_load, self._load_ends_s = running, time.monotonic() + requests.longest_s
@@ -380,10 +368,7 @@ class Lab:
                 if load.tasks is not None:
                     self.has_left_tasks = summary.uncancelled > 0
             finally:
-                try:
-                    self._wiring.disarm()
-                finally:
-                    self.autoscaler.ensure(False)
+                self._wiring.disarm()
 
     @contextmanager
     def _judged_by_its_test(self, requests: _Requests) -> Iterator[RunningLoad]:
@@ -410,7 +395,7 @@ class Lab:
         serving = self.serving(requests.load)
         with excused, serving, self.entered(planned) as record, test.owning(record), record.judged_by_its_test():
             try:
-                configure(self, with_policy(NO_VARIABLES, requests.autoscaler))
+                configure(self, at_rest(self.subject, NO_VARIABLES))
                 with self._running(requests) as running:
                     yield running
                     self._require_entered()

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+from pytest_llmchaos.errors import BadScenario, InvalidExperiment, NotReady
 from pytest_llmchaos.lab.reasons import WARM_UP_TAIL_S
+from pytest_llmchaos.plan.experiment import with_policy
 from pytest_llmchaos.runtime.abilities import grant
 
 if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
     from pytest_llmchaos.model import Environment
+    from pytest_llmchaos.subject.lab import Subject
+
+LOG_LINES = 40
+# What a runtime puts before a line of a service's log.
+_BEFORE = re.compile(r"^[^|]*\|\s*(?:\d{4}-\d\d-\d\dT\S+\s+)?")
 
 
 def configure(lab: Lab, environment: Environment) -> None:
@@ -37,6 +45,51 @@ def configure(lab: Lab, environment: Environment) -> None:
     with lab.reasons.during(WARM_UP_TAIL_S, alerts_alone=True):
         if lab.remediator.running:
             lab.remediator.ensure(False)
-        lab.autoscaler.ensure(False)
         able.configure(environment)
     lab.environment = environment
+
+
+def at_rest(subject: Subject, environment: Environment) -> Environment:
+    """Return variables with which the autoscaler keeps the first replicas.
+
+    A stack without an autoscaler gets the same variables.
+    """
+    if subject.autoscaler is None:
+        return environment
+    return with_policy(environment, f"fixed({len(subject.scaled) - len(subject.spare)})")
+
+
+def steer(lab: Lab, policy: str) -> None:
+    """Let the autoscaler work by this policy until the next call of `configure`.
+
+    It restarts for that, and counts from 0.
+
+    Args:
+        lab: The running stack.
+        policy: Text of the policy, such as `slo()`.
+
+    Raises:
+        InvalidExperiment: The stack lacks an autoscaler.
+        BadScenario: The autoscaler refuses the policy or another of its settings.
+        Unsupported: The runtime cannot give services variables.
+        NotReady: It does not become healthy.
+    """
+    name = lab.subject.autoscaler
+    if name is None:
+        raise InvalidExperiment(
+            "a load with autoscaler=... needs the lab's autoscaler: the lab has one if an experiment of the session has "
+            "autoscaler=..."
+        )
+    try:
+        configure(lab, with_policy(lab.environment or {}, policy))
+    except NotReady:
+        if lab.runtime.state(name).running:
+            raise
+        raise BadScenario(f"the autoscaler refuses its settings: {_last_line(lab, name)}") from None
+
+
+def _last_line(lab: Lab, service: str) -> str:
+    """Return the last line of a service's log."""
+    lines = [line for line in lab.runtime.logs(tail=LOG_LINES).splitlines() if line.startswith(service)]
+    said = [text for line in lines if (text := _BEFORE.sub("", line).strip())]
+    return said[-1] if said else f"its log is empty, see logs/{service}.txt in the report's folder"

@@ -1,25 +1,15 @@
-"""State of one service, the remediator and the autoscaler."""
+"""State of one service and of the remediator."""
 
 from __future__ import annotations
 
-import re
-import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pytest_llmchaos.errors import BadScenario, InvalidExperiment, NotReady
-from pytest_llmchaos.runtime.abilities import grant
+from pytest_llmchaos.errors import InvalidExperiment
 from pytest_llmchaos.runtime.json_log import at_of
 
 if TYPE_CHECKING:
     from pytest_llmchaos.model import Runtime, ServiceState
-
-READY_WITHIN_S = 20.0
-LOOK_S = 1.0
-STOP_GRACE_S = 2
-LOG_LINES = 40
-# What a runtime puts before a line of a service's log.
-_BEFORE = re.compile(r"^[^|]*\|\s*(?:\d{4}-\d\d-\d\dT\S+\s+)?")
 
 
 class ServiceView:
@@ -94,63 +84,3 @@ class RemediatorView:
         """
         lines = None if self._name is None else self._runtime.audit()
         return None if lines is None else [line for line in lines if at_of(line) >= since_unix_s]
-
-
-class AutoscalerView:
-    """The service that starts and stops replicas. It runs during its loads alone."""
-
-    def __init__(self, runtime: Runtime, name: str | None) -> None:
-        self._runtime, self._name = runtime, name
-
-    def __repr__(self) -> str:
-        return f"<autoscaler: {'running' if self.running else 'stopped'}>"
-
-    @property
-    def running(self) -> bool:
-        """True if the stack has an autoscaler and it runs."""
-        return self._name is not None and self._runtime.state(self._name).running
-
-    def ensure(self, on: bool) -> None:
-        """Start or stop the autoscaler.
-
-        Args:
-            on: True to start, False to stop.
-
-        Raises:
-            InvalidExperiment: the stack has no autoscaler to start.
-            BadScenario: it refuses its settings, such as its policy.
-            NotReady: it does not become healthy within READY_WITHIN_S.
-        """
-        if self._name is None:
-            if on:
-                raise InvalidExperiment(
-                    "a load with autoscaler=... needs the lab's autoscaler: the lab has one if an experiment of the session "
-                    "has autoscaler=..."
-                )
-            return
-        able = grant(self._runtime, {"start", "stop"}, "an autoscaler")
-        if not on:
-            if self.running:
-                able.stop(self._name, STOP_GRACE_S)
-            return
-        if not self.running:
-            able.start(self._name)
-        self._await(self._name)
-
-    def _await(self, name: str) -> None:
-        deadline = time.monotonic() + READY_WITHIN_S
-        while True:
-            try:
-                self._runtime.wait_healthy([name], LOOK_S)
-            except NotReady:
-                if not self._runtime.state(name).running:
-                    raise BadScenario(f"the autoscaler refuses its settings: {self._last_line(name)}") from None
-                if time.monotonic() > deadline:
-                    raise
-            else:
-                return
-
-    def _last_line(self, name: str) -> str:
-        lines = [line for line in self._runtime.logs(tail=LOG_LINES).splitlines() if line.startswith(name)]
-        said = [text for line in lines if (text := _BEFORE.sub("", line).strip())]
-        return said[-1] if said else f"its log is empty, see logs/{name}.txt in the report's folder"

@@ -54,7 +54,7 @@ class Experiment:
         simulated_engine: True if the trial needs the simulated engine.
         arms: Settings of the system by name. Each makes a trial. Empty for one trial
             of the system as it is.
-        autoscaler: Policy of the autoscaler, None if it does not run.
+        autoscaler: Policy of the autoscaler, None if it changes nothing.
     """
 
     load: Load
@@ -175,7 +175,7 @@ class TrialPlan:
 
     @property
     def autoscaler(self) -> str | None:
-        """Policy of the autoscaler, None if it does not run."""
+        """Policy of the autoscaler, None if it changes nothing."""
         own = self._settings.autoscaler
         return self.experiment.autoscaler if own is None else own
 
@@ -262,8 +262,9 @@ def experiment(
             arm(environment={"api": {"LAB_BREAKER": "off"}})}`. The trial of each has
             the same load and the same acts. Claims with `arms` compare them.
         autoscaler: Policy by which the lab's autoscaler starts and stops replicas, such
-            as `slo`, `hpa(target=0.7)` or `fixed(2)`. None runs the trial without it. A
-            stack of one's own has no such service, so the trial is refused there.
+            as `slo`, `hpa(target=0.7)` or `fixed(2)`. None keeps the lab's first two
+            replicas. A stack of one's own is refused, and an attached one skips the
+            trial.
 
     Returns:
         A mark for `pytestmark` or a test.

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import Inconclusive, NoData
-from pytest_llmchaos.lab.views import READY_WITHIN_S
 from pytest_llmchaos.trial.scaling import SCRAPED_S, Scaling, acts_of, disagreement, spans_of, touched_by
 
 if TYPE_CHECKING:
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.trial.attribution import Audit
 
 ACTS_COUNTER = "lab_autoscaler_acts_total"
+# The autoscaler starts before the load, which begins when the stack is ready for it.
+STARTED_S = 60.0
 DIRECTIONS = {"start": "up", "stop": "down"}
 
 
@@ -41,7 +42,7 @@ def scaling_of(lab: Lab, record: Record, injected: Injected, audit: Audit, sampl
     ended_s = max(phase.to_s for phase in record.phases)
     replicas, ended_unix_s = lab.subject.scaled, record.unix_s(ended_s)
     # Acts before the load and after its end may be in its counters.
-    near = lab.runtime.events(record.anchor_unix_s - READY_WITHIN_S, ended_unix_s + SCRAPED_S)
+    near = lab.runtime.events(record.anchor_unix_s - STARTED_S, ended_unix_s + SCRAPED_S)
     events = [event for event in near if record.anchor_unix_s <= event.at_unix_s <= ended_unix_s]
     later = lab.runtime.events(record.anchor_unix_s, time.time())
     acts = acts_of(record, replicas, events, injected, audit)

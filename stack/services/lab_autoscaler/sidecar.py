@@ -50,7 +50,8 @@ def serve() -> int:
 
 async def _serve(settings: Settings, audit: Audit) -> None:
     metrics, troubles = Metrics(), Troubles()
-    async with aiohttp.ClientSession() as session:
+    # Faults of its readings recognize it by this name.
+    async with aiohttp.ClientSession(headers={"User-Agent": "lab_autoscaler"}) as session:
         docker = Docker(session, settings.docker_url, settings.project)
         autoscaler = Autoscaler(
             settings=settings,
