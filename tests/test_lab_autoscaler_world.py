@@ -322,7 +322,7 @@ def waits_of(servers: int, load: float, count: int, seed: int, mean_tokens: int)
     )
     outcome = made.run()
     assert outcome.served == count
-    return [one.sequence.arrived_s - one.at_s if one.sequence is not None else math.nan for one in made.requests]
+    return [math.nan if one.sent_s is None else one.sent_s - one.at_s for one in made.requests]
 
 
 class TestQueueing:

@@ -113,6 +113,17 @@ class TestFaults:
         assert within_s == pytest.approx(4 * before_s)
         assert after_s == pytest.approx(before_s)
 
+    def test_throttles_multiply_and_end_with_their_replica(self) -> None:
+        requests = [Arrival(at_s=at_s, prompt_tokens=1, answer_tokens=50) for at_s in (5.0, 15.0, 25.0)]
+        requests.append(Arrival(at_s=29.0, prompt_tokens=1, answer_tokens=8000))
+        both = "throttle(at_s=10, for_s=10, factor=4) + throttle(at_s=1, for_s=30, factor=3) + kill(at_s=30.5)"
+        made = world(requests, fixed(1), *both.split(" + "), initial=1, until_s=33)
+        outcome = made.run()
+        gaps_s = [one.mean_gap_s for one in made.requests[:3]]
+
+        assert gaps_s == [pytest.approx(0.0051 * factor, rel=0.01) for factor in (3, 12, 3)]
+        assert (outcome.served, outcome.lost) == (3, 1)
+
     def test_a_throttle_strikes_from_the_next_step_on(self) -> None:
         requests = [Arrival(at_s=0.0, prompt_tokens=1, answer_tokens=1100)]
         options = {"first_token_s": 0.1, "token_gap_s": 0.1, "tokens_per_s": 1e6, "initial": 1, "until_s": 400.0}

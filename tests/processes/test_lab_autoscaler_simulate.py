@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from support.autoscaler_world import arrivals
+from support.waiting import until
 
 from lab_autoscaler import simulation
 
@@ -122,3 +124,16 @@ def test_a_process_with_bad_input_ends_with_status_2(
     assert ended.stderr.startswith("lab_autoscaler simulate: ")
     assert complaint in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_its_workers_end_with_it(tmp_path: Path) -> None:
+    rows = [[one.at_s, one.prompt_tokens, one.answer_tokens] for one in arrivals(50, 1000)]
+    file = tmp_path / "simulation.json"
+    file.write_text(json.dumps({**GOOD, "arrivals": rows, "until_s": 1001}))
+    command = [sys.executable, "-m", "lab_autoscaler", "simulate", str(file), "--jobs", "2"]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        until(lambda: len(psutil.Process(process.pid).children()) == 2, "two workers", 20)
+        workers = psutil.Process(process.pid).children()
+        process.kill()
+
+    assert psutil.wait_procs(workers, timeout=20)[1] == []

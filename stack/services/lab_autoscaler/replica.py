@@ -49,7 +49,7 @@ class Replica:
         self.ready_s = math.inf
         self.ended_s = math.inf
         self.requests: dict[str, Request] = {}
-        self.slowdown = 1.0
+        self._slowdowns: list[float] = []
         # The gateway's view.
         self.admitted_s = -math.inf  # since when the gateway sends it requests. Slow start counts from there
         self.refused = 0  # connections since its death
@@ -76,7 +76,7 @@ class Replica:
             answer_tokens=request.answer_tokens,
             prefix=prefix,
         )
-        request.sequence = sequence
+        request.sent_s = now_s
         self.requests[name] = request
         self._engine.add(sequence)
         ready_s = now_s + self._frontend_s
@@ -89,7 +89,15 @@ class Replica:
 
     def slow_down(self, factor: float) -> None:
         """Stretch the steps that begin from now on."""
-        self.slowdown = factor
+        self._slowdowns.append(factor)
+        self._pace()
+
+    def speed_up(self, factor: float) -> None:
+        """End one stretch by this factor."""
+        self._slowdowns.remove(factor)
+        self._pace()
+
+    def _pace(self) -> None:
         if self._wakes_s is None:
             self._cut(self._timeline.now_s, to_enter=False)
 
@@ -129,7 +137,7 @@ class Replica:
 
     def _next(self) -> None:
         engine = self._engine
-        end_s = engine.begin(self._timeline.now_s, self.slowdown)
+        end_s = engine.begin(self._timeline.now_s, math.prod(self._slowdowns))
         if end_s is not None:
             self._call_at(end_s, self._finish)
             return

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from lab_engine.work import Sequence
 
 
 class Fate(Enum):
@@ -32,7 +28,7 @@ class Request:
     waits: bool = False
     first_token_s: float | None = None  # time, of its last attempt
     end_s: float | None = None
-    sequence: Sequence | None = None  # of its last attempt
+    sent_s: float | None = None  # time at which a replica got its last attempt
     refused_by: int | None = None  # number of the replica that failed its last attempt
 
     @property

@@ -6,7 +6,10 @@ import argparse
 import itertools
 import json
 import os
+import signal
 import sys
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 _LONGEST_S = 7 * 86_400.0
 _MOST_JOBS = 1024
+_PARENT_EVERY_S = 0.5
 
 
 class BadFileError(ValueError):
@@ -77,6 +81,9 @@ def main(words: Sequence[str]) -> int:
         plan = plan_of(given.file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return refuse("lab_autoscaler simulate", error)
+    # Ctrl-C and a closed pipe end it without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for line in lines(plan, jobs=given.jobs):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
@@ -165,7 +172,7 @@ def lines(plan: Plan, *, jobs: int) -> Iterator[str]:
     if jobs == 1 or len(cells) == 1:
         yield from (_line(plan, *cell) for cell in cells)
         return
-    with ProcessPoolExecutor(min(jobs, len(cells)), initializer=_keep, initargs=(plan,)) as pool:
+    with ProcessPoolExecutor(min(jobs, len(cells)), initializer=_keep, initargs=(plan, os.getpid())) as pool:
         for done in as_completed([pool.submit(_line_of, *cell) for cell in cells]):
             yield done.result()
 
@@ -173,8 +180,16 @@ def lines(plan: Plan, *, jobs: int) -> Iterator[str]:
 _kept: list[Plan] = []  # of a worker process, sent once
 
 
-def _keep(plan: Plan) -> None:
+def _keep(plan: Plan, parent: int) -> None:
     _kept[:] = [plan]
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this worker once its parent has ended, which a signal may have done."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_EVERY_S)
+    os._exit(1)
 
 
 def _line_of(policy: Policy, faults: tuple[Fault, ...], seed: int) -> str:

@@ -101,7 +101,7 @@ class Weather:
 
         def end() -> None:
             for replica in victims:
-                replica.slow_down(1.0)
+                replica.speed_up(fault.factor)
 
         timeline.at(end_s, Order.LIFE, end)
 
