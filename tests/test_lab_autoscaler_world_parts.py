@@ -15,7 +15,7 @@ from support.autoscaler_world import arrivals, fixed, run, steps, world
 from lab_api.settings import EXAMPLE
 from lab_api.settings import Settings as GatewaySettings
 from lab_autoscaler.arrivals import Arrival, peak_s
-from lab_autoscaler.outcome import ScaleEvent, first_token_quantiles, flaps, judge
+from lab_autoscaler.outcome import ConservationError, ScaleEvent, fates, first_token_quantiles, flaps, judge
 from lab_autoscaler.requests import Fate, Request
 from lab_autoscaler.seen import Observed
 from lab_autoscaler.world_faults import (
@@ -172,6 +172,15 @@ class TestOutcome:
         judged = judge([request(99.9, Fate.OPEN)], WorldSettings(), until_s=100.0)
 
         assert (judged.attained, judged.censored) == (None, 1)
+
+    def test_a_request_that_is_nowhere_is_an_error(self) -> None:
+        requests = [request(0, Fate.SERVED, 1.0, 2.0), request(0, Fate.OPEN)]
+
+        assert fates(requests, offered=2, held=1)[Fate.OPEN] == 1
+        with pytest.raises(ConservationError, match="expected 2 requests with 0 of them open, got 1 open, 1 served"):
+            fates(requests, offered=2, held=0)
+        with pytest.raises(ConservationError, match="expected 3 requests"):
+            fates(requests, offered=3, held=1)
 
     def test_quantiles_are_kaplan_meiers(self) -> None:
         """The survival is 4/5 after 1 s, 3/5 after 2 s and 3/5 * 1/2 after 6 s."""

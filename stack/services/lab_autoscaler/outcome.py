@@ -110,17 +110,24 @@ class ConservationError(AssertionError):
     """A simulated request has no fate, or two."""
 
 
-def fates(requests: Iterable[Request], *, offered: int) -> dict[Fate, int]:
+def fates(requests: Iterable[Request], *, offered: int, held: int) -> dict[Fate, int]:
     """Number of requests by fate.
 
+    Args:
+        requests: all of them.
+        offered: requests that the gateway counted as they came.
+        held: requests in its queue and in the replicas.
+
     Raises:
-        ConservationError: they do not add up to the offered ones.
+        ConservationError: the fates do not add up to the offered ones, or the open ones
+            are not those that are held.
     """
     counts = dict.fromkeys(Fate, 0)
     for request in requests:
         counts[request.fate] += 1
-    if sum(counts.values()) != offered:
-        raise ConservationError(f"expected {offered} requests in all, got {counts}")
+    if sum(counts.values()) != offered or counts[Fate.OPEN] != held:
+        found = ", ".join(f"{count} {fate.value}" for fate, count in counts.items())
+        raise ConservationError(f"expected {offered} requests with {held} of them open, got {found}")
     return counts
 
 

@@ -137,7 +137,8 @@ class World:
 
     def _outcome(self) -> Outcome:
         until_s, requests, counts = self._until_s, self.requests, self._gateway.counts
-        fate = fates(requests, offered=counts.arrived)
+        held = self._gateway.waiting + sum(one.in_flight for one in self.fleet.alive)
+        fate = fates(requests, offered=counts.arrived, held=held)
         judged = judge(requests, self._settings, until_s=until_s)
         p50_s, p95_s, p99_s = first_token_quantiles(requests, (0.5, 0.95, 0.99), until_s=until_s)
         lives = [
