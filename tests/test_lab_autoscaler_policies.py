@@ -275,7 +275,7 @@ def test_a_kedas_trigger_counts_waiting_and_running_requests() -> None:
     assert wanted("keda(metric=waiting)", seen(2, running=8.0)) == 0
 
 
-BLIND = [Hpa(), Keda(minimum=1), Kpa(), Slo(), Queue()]
+BLIND = [Hpa(), Keda(), Kpa(), Slo(), Queue()]
 
 
 @pytest.mark.parametrize("policy", BLIND, ids=lambda policy: type(policy).__name__)

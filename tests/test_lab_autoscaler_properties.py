@@ -245,6 +245,8 @@ def test_a_policy_is_read_from_text(text: str, policy: Policy) -> None:
         ("hpa(tolerance=-0.1)", "tolerance must be at least 0, got -0.1"),
         ("hpa(metric=cpu)", "metric must be one of utilisation, waiting, running, requests, rate_rps, got 'cpu'"),
         ("hpa(minimum=0)", "minimum must be at least 1, got 0"),
+        ("keda(minimum=-1)", "minimum must be at least 0, got -1"),
+        ("kpa(minimum=-1)", "minimum must be at least 0, got -1"),
         ("slo(minimum=0)", "minimum must be at least 1, got 0"),
         ("queue(minimum=0)", "minimum must be at least 1, got 0"),
         ("hpa(minimum=1.5)", "minimum must be a whole number, got 1.5"),

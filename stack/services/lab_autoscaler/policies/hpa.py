@@ -53,7 +53,7 @@ class Hpa(Paced):
         if mean is None:
             if not self.no_data_is_zero:
                 return self.held(self.metric, observed, state)
-            return self.paced(0, f"{self.metric} is unknown, taken as 0", observed, state)
+            return self.paced(self.minimum, f"{self.metric} is unknown, taken as 0", observed, state)
         why = f"{self.metric} {mean:.4g} a replica, target {self.target:g}"
         return self.paced(self._wanted(mean / self.target, observed), why, observed, state)
 
@@ -61,14 +61,11 @@ class Hpa(Paced):
         current = observed.replicas
         ready = min(observed.ready, current)
         reporting = min(observed.reporting, ready)
-        if reporting == 0:  # values of replicas that are not ready are not used
+        if ready == 0:  # values of replicas that are not ready are not used
             return current
         rises = ratio > 1
         counted = current if rises else ready
         # In replicas at their target. Silent and cold ones add 0 to a rise.
         used = ratio * reporting + (0 if rises else ready - reporting)
-        if at_most(abs(1 - ratio), self.tolerance) or at_most(abs(1 - used / counted), self.tolerance):
-            return current
-        if rises and used < counted:  # they reverse the direction
-            return current
-        return rounded_up(used)
+        reverses = rises and used < counted
+        return current if reverses or at_most(abs(1 - used / counted), self.tolerance) else rounded_up(used)

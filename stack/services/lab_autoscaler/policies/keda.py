@@ -31,7 +31,9 @@ class Keda(Paced):
     pkg/scaling/executor/scale_scaledobjects.go. Between 1 and `maximum` a
     HorizontalPodAutoscaler decides by the external metric, of type AverageValue:
     `ceil(value / threshold)`, whatever replicas are ready. Between 0 and 1 KEDA decides
-    at its polls. An idle trigger that was never active stops the replicas at once.
+    at its polls. An idle trigger that was never active stops the replicas at once. From
+    0 only a value that exists without a replica leads back: requests that queue, or
+    `rate_rps`. A gateway that refuses them leaves `requests` at 0.
 
     The threshold is that of the vLLM production stack (autoscaling-keda), whose trigger
     counts waiting requests alone and whose minimum is 1. With a minimum of 0 such a

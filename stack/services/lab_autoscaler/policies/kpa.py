@@ -37,7 +37,7 @@ class Kpa(Bounds):
         max_scale_down_rate: The largest divisor of the ready replicas.
         scale_to_zero_grace_s: Seconds that the last replica stays without requests.
         scale_down_delay_s: The highest count of this window, in seconds, is the
-        decision.
+            decision.
 
     Raises:
         InvalidValueError: with the field, the bound and the value.
