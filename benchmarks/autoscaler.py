@@ -32,11 +32,10 @@ SERVICES = ROOT / "stack" / "services"
 sys.path.insert(0, str(SERVICES))
 
 from lab_autoscaler.arrivals import Arrival  # noqa: E402 - found through the line above
+from lab_autoscaler.policies import Fixed  # noqa: E402
 from lab_autoscaler.simulation import Steering  # noqa: E402
 from lab_autoscaler.world import simulate  # noqa: E402
 from lab_autoscaler.world_settings import WorldSettings  # noqa: E402
-
-from lab_autoscaler.policies import Fixed  # noqa: E402
 
 REPLICAS = 8
 TRACE_S = 900.0

@@ -145,8 +145,11 @@ def test_the_pace_limits_a_change_within_its_period(
     changes = tuple(zip((-100.0, -60.0, -20.0), deltas, strict=False))
 
     observed = seen(replicas, rate_rps=float(count))
+    cold = seen(replicas, ready=0, rate_rps=float(count))  # the pace counts wanted replicas
+    trigger = f"keda(metric=rate_rps, threshold=1, {policy}{'' if 'minimum' in policy else ', minimum=1'})"
 
     assert wanted(f"hpa(metric=rate_rps, target=1, {policy})", observed, changes=changes) == expected, source
+    assert wanted(trigger, cold, changes=changes) == expected, source
 
 
 @pytest.mark.parametrize(
@@ -181,14 +184,42 @@ def test_the_lowest_count_of_the_window_limits_a_rise(earlier: tuple[tuple[float
     assert wanted(text, observed, recommendations=earlier) == expected
 
 
+def test_a_window_counts_wanted_replicas() -> None:
+    text = "keda(metric=rate_rps, threshold=1, minimum=1, maximum=9, scale_up_window_s=60)"
+    cold = seen(3, ready=1, rate_rps=6.0)
+
+    assert wanted(text, cold, recommendations=((-59.0, 2),)) == 3
+    assert wanted(text, replace(cold, rate_rps=1.0), recommendations=()) == 3
+
+
 def test_hpa_doubles_every_15_s_and_falls_after_300_s() -> None:
     """Docs: 4 pods or 100 % every 15 s, and a window of 300 s for scaling down."""
     busy = [{"now_s": at_s, "rate_rps": 100.0} for at_s in (0.0, 5.0, 15.0, 20.0, 30.0, 45.0)]
     idle = [{"now_s": at_s, "rate_rps": 1.0} for at_s in (60.0, 330.0, 344.0, 345.0)]
 
     counts = followed("hpa(metric=rate_rps, target=1, maximum=64)", [*busy, *idle], replicas=3)
+    cold = [{**one, "ready": 1} for one in (*busy, *idle)]
 
     assert counts == [7, 7, 14, 14, 28, 56, 56, 56, 56, 1]
+    assert followed("keda(metric=rate_rps, threshold=1, minimum=1, maximum=64)", cold, replicas=3) == counts
+
+
+@pytest.mark.parametrize(
+    ("replicas", "earlier", "rate_rps", "reason"),
+    [
+        (2, (), 4.0, "rate_rps 2 a replica, target 1: 4 wanted"),
+        (4, ((-9.0, 4),), 2.0, "rate_rps 0.5 a replica, target 1: 2 wanted, 4 by the window"),
+        (2, (), 9.0, "rate_rps 4.5 a replica, target 1: 9 wanted, 6 by the rate"),
+        (10, (), 1.0, "10 replicas are outside of 1 to 9"),
+    ],
+)
+def test_a_reason_has_each_step(
+    *, replicas: int, earlier: tuple[tuple[float, int], ...], rate_rps: float, reason: str
+) -> None:
+    observed = seen(replicas, rate_rps=rate_rps)
+    state = settled(observed, **({"recommendations": earlier} if earlier else {}))
+
+    assert decide(parse("hpa(metric=rate_rps, target=1, maximum=9)"), observed, state).reason == reason
 
 
 def test_a_change_that_was_not_made_limits_nothing() -> None:

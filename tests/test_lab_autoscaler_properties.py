@@ -257,6 +257,7 @@ def test_a_policy_is_read_from_text(text: str, policy: Policy) -> None:
         ("hpa(scale_down_window_s=-1)", "scale_down_window_s must be at least 0, got -1"),
         ("hpa(scale_up_window_s=2000000)", "scale_up_window_s must be at most 1e+06, got 2000000"),
         ("hpa(scale_down_percent=101)", "scale_down_percent must be at most 100, got 101"),
+        ("hpa(scale_down_percent=-1)", "scale_down_percent must be at least 0, got -1"),
         ("hpa(scale_up_pods=-1)", "scale_up_pods must be at least 0, got -1"),
         ("hpa(scale_up_percent=100001)", "scale_up_percent must be at most 100000, got 100001"),
         ("keda(metric=cpu)", "metric must be one of "),

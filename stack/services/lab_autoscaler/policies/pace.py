@@ -83,12 +83,8 @@ class Paced(Bounds):
             why = f"{current} replicas are outside of {self.minimum} to {self.maximum}"
             return Decision(desired=self.clamped(current), state=state, reason=why)
         stable, state = self._stabilised(wanted, observed, state)
-        if stable > current:
-            allowed = min(stable, max(current, self._highest(observed, state)))
-        elif stable < current:
-            allowed = max(stable, min(current, self._lowest(observed, state)))
-        else:
-            allowed = current
+        lowest = min(current, self._lowest(observed, state))
+        allowed = min(max(stable, lowest), max(current, self._highest(observed, state)))
         reason = f"{why}: {wanted} wanted" + ("" if stable == wanted else f", {stable} by the window")
         if allowed != stable:
             reason += f", {allowed} by the rate"
