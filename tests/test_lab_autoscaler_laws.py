@@ -140,6 +140,10 @@ def test_kpa_stops_the_last_replica_after_the_grace_period() -> None:
     assert followed("kpa()", observations, replicas=1) == [1, 1, 1, 1, 0, 0, 1, 1, 1, 0]
 
 
+def test_kpa_keeps_one_replica_while_none_of_two_is_ready() -> None:
+    assert wanted("kpa()", seen(2, ready=0)) == 1
+
+
 SLO = f"slo({WIDE}, scale_down_pods=9999, "
 
 

@@ -119,9 +119,9 @@ class Kpa(Bounds):
         return max(count for _, count in kept), replace(state, recommendations=kept)
 
     def _grace(self, desired: int, observed: Observed, state: State) -> tuple[int, State]:
-        """Keep the replicas for the grace period before none is left."""
+        """Keep one replica for the grace period before none is left."""
         if desired > 0 or observed.replicas == 0:
             return desired, replace(state, idle_since_s=None)
         since_s = observed.now_s if state.idle_since_s is None else state.idle_since_s
         over = observed.now_s - since_s >= self.scale_to_zero_grace_s
-        return 0 if over else observed.replicas, replace(state, idle_since_s=since_s)
+        return 0 if over else 1, replace(state, idle_since_s=since_s)
