@@ -45,7 +45,7 @@ def ini_page() -> str:
 
 
 # Commands that have commands of their own.
-PARTS = {"slo": ("check", "convert")}
+PARTS = {"autoscale": ("compare",), "slo": ("check", "convert")}
 
 
 def commands_page() -> str:

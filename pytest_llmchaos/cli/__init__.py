@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # Commands with parsers of their own, so that each imports only what it needs.
 _MODULES = {
+    "autoscale": "pytest_llmchaos.cli.autoscale_command",
     "generate": "pytest_llmchaos.generate",
     "init": "pytest_llmchaos.generate.starter",
     "metrics": "pytest_llmchaos.prometheus.metrics_command",

@@ -155,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("generate", help="write Prometheus rules and dashboards from an OpenSLO file")
     commands.add_parser("slo", help="check SLO files, or convert those of Sloth and Pyrra")
     commands.add_parser("metrics", help="show which metrics a model server has, and which ones your files lack")
+    commands.add_parser("autoscale", help="compare policies that scale a fleet of replicas, with faults")
     budget = command(
         "budget",
         "print each experiment's share of the month's error budget",

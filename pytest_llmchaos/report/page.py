@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
@@ -17,6 +14,7 @@ from markupsafe import Markup, escape
 from pytest_llmchaos.evidence.trial_result import RunResult, TrialResult
 from pytest_llmchaos.report import aggregates, formatting, known
 from pytest_llmchaos.report.arm_pairs import arm_pairs
+from pytest_llmchaos.report.assets import asset, environment, security_policy
 from pytest_llmchaos.report.binning import Curves, Raw, curves
 from pytest_llmchaos.report.column_labels import label
 from pytest_llmchaos.report.markers import fault_start_s, marks
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 LIMIT_BYTES = 1_000_000
-HERE = files("pytest_llmchaos.report")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +102,8 @@ def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], de
                 "data": _data(trial, drawn),
             }
         )
-    style, script = _asset("vendor/uPlot.min.css") + _asset("page_files/page.css"), _asset("page_files/page.js")
-    library = f"/*\n{_asset('vendor/LICENSE')}*/\n{_asset('vendor/uPlot.iife.min.js')}"
+    style, script = asset("vendor/uPlot.min.css") + asset("page_files/page.css"), asset("page_files/page.js")
+    library = f"/*\n{asset('vendor/LICENSE')}*/\n{asset('vendor/uPlot.iife.min.js')}"
     return label(
         _environment(detail)
         .get_template("page.html.j2")
@@ -131,7 +128,7 @@ def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], de
             script=Markup(script),  # noqa: S704
             library=Markup(library),  # noqa: S704
             data=_json([item["data"] for item in shown]),
-            policy=_policy(style, [library, script]),
+            policy=security_policy(style, [library, script]),
         )
     )
 
@@ -139,48 +136,19 @@ def _render(run: RunResult, raws: Mapping[str, Raw], logs: Mapping[str, str], de
 @cache
 def _environment(detail: Detail) -> Environment:
     """Return the Jinja environment, which escapes every value by default."""
-
-    def format_value(value: object) -> object:
-        if isinstance(value, Markup):
-            return value
-        return formatting.NONE if value is None else formatting.visible(str(value), detail.cut)
-
-    from jinja2 import Environment, FunctionLoader, StrictUndefined  # noqa: PLC0415 - only for a page: plans need none
-
-    environment = Environment(
-        loader=FunctionLoader(lambda name: _asset(f"page_files/{name}")),
-        autoescape=True,
-        finalize=format_value,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    made = environment(detail.cut)
 
     def short(value: object, cut: int = 100) -> str | None:
         return None if value is None else formatting.one_line(value, cut)
 
-    environment.globals.update(short=short, words=formatting, fault_of=aggregates.fault_of, visible=format_value)
-    environment.globals.update(faults_done=aggregates.faults_done, link=known.link)
-    environment.globals.update(reached=aggregates.is_reached, unasked=aggregates.unasked)
-    environment.globals.update(
+    made.globals.update(short=short, fault_of=aggregates.fault_of)
+    made.globals.update(faults_done=aggregates.faults_done, link=known.link)
+    made.globals.update(reached=aggregates.is_reached, unasked=aggregates.unasked)
+    made.globals.update(
         failed_claims=failed_claims, claim_words=claim_words, outcome_words=outcome_words, raw_values=raw_values
     )
-    environment.globals.update(strip=strip, visible_log=lambda text: escape(formatting.visible(text, LIMIT_BYTES)))
-    return environment
-
-
-def _asset(name: str) -> str:
-    return HERE.joinpath(name).read_text(encoding="utf-8")
-
-
-def _policy(style: str, scripts: list[str]) -> str:
-    """Return a content security policy that allows only our styles and scripts."""
-
-    def digest(text: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-    allowed = " ".join(map(digest, scripts))
-    return f"default-src 'none'; script-src {allowed}; style-src {digest(style)}; img-src data:; base-uri 'none'; form-action 'none'"
+    made.globals.update(strip=strip, visible_log=lambda text: escape(formatting.visible(text, LIMIT_BYTES)))
+    return made
 
 
 def _json(value: object) -> Markup:
