@@ -190,9 +190,9 @@ class Frontier:
         faults = count(len(self.faults), "fault")
         if self.best is not None:
             return f"{self.best.policy} keeps {goal} under all {faults} with the fewest replica-hours"
-        first, worst = self.ranks[0], self.ranks[0].worst
-        reached = percent(_least(worst))
-        return f"No policy keeps {goal} under all {faults}; {first.policy} keeps it under {first.kept}, and reaches {reached} under {worst.fault}"
+        first = self.ranks[0]
+        reached = f"reaches {percent(_least(first.worst))} under {first.worst.fault}"
+        return f"No policy keeps {goal} under all {faults}; {first.policy} keeps it under {first.kept}, and {reached}"
 
     def by_fault(self, fault: str) -> tuple[Point, ...]:
         """Return the results under one fault."""

@@ -30,8 +30,8 @@ def scatter(frontier: Frontier, fault: str) -> Markup:
     edge = sorted((point for point in points if point.is_frontier), key=lambda point: point.replica_h)
     drawn.append(svg.path([(x(point.replica_h), y(point.attained)) for point in edge], "line edge"))
     # The best are drawn last, so that they cover others.
-    for point in sorted(points, key=lambda point: (point.keeps, point.is_frontier)):
-        drawn.append(_point(point, frontier.policies.index(point.policy) + 1, x, y))
+    in_order = sorted(points, key=lambda point: (point.keeps, point.is_frontier))
+    drawn += [_point(point, frontier.policies.index(point.policy) + 1, x, y) for point in in_order]
     about = Markup.escape(f"Policies under {fault}: ratio of requests within their targets over replica-hours")
     return Markup(  # noqa: S704 - words are escaped, the rest are numbers
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{about}">{"".join(drawn)}</svg>'

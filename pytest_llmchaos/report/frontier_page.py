@@ -17,12 +17,12 @@ from pytest_llmchaos.report.frontier import Cell, Frontier, Point
 CUT = 400  # characters of one text
 _HEADS = (
     *(
-        "least – most",
+        "least to most",
         "first token",
         "token gaps",
         "TTFT p95",
         "replica-hours",
-        "least – most",
+        "least to most",
         "cold",
         "most replicas",
     ),
@@ -86,12 +86,12 @@ def _row(point: Point) -> tuple[str, ...]:
     low_h, high_h = point.spread(lambda cell: cell.replica_h)
     hours = sum(cell.replica_s for cell in cells)
     return (
-        f"{percent(low)} – {percent(high)}",
+        f"{percent(low)} to {percent(high)}",
         percent(statistics.fmean(cell.first_token_attained for cell in cells)),
         percent(statistics.fmean(cell.token_gap_attained for cell in cells)),
         seconds(max(math.inf if cell.ttft_p95_s is None else cell.ttft_p95_s for cell in cells)),
         figure(point.replica_h),
-        f"{figure(low_h)} – {figure(high_h)}",
+        f"{figure(low_h)} to {figure(high_h)}",
         percent(sum(cell.cold_s for cell in cells) / hours if hours else None),
         figure(max(cell.max_replicas for cell in cells)),
         *(f"{point.total(counted):,}" for counted in _COUNTS),
