@@ -59,7 +59,7 @@ def test_the_best_policy_keeps_the_objective_under_every_fault_with_the_fewest_h
     assert frontier.best is frontier.ranks[0]
     assert (
         frontier.headline
-        == "good keeps 99 % of requests within their targets under all 2 faults with the fewest replica-hours"
+        == "good keeps 99 % of requests within their targets in all 2 conditions with the fewest replica-hours"
     )
 
 
@@ -84,8 +84,8 @@ def test_without_a_best_policy_the_headline_names_the_nearest_and_its_worst_faul
 
     assert frontier.best is None
     assert frontier.headline == (
-        "No policy keeps 99 % of requests within their targets under all 2 faults; "
-        "near keeps it under 1, and reaches 90 % under kill"
+        "No policy keeps 99 % of requests within their targets in all 2 conditions; "
+        "near keeps it in 1, and reaches 90 % under kill"
     )
 
 

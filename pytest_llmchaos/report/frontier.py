@@ -186,13 +186,14 @@ class Frontier:
     @property
     def headline(self) -> str:
         """The answer in one sentence."""
+        # `none` is a condition, too, and no fault.
         goal = f"{percent(self.objective)} of requests within their targets"
-        faults = count(len(self.faults), "fault")
+        faults = count(len(self.faults), "condition")
         if self.best is not None:
-            return f"{self.best.policy} keeps {goal} under all {faults} with the fewest replica-hours"
+            return f"{self.best.policy} keeps {goal} in all {faults} with the fewest replica-hours"
         first = self.ranks[0]
         reached = f"reaches {percent(_least(first.worst))} under {first.worst.fault}"
-        return f"No policy keeps {goal} under all {faults}; {first.policy} keeps it under {first.kept}, and {reached}"
+        return f"No policy keeps {goal} in all {faults}; {first.policy} keeps it in {first.kept}, and {reached}"
 
     def by_fault(self, fault: str) -> tuple[Point, ...]:
         """Return the results under one fault."""
