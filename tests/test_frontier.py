@@ -28,11 +28,13 @@ def cell(
         "cut_by_scale_down": 0,
         "first_token_attained": attained,
         "token_gap_attained": attained,
-        "ttft_p95_s": 0.5,
+        "first_token_p95_s": 0.5,
         "cold_s": 60.0,
         "flaps": 0,
         "max_replicas": 3,
         "min_ready": 1,
+        "fault_acts": {"kill": 1},
+        "cell": 0,
     }
     return Cell(policy=policy, fault=fault, seed=seed, attained=attained, replica_s=hours * 3600, **(base | more))
 
@@ -201,7 +203,7 @@ def test_the_page_loads_nothing_and_hostile_text_stays_text() -> None:
 
 
 def test_a_p95_without_a_value_and_a_run_without_hours_are_shown() -> None:
-    page = drawn(cell("fixed(0)", attained=0.0, hours=0.0, cold_s=0.0, ttft_p95_s=None, served=0, lost_at_zero=100))
+    page = drawn(cell("fixed(0)", attained=0.0, hours=0.0, cold_s=0.0, first_token_p95_s=None, served=0, lost_at_zero=100))
 
     assert "∞" in page
     assert f'data-h="cold">{NONE}' in page

@@ -170,7 +170,7 @@ def _compare(given: argparse.Namespace) -> int:
         for cell in _simulate(job):
             cells.append(cell)
             _show(cell, len(cells), total)
-    frontier = compare(_in_order(cells, given.policies, given.faults), given.objective)
+    frontier = compare(sorted(cells, key=lambda cell: (cell.cell, cell.seed)), given.objective)
     facts = {
         "load": one_line(load, 200),
         "requests": f"{len(first):,} in {figure(until_s)} s",
@@ -245,7 +245,7 @@ def _simulate(job: Job) -> Iterator[Cell]:
             try:
                 assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
                 for line in process.stdout:
-                    yield msgspec.json.decode(line, type=Cell)
+                    yield _cell(line)
             except BaseException:
                 process.kill()
                 raise
@@ -257,13 +257,17 @@ def _simulate(job: Job) -> Iterator[Cell]:
             raise NotReady(f"the simulation ended with status {process.returncode}: {one_line(said[-600:], 600)}")
 
 
+def _cell(line: bytes) -> Cell:
+    try:
+        return msgspec.json.decode(line, type=Cell)
+    except msgspec.DecodeError as error:
+        raise NotReady(
+            f"the simulation printed a line that is no result ({error}): if no request was judged, raise --until-s"
+        ) from error
+
+
 def _show(cell: Cell, done: int, total: int) -> None:
     sys.stderr.write(
         f"[{done:>{len(str(total))}}/{total}] {cell.policy} under {cell.fault}, seed {cell.seed}: "
         f"{percent(cell.attained)} within targets, {figure(cell.replica_h)} replica-hours\n"
     )
-
-
-def _in_order(cells: Sequence[Cell], policies: Sequence[str], faults: Sequence[str]) -> list[Cell]:
-    """Return the runs in the order of the command, whatever ended first."""
-    return sorted(cells, key=lambda cell: (faults.index(cell.fault), policies.index(cell.policy), cell.seed))

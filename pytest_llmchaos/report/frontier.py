@@ -13,9 +13,11 @@ import msgspec
 
 from pytest_llmchaos.report.formatting import count, figure, percent
 
+NO_FAULT = "none"
 
-class Moment(msgspec.Struct, frozen=True, kw_only=True):
-    """The fleet at one moment.
+
+class Moment(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+    """The fleet at one moment, a row in the simulation's lines.
 
     Attributes:
         at_s: Seconds since the first request.
@@ -38,8 +40,9 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     """Result of one simulated run, as the simulation prints it.
 
     Attributes:
-        policy: The policy as it was written.
-        fault: The fault as it was written, or `none`.
+        cell: Place in the plan of its process.
+        policy: The policy as text.
+        fault: The fault as text, or `none`.
         seed: Seed of the run.
         offered: Requests that arrived. Each is served, shed, lost or open.
         served: Requests with a whole answer.
@@ -48,19 +51,22 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         lost_at_zero: Refused requests for which no replica was there.
         open: Requests without an end when the simulation ended.
         cut_by_scale_down: Requests that ended because their replica was removed.
-        attained: Ratio of requests within both latency targets to all offered ones.
+        attained: Ratio of requests within both latency targets to all offered ones,
+            without those that are open and may still be in time.
         first_token_attained: The same for the first token alone.
         token_gap_attained: The same for the gaps between tokens alone.
-        ttft_p95_s: p95 of the time to the first token in seconds, None if more than 5 %
-            got none.
+        first_token_p95_s: p95 of the time to the first token in seconds, None if more
+            than 5 % got none.
         replica_s: Seconds of all replicas from their start to their stop.
         cold_s: The part of it in which they did not serve yet.
         flaps: Changes of direction within a short time.
         max_replicas: Most replicas at a time.
         min_ready: Fewest replicas that served at a time.
+        fault_acts: How often the fault struck, by its name.
         trajectory: The fleet over time.
     """
 
+    cell: int
     policy: str
     fault: str
     seed: int
@@ -74,18 +80,24 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     attained: float
     first_token_attained: float
     token_gap_attained: float
-    ttft_p95_s: float | None
+    first_token_p95_s: float | None
     replica_s: float
     cold_s: float
     flaps: int
     max_replicas: int
     min_ready: int
+    fault_acts: dict[str, int]
     trajectory: tuple[Moment, ...] = ()
 
     @property
     def replica_h(self) -> float:
         """Hours of all replicas together."""
         return self.replica_s / 3600
+
+    @property
+    def struck(self) -> bool:
+        """True if the fault did something, or if there is none to do."""
+        return self.fault == NO_FAULT or sum(self.fault_acts.values()) > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +132,11 @@ class Point:
         """Return the least and the largest value of a run."""
         found = [value(cell) for cell in self.cells]
         return min(found), max(found)
+
+    @property
+    def struck(self) -> bool:
+        """True if the fault did something in every run."""
+        return all(cell.struck for cell in self.cells)
 
     def total(self, value: Callable[[Cell], int]) -> int:
         """Return the sum of a count over all runs."""
@@ -250,7 +267,8 @@ def _losses(point: Point) -> str:
     cut, at_zero = point.total(lambda cell: cell.cut_by_scale_down), point.total(lambda cell: cell.lost_at_zero)
     flaps = point.total(lambda cell: cell.flaps)
     named = ((cut, "request", "cut by scale-down"), (at_zero, "request", "lost at zero"), (flaps, "flap", ""))
-    return "".join(f", {count(n, noun)} {what}".rstrip() for n, noun, what in named if n)
+    missed = "" if point.struck else ", the fault never struck in a run: it shows nothing"
+    return "".join(f", {count(n, noun)} {what}".rstrip() for n, noun, what in named if n) + missed
 
 
 def _marked(point: Point, points: Sequence[Point]) -> Point:

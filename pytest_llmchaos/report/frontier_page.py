@@ -89,7 +89,7 @@ def _row(point: Point) -> tuple[str, ...]:
         f"{percent(low)} to {percent(high)}",
         percent(statistics.fmean(cell.first_token_attained for cell in cells)),
         percent(statistics.fmean(cell.token_gap_attained for cell in cells)),
-        seconds(max(math.inf if cell.ttft_p95_s is None else cell.ttft_p95_s for cell in cells)),
+        seconds(max(math.inf if cell.first_token_p95_s is None else cell.first_token_p95_s for cell in cells)),
         figure(point.replica_h),
         f"{figure(low_h)} to {figure(high_h)}",
         percent(sum(cell.cold_s for cell in cells) / hours if hours else None),

@@ -168,12 +168,12 @@ def _seeds(value: object) -> tuple[int, ...]:
 
 def lines(plan: Plan, *, jobs: int) -> Iterator[str]:
     """One JSON line for each cell, in the order in which they finish."""
-    cells = plan.cells()
-    if jobs == 1 or len(cells) == 1:
-        yield from (_line(plan, *cell) for cell in cells)
+    cells = len(plan.cells())
+    if jobs == 1 or cells == 1:
+        yield from (_line(plan, place) for place in range(cells))
         return
-    with ProcessPoolExecutor(min(jobs, len(cells)), initializer=_keep, initargs=(plan, os.getpid())) as pool:
-        for done in as_completed([pool.submit(_line_of, *cell) for cell in cells]):
+    with ProcessPoolExecutor(min(jobs, cells), initializer=_keep, initargs=(plan, os.getpid())) as pool:
+        for done in as_completed([pool.submit(_line_of, place) for place in range(cells)]):
             yield done.result()
 
 
@@ -192,11 +192,12 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _line_of(policy: Policy, faults: tuple[Fault, ...], seed: int) -> str:
-    return _line(_kept[0], policy, faults, seed)
+def _line_of(place: int) -> str:
+    return _line(_kept[0], place)
 
 
-def _line(plan: Plan, policy: Policy, faults: tuple[Fault, ...], seed: int) -> str:
+def _line(plan: Plan, place: int) -> str:
+    policy, faults, seed = plan.cells()[place]
     outcome = simulate(plan.arrivals, Steering(policy), plan.settings, until_s=plan.until_s, faults=faults, seed=seed)
-    cell = {"policy": written.written(policy), "fault": world_faults.written_all(faults), "seed": seed}
+    cell = {"cell": place, "policy": written.written(policy), "fault": world_faults.written_all(faults), "seed": seed}
     return json.dumps({**cell, **outcome.as_json()}, allow_nan=False)
