@@ -54,12 +54,17 @@ def test_bad_input_is_one_line_and_nothing_is_written(
 def test_a_comparison_prints_the_frontier_and_writes_the_picture_and_the_runs(
     in_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    status = main([*SMALL, "--policies", "fixed(2)", "queue()", "--faults", "none", "kill(at_s=20)", "--out", "x/y.html"])
+    status = main(
+        [*SMALL, "--policies", "fixed(2)", "queue()", "--faults", "none", "kill(at_s=20)", "--out", "x/y.html"]
+    )
 
     said = capsys.readouterr()
     cells = [msgspec.json.decode(line, type=Cell) for line in (in_folder / "x/y.jsonl").read_bytes().splitlines()]
     assert {(one.policy, one.fault, one.seed) for one in cells} == {
-        (policy, fault, seed) for policy in ("fixed(2)", "queue()") for fault in ("none", "kill(at_s=20)") for seed in (0, 1)
+        (policy, fault, seed)
+        for policy in ("fixed(2)", "queue()")
+        for fault in ("none", "kill(at_s=20)")
+        for seed in (0, 1)
     }
     assert len(cells) == said.err.count("\n") == 8
     assert "[8/8]" in said.err
@@ -67,7 +72,8 @@ def test_a_comparison_prints_the_frontier_and_writes_the_picture_and_the_runs(
     # Each seed draws its own arrivals, and all policies get the same.
     assert len({(one.seed, one.offered) for one in cells}) == 2
     page = (in_folder / "x/y.html").read_text()
-    assert "kill(at_s=20)" in said.out and "kill(at_s=20)" in page
+    assert "kill(at_s=20)" in said.out
+    assert "kill(at_s=20)" in page
     assert status == (0 if "keeps" in said.out and "No policy" not in said.out else 1)
 
 
@@ -81,7 +87,9 @@ def test_the_job_has_a_recorded_load_once_for_all_seeds(in_folder: Path, monkeyp
 
     monkeypatch.setattr(autoscale_command, "_simulate", seen)
     with pytest.raises(KeyboardInterrupt):
-        main(["autoscale", "compare", "--load", "trace.csv", "--seed", "5", "--set", "load_s=9", "--set", "profile=fast"])
+        main(
+            ["autoscale", "compare", "--load", "trace.csv", "--seed", "5", "--set", "load_s=9", "--set", "profile=fast"]
+        )
 
     (job,) = jobs
     made = json.loads(job.text)

@@ -203,7 +203,9 @@ def test_the_page_loads_nothing_and_hostile_text_stays_text() -> None:
 
 
 def test_a_p95_without_a_value_and_a_run_without_hours_are_shown() -> None:
-    page = drawn(cell("fixed(0)", attained=0.0, hours=0.0, cold_s=0.0, first_token_p95_s=None, served=0, lost_at_zero=100))
+    page = drawn(
+        cell("fixed(0)", attained=0.0, hours=0.0, cold_s=0.0, first_token_p95_s=None, served=0, lost_at_zero=100)
+    )
 
     assert "∞" in page
     assert f'data-h="cold">{NONE}' in page

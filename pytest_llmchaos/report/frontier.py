@@ -96,7 +96,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def struck(self) -> bool:
-        """True if the fault did something, or if there is none to do."""
+        """True if the fault did something. Always true without a fault."""
         return self.fault == NO_FAULT or sum(self.fault_acts.values()) > 0
 
 
