@@ -10,7 +10,7 @@ RUN := $(VENV)/bin
 BOOTSTRAP := $(RUN)/python stack/bootstrap.py
 TAKES_COMPOSE := $(RUN)/python -c 'import sys; from pytest_llmchaos.session.settings import choose_runtime; sys.exit(choose_runtime("auto")[0] != "compose")'
 # Tests of the packages without clock and I/O.
-PURE := arms attribution bounded bounds compositions effects engine_faults environment expected_signals experiments fault_contract fault_options fault_proofs foreign_faults history known loads metrics_page missing_metrics names own_stack plan recovery requests samples scaling selectors servers slo slo_conversion slo_files subject tasks timed_faults tool_faults trial truths unmet wanted_series wire_faults
+PURE := arms attribution bounded bounds compositions effects engine_faults environment expected_signals experiments fault_contract fault_options fault_proofs foreign_faults history known loads metrics_page missing_metrics names own_stack plan recovery requests samples scaling selectors servers slo slo_conversion slo_files subject tasks timed_faults tool_faults trial truths unmet wanted_series wire_faults written_loads
 OLDEST_PYTEST := 8.4
 TOUCHES_PYTEST := test_byo test_claims test_experiments test_layers test_plan test_plugin processes/test_neighbours processes/test_progress
 # Files of tests/processes/ with loads, fault agents and supervisord, next to the remaining ones. Each lane has a core.
