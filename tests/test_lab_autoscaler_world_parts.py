@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from lab_autoscaler.arrivals import Arrival, peak_s
 from lab_autoscaler.outcome import ConservationError, ScaleEvent, fates, first_token_quantiles, flaps, judge
 from lab_autoscaler.requests import Fate, Request
 from lab_autoscaler.seen import Observed
+from lab_autoscaler.settings import Phases, Sights
+from lab_autoscaler.settings import Settings as SidecarSettings
 from lab_autoscaler.world_faults import (
     KINDS,
     InvalidFaultError,
@@ -372,7 +375,7 @@ class TestSettings:
         assert str(refused.value) == complaint
 
     def test_the_defaults_are_the_labs(self) -> None:
-        """Of the gateway in front of simulated engines, and of the remediator's lab."""
+        """Of the gateway in front of simulated engines, and of the sidecar."""
         compose = yaml.safe_load((ROOT / "stack" / "compose.sim.yaml").read_text())
         env = compose["services"]["api"]["environment"]
         gateway = GatewaySettings.from_env({**env, "LAB_REPLICAS": EXAMPLE, "LAB_MODEL": "m"})
@@ -384,3 +387,9 @@ class TestSettings:
         assert ours.slow_start_s == gateway.ejection.slow_start_s
         assert ours.eject_failures == gateway.ejection.connect_failures
         assert ours.probe_s == gateway.probing.interval_s
+        sights, sidecar = Sights(), {one.name: one.default_factory for one in fields(SidecarSettings)}
+        assert ours.first_token_target_s == float(sights.first_token_s)
+        assert ours.token_gap_target_s == float(sights.token_gap_s)
+        assert (ours.fresh_s, ours.window_s) == (sights.stale_s, sights.window_s)
+        assert (ours.sync_s, ours.flap_window_s) == (sidecar["sync_s"](), sidecar["flap_s"]())
+        assert ours.drain_s == Phases().drain_s

@@ -51,7 +51,7 @@ class Scraper:
         self._slots = min(settings.concurrency, settings.engine().limits.slots)
         self._samples: deque[Sample] = deque()
         # The base of a rate is up to this much older than the newest sample.
-        self._window_s = max(settings.sync_s, 2 * settings.scrape_s)
+        self._window_s = max(settings.window_s, 2 * settings.scrape_s)
 
     def scrape(self, now_s: float) -> None:
         """Take one sample, unless a fault prevents it."""

@@ -16,15 +16,16 @@ _SHAPE = ("first_token_s", "token_gap_s", "tokens_per_s")
 _LIMITS = ("slots", "batch_tokens", "max_model_tokens", "blocks")
 _LONGEST_S = 86_400.0
 _MOST_REPLICAS = 1000
+_STALE_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldSettings:
     """Settings of the engines, the gateway, the fleet and the scraper.
 
-    The defaults of the engines and the gateway are the lab's with its simulated engine
-    (`stack/compose.sim.yaml`). The targets are MLPerf Inference's for the server
-    scenario of llama3.1-8b (loadgen/mlperf.conf).
+    The defaults are the lab's with its simulated engine (`stack/compose.sim.yaml`) and
+    those of the autoscaler's sidecar (`settings.py`). The targets are MLPerf
+    Inference's for the server scenario of llama3.1-8b (loadgen/mlperf.conf).
     """
 
     # Engines. None is the profile's own value.
@@ -60,10 +61,11 @@ class WorldSettings:
     repair_s: float | None = 5.0  # from a death to the start of its replacement. None: never
 
     # Autoscaler and its view.
-    sync_s: float = 15.0  # the HPA's default sync period
+    sync_s: float = 5.0
     scrape_s: float = 1.0
     scrape_delay_s: float = 0.0
-    stale_s: float | None = None  # oldest scrape that counts. None: three intervals and the delay
+    window_s: float = 15.0  # of rates and attained shares
+    stale_s: float | None = None  # oldest scrape that counts. None: 5 s or three intervals, and the delay
 
     # Judgement.
     first_token_target_s: float = 2.0
@@ -86,7 +88,7 @@ class WorldSettings:
         self.engine()
 
     def _check_times(self) -> None:
-        for name in ("queue_timeout_s", "sync_s", "scrape_s", "first_token_target_s", "token_gap_target_s"):
+        for name in ("queue_timeout_s", "sync_s", "scrape_s", "window_s", "first_token_target_s", "token_gap_target_s"):
             require(name, getattr(self, name), at_least=0.001, at_most=_LONGEST_S)
         require("probe_s", self.probe_s, at_least=0.01, at_most=60)
         for name in ("slow_start_s", "warmup_s", "drain_s", "scrape_delay_s", "flap_window_s"):
@@ -124,7 +126,8 @@ class WorldSettings:
     @property
     def fresh_s(self) -> float:
         """Age up to which a scrape counts, in seconds."""
-        return 3 * self.scrape_s + self.scrape_delay_s if self.stale_s is None else self.stale_s
+        least_s = max(_STALE_S, 3 * self.scrape_s) + self.scrape_delay_s
+        return least_s if self.stale_s is None else self.stale_s
 
 
 def settings_from(given: Mapping[str, object]) -> WorldSettings:
