@@ -108,6 +108,10 @@ def run_by_engine(engine: Engine, requests: list[Sequence], frontend_s: float, s
             end_s = engine.cut(add(), to_enter=True) or end_s
         now_s = end_s
         engine.finish()
+        if (decoding := engine._decoding) is not None:
+            computed = [one.prompt_tokens + decoding._steps - first for one, first in decoding._running.values()]
+            assert decoding._free == decoding._limits.blocks - sum(-(-count // 16) for count in computed)
+            assert decoding._context == sum(computed)
 
 
 def times_of(requests: list[Sequence]) -> list[tuple[float, float]]:
@@ -129,8 +133,8 @@ FLAT = {"step_s": 0.1, "sequence_s": 0.013}
 class TestEngine:
     @settings(max_examples=80)
     @given(
-        rate_rps=st.floats(0.02, 3),
-        limits=st.tuples(st.integers(1, 8), st.integers(30, 200), st.sampled_from([64, 700])),
+        rate_rps=st.sampled_from([0.03, 0.1, 0.3, 1.0, 3.0]),
+        limits=st.tuples(st.integers(1, 8), st.sampled_from([26, 34, 50, 90, 400]), st.sampled_from([64, 700])),
         seed=st.integers(0, 10**6),
         frontend_s=st.sampled_from([0.0, 0.7]),
         slowdown=st.sampled_from([1.0, 1.7]),
@@ -338,9 +342,9 @@ class TestQueueing:
         self.check(3, 1.8, 40_000, 50)
 
     @pytest.mark.nightly("test_a_fixed_fleet_waits_as_erlang_c_computes: the same at one load with fewer requests")
-    @pytest.mark.parametrize(("servers", "load"), [(1, 0.6), (2, 1.5), (4, 3.2), (8, 6.8)])
+    @pytest.mark.parametrize(("servers", "load"), [(1, 0.6), (2, 1.5), (4, 3.0), (8, 6.4)])
     def test_fleets_of_any_size_wait_as_erlang_c_computes(self, servers: int, load: float) -> None:
-        self.check(servers, load, 400_000, 100)
+        self.check(servers, load, 200_000, 60)
 
 
 # A steady load for two replicas, with a third to spare.
@@ -455,6 +459,18 @@ class TestScaling:
 
         assert (cut(60.0).cut_by_scale_down, cut(60.0).lost) == (0, 0)
         assert cut(0.0).cut_by_scale_down == cut(0.0).lost >= 1
+
+    def test_a_scale_down_takes_dead_places_then_cold_replicas_then_the_youngest(self) -> None:
+        def left(*faults: str, at_s: float, load_s: float = 4.0) -> tuple[int, list[str]]:
+            options = {"initial": 1, "maximum": 6, "spread": 0.0, "repair_s": None, "until_s": 110.0}
+            made = world(STEADY[:900], steps((0, 1), (20, 3), (at_s, 2)), *faults, load_s=load_s, **options)
+            outcome = made.run()
+            return outcome.cut_by_scale_down, [one.name for one in made.fleet.alive]
+
+        assert left(at_s=60.0) == (0, ["model-1", "model-2"])
+        assert left(at_s=25.0, load_s=8.0) == (0, ["model-1", "model-2"])
+        # The first is dead and not replaced, so that its place is the one to go.
+        assert left("kill(at_s=40, replica='model-1')", at_s=60.0) == (0, ["model-2", "model-3"])
 
     @pytest.mark.parametrize(("at_zero", "lost"), [("refuse", True), ("queue", False)])
     def test_requests_at_zero_replicas_are_lost_or_queued_as_set(self, at_zero: str, lost: bool) -> None:

@@ -147,7 +147,10 @@ class Decoding:
             sequence.computed = sequence.prompt_tokens + sequence.generated - 1
             sequence.last_token_s = now_s
             sequence.scheduled_s = sequence.first_token_s
-            sequence.blocks = scheduler.pool.take(-(-sequence.computed // self._limits.block_tokens)) or []
+            blocks = scheduler.pool.take(-(-sequence.computed // self._limits.block_tokens))
+            if blocks is None:
+                raise RuntimeError(f"expected enough free blocks for {sequence.name}, got {scheduler.pool.free}")
+            sequence.blocks = blocks
             scheduler.running.append(sequence)
         for sequence in (*self._waiting, *self._frontend):
             scheduler.add(sequence)
