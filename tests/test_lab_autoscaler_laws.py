@@ -201,13 +201,32 @@ def test_slo_removes_nothing_while_a_ready_replica_is_silent() -> None:
     assert wanted(f"{SLO}target=0.9)", seen(4, reporting=3)) == 4
     assert wanted(f"{SLO}target=0.9)", seen(4, reporting=4)) == 1
     assert wanted(f"{SLO}target=0.9)", seen(4, reporting=3, first_token_attained=0.85)) == 6
+    # A replica that starts is not silent.
+    assert wanted(f"{SLO}target=0.9)", seen(4, ready=3)) == 1
+    assert wanted(f"{SLO}target=0.9)", seen(4, ready=3, first_token_attained=0.98)) == 2
+
+
+def test_slo_removes_all_but_one_of_an_idle_pool() -> None:
+    idle = {"first_token_attained": None, "token_gap_attained": None, "slots": 1}
+
+    assert wanted(f"{SLO}target=0.9)", seen(4, **idle)) == 1
+    assert wanted(f"{SLO}target=0.9)", seen(4, ready=1, **idle)) == 1
+
+
+def test_slo_with_the_bad_switch_reads_what_is_there() -> None:
+    """An unknown value is 0. A known share still counts, and the worse one decides."""
+    text = f"{SLO}target=0.9, no_data_is_zero=True)"
+
+    assert wanted(text, seen(4, first_token_attained=0.85)) == 6
+    assert wanted(text, seen(4, slots=1, waiting=None)) == 1
+    assert wanted(text, seen(4, slots=1, running=4.0, token_gap_attained=None)) == 4
 
 
 def test_slo_averages_over_45_s() -> None:
     late = {"samples": ((-45.0, 2.0), (-44.0, 2.0), (-15.0, 0.4))}  # the first has left the window
-    observed = seen(10, first_token_attained=0.88)
+    observed = seen(10, first_token_attained=0.85)
 
-    assert wanted(f"{SLO}target=0.9)", observed, **late) == 12  # (2 + 0.4 + 1.2) / 3 = 1.2
+    assert wanted(f"{SLO}target=0.9)", observed, **late) == 13  # (2 + 0.4 + 1.5) / 3 = 1.3
 
 
 def test_slo_rises_after_30_s_and_falls_by_one_in_120_s() -> None:
