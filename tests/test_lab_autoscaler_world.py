@@ -114,6 +114,10 @@ def run_by_engine(engine: Engine, requests: list[Sequence], frontend_s: float, s
             assert decoding._context == sum(computed)
 
 
+def engine_of(scheduler: Scheduler) -> Engine:
+    return Engine(lambda: scheduler, scheduler.speed, scheduler.limits, prefix_cache=False)
+
+
 def times_of(requests: list[Sequence]) -> list[tuple[float, float]]:
     return [(one.first_token_s, one.last_token_s) for one in requests]
 
@@ -157,7 +161,7 @@ class TestEngine:
 
         slow, quick = (list(poisson(rate_rps, 20, seed, prompt=(1, most_prompt), answer=(1, 200))) for _ in range(2))
         virtual.run(scheduler(), slow, slowdown=slowdown)
-        run_by_engine(Engine(scheduler(), prefix_cache=False), quick, frontend_s, slowdown)
+        run_by_engine(engine_of(scheduler()), quick, frontend_s, slowdown)
 
         assert times_of(quick) == times_of(slow)
 
@@ -167,7 +171,7 @@ class TestEngine:
         moves, originals = list[str](), dict[str, Callable[..., None]]()
         for name in ("hand_over", "take_over"):
 
-            def spied(decoding: Decoding, *given: float, name: str = name) -> None:
+            def spied(decoding: Decoding, *given: object, name: str = name) -> None:
                 moves.append(name)
                 originals[name](decoding, *given)
 
@@ -183,7 +187,7 @@ class TestEngine:
             for _ in range(2)
         )
         virtual.run(machine(blocks=34, batch_tokens=400), slow)
-        run_by_engine(Engine(machine(blocks=34, batch_tokens=400), prefix_cache=False), quick, 0.0, 1.0)
+        run_by_engine(engine_of(machine(blocks=34, batch_tokens=400)), quick, 0.0, 1.0)
 
         assert sum(one.preemptions for one in slow) >= 1
         assert times_of(quick) == times_of(slow)
@@ -459,6 +463,11 @@ class TestScaling:
 
         assert (cut(60.0).cut_by_scale_down, cut(60.0).lost) == (0, 0)
         assert cut(0.0).cut_by_scale_down == cut(0.0).lost >= 1
+
+    def test_the_wanted_count_stays_within_the_fleets_bounds(self) -> None:
+        out = run(STEADY[:300], steps((0, 99), (20, -3)), minimum=1, maximum=5, until_s=30.0)
+
+        assert [(one.before, one.after) for one in out.scale_events] == [(2, 5), (5, 1)]
 
     def test_a_scale_down_takes_dead_places_then_cold_replicas_then_the_youngest(self) -> None:
         def left(*faults: str, at_s: float, load_s: float = 4.0) -> tuple[int, list[str]]:

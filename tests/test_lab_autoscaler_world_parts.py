@@ -362,7 +362,7 @@ class TestSettings:
             ({"maximum": 0}, "world: maximum must be at least 1, got 0"),
             ({"initial": True}, "world: initial must be a whole number, got True"),
             ({"sync_s": 0}, "world: sync_s must be at least 0.001, got 0"),
-            ({"repair_s": 0}, "world: repair_s must be at least 0.01, got 0"),
+            ({"repair_s": 0}, "world: repair_s must be at least 0.1, got 0"),
             ({"at_zero": "hold"}, "world: at_zero must be one of refuse, queue, got 'hold'"),
             ({"slots": 0}, "world: slots must be at least 1, got 0"),
             ({"jitter": 2}, "world: jitter must be at most 0.5, got 2"),

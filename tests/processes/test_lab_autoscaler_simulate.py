@@ -11,7 +11,6 @@ from pathlib import Path
 import psutil
 import pytest
 from support.autoscaler_world import arrivals
-from support.waiting import until
 
 from lab_autoscaler import simulation
 
@@ -126,14 +125,18 @@ def test_a_process_with_bad_input_ends_with_status_2(
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_its_workers_end_with_it(tmp_path: Path) -> None:
-    rows = [[one.at_s, one.prompt_tokens, one.answer_tokens] for one in arrivals(50, 1000)]
+def test_lines_come_one_by_one_and_the_workers_end_with_the_process(tmp_path: Path) -> None:
+    rows = [[one.at_s, one.prompt_tokens, one.answer_tokens] for one in arrivals(50, 200)]
     file = tmp_path / "simulation.json"
-    file.write_text(json.dumps({**GOOD, "arrivals": rows, "until_s": 1001}))
+    file.write_text(json.dumps({**GOOD, "arrivals": rows, "seeds": list(range(20)), "until_s": 201}))
     command = [sys.executable, "-m", "lab_autoscaler", "simulate", str(file), "--jobs", "2"]
-    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        until(lambda: len(psutil.Process(process.pid).children()) == 2, "two workers", 20)
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
         workers = psutil.Process(process.pid).children()
+        assert process.poll() is None
         process.kill()
 
+    assert first["offered"] == len(rows)
+    assert len(workers) == 2
     assert psutil.wait_procs(workers, timeout=20)[1] == []

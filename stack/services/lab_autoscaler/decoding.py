@@ -16,7 +16,8 @@ from lab_autoscaler.leap import Leap, step_ends
 
 if TYPE_CHECKING:
     from lab_engine.scheduler import Scheduler
-    from lab_engine.work import Sequence
+    from lab_engine.speed import Speed
+    from lab_engine.work import Limits, Sequence
 
 
 class Decoding:
@@ -25,10 +26,9 @@ class Decoding:
     Sequences have their tokens and times only once they end or are handed over.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._scheduler = scheduler
-        self._speed = scheduler.speed
-        self._limits = scheduler.limits
+    def __init__(self, speed: Speed, limits: Limits) -> None:
+        self._speed = speed
+        self._limits = limits
         self._frontend: deque[Sequence] = deque()
         self._waiting: deque[Sequence] = deque()
         # By entry, each with the step of its first token. The order is the batch's.
@@ -37,10 +37,10 @@ class Decoding:
         self._entries = 0
         self._steps = 0
         self._context = 0  # computed tokens of all running sequences
-        self._free = scheduler.limits.blocks
+        self._free = limits.blocks
         # Running sequences by phase: one needs a block at each step whose number, plus
         # its phase, is a multiple of the block's size.
-        self._phases = [0] * scheduler.limits.block_tokens
+        self._phases = [0] * limits.block_tokens
         self._leap: Leap | None = None
         self._entering: list[Sequence] = []
 
@@ -138,9 +138,8 @@ class Decoding:
             ended.append(self._end(heapq.heappop(self._due)[1], leap.end_s))
         return entered, ended
 
-    def hand_over(self, now_s: float) -> None:
-        """Move all requests into the scheduler, between two steps."""
-        scheduler = self._scheduler
+    def hand_over(self, scheduler: Scheduler, now_s: float) -> None:
+        """Move all requests into an empty scheduler, between two steps."""
         for sequence, first in self._running.values():
             sequence.state = "running"
             sequence.generated = self._steps - first + 1
@@ -155,9 +154,9 @@ class Decoding:
         for sequence in (*self._waiting, *self._frontend):
             scheduler.add(sequence)
 
-    def take_over(self) -> None:
+    def take_over(self, scheduler: Scheduler) -> None:
         """Move a decoding batch out of the scheduler, which is empty then."""
-        running, scheduler = list(self._scheduler.running), self._scheduler
+        running = list(scheduler.running)
         scheduler.running.clear()
         for sequence in running:
             scheduler.pool.release(sequence.blocks)

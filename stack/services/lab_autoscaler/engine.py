@@ -6,14 +6,18 @@ scheduler holds the batch and nothing can change, and single steps of the schedu
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from lab_autoscaler import leap
 from lab_autoscaler.decoding import Decoding, HandOver
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lab_engine.scheduler import Scheduler
-    from lab_engine.work import Sequence, Step
+    from lab_engine.speed import Speed
+    from lab_engine.work import Limits, Sequence, Step
 
 _AMPLE = 4  # free blocks for each sequence, from which memory suffices for a while
 
@@ -21,18 +25,30 @@ _AMPLE = 4  # free blocks for each sequence, from which memory suffices for a wh
 class Engine:
     """One engine. It begins steps and finishes them in turn."""
 
-    def __init__(self, scheduler: Scheduler, *, prefix_cache: bool) -> None:
+    def __init__(self, make: Callable[[], Scheduler], speed: Speed, limits: Limits, *, prefix_cache: bool) -> None:
         """An idle engine.
 
         Args:
-            scheduler: for all but the usual case.
+            make: builds its scheduler, which is large. The usual case needs none.
+            speed: of the engine.
+            limits: of the engine.
             prefix_cache: requests have prefixes, so that each block counts.
         """
-        self._scheduler = scheduler
-        self._is_simple = not prefix_cache and not scheduler.limits.jitter
-        self._decoding = Decoding(scheduler) if self._is_simple else None
+        self._make = make
+        self._speed = speed
+        self._limits = limits
+        self._is_simple = not prefix_cache and not limits.jitter
+        self._decoding = Decoding(speed, limits) if self._is_simple else None
         self._leap: leap.Leap | None = None
         self._step: Step | None = None
+
+    @cached_property
+    def _scheduler(self) -> Scheduler:
+        return self._make()
+
+    def close(self) -> None:
+        """Free the memory of an engine that takes no further step."""
+        vars(self).pop("_scheduler", None)
 
     @property
     def next_ready_s(self) -> float | None:
@@ -55,7 +71,7 @@ class Engine:
         """
         if self._decoding is not None:
             return self._decoding.cut(at_s) if self._decoding.may_enter or not to_enter else None
-        if self._leap is None or (to_enter and len(self._scheduler.running) >= self._scheduler.limits.slots):
+        if self._leap is None or (to_enter and len(self._scheduler.running) >= self._limits.slots):
             return None
         return self._leap.end_s if self._leap.cut(at_s) else None
 
@@ -65,14 +81,14 @@ class Engine:
             try:
                 return self._decoding.begin(now_s, slowdown)
             except HandOver:
-                self._decoding.hand_over(now_s)
+                self._decoding.hand_over(self._scheduler, now_s)
                 self._decoding = None
         scheduler = self._scheduler
         self._leap = leap.plan(scheduler, now_s, slowdown)
         if self._leap is not None:
             if self._is_simple and self._is_usual():
-                self._leap, self._decoding = None, Decoding(scheduler)
-                self._decoding.take_over()
+                self._leap, self._decoding = None, Decoding(self._speed, self._limits)
+                self._decoding.take_over(scheduler)
                 return self._decoding.begin(now_s, slowdown)
             return self._leap.end_s
         self._step = scheduler.begin(now_s, slowdown=slowdown)

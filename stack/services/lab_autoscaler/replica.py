@@ -98,7 +98,7 @@ class Replica:
         self._pace()
 
     def _pace(self) -> None:
-        if self._wakes_s is None:
+        if self.is_alive and self._wakes_s is None:
             self._cut(self._timeline.now_s, to_enter=False)
 
     def end(self, life: Life) -> list[Request]:
@@ -106,6 +106,7 @@ class Replica:
         self.life, self.is_alive = life, False
         self.ended_s = self._timeline.now_s
         self._version += 1
+        self._engine.close()
         lost, self.requests = list(self.requests.values()), {}
         return lost
 

@@ -31,7 +31,7 @@ class _Mute(Histogram):
 
 
 class MuteStats(Stats):
-    """Statistics without histograms, which take a fifth of a world's time."""
+    """Statistics without histograms, which would take a fifth of a world's time."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -131,16 +131,20 @@ class Fleet:
 
     def _make(self) -> Replica:
         number = len(self.ever) + 1
-        limits = self._profile.limits
-        scheduler = Scheduler(speed=self._profile.speed, limits=limits, seed=self._seed * 1_000_003 + number)
-        scheduler.stats = MuteStats()
+        speed, limits = self._profile.speed, self._profile.limits
+
+        def scheduler() -> Scheduler:
+            made = Scheduler(speed=speed, limits=limits, seed=self._seed * 1_000_003 + number)
+            made.stats = MuteStats()
+            return made
+
         taken = {one.name for one in self._alive}
         free = next(index for index in range(1, number + 1) if f"model-{index}" not in taken)
         replica = Replica(
             f"model-{free}",
             number=number,
-            engine=Engine(scheduler, prefix_cache=self._settings.shared_prompt_tokens > 0),
-            frontend_s=self._profile.speed.frontend_s,
+            engine=Engine(scheduler, speed, limits, prefix_cache=self._settings.shared_prompt_tokens > 0),
+            frontend_s=speed.frontend_s,
             timeline=self._timeline,
             client=self._gateway,
         )

@@ -93,7 +93,7 @@ class WorldSettings:
         require("probe_s", self.probe_s, at_least=0.01, at_most=60)
         for name in ("slow_start_s", "warmup_s", "drain_s", "scrape_delay_s", "flap_window_s"):
             require(name, getattr(self, name), at_most=_LONGEST_S)
-        for name, least in (("load_s", 0.0), ("repair_s", 0.01), ("stale_s", 0.001)):
+        for name, least in (("load_s", 0.0), ("repair_s", 0.1), ("stale_s", 0.001)):
             if getattr(self, name) is not None:
                 require(name, getattr(self, name), at_least=least, at_most=_LONGEST_S)
         require("spread", self.spread, at_most=2)
