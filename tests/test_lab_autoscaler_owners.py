@@ -47,10 +47,18 @@ OWNERS = {"model-1": "remediator", "model-2": "autoscaler"}
         (Word(owners=OWNERS, replicas=OWNERS, is_new=True), "model-2"),
         (Word(owners=OWNERS, replicas=OWNERS, silent_s=EXPIRES_S - 0.1), "model-1 model-2"),
         (Word(owners=OWNERS, replicas=OWNERS, silent_s=EXPIRES_S), "model-2"),
+        (Word(owners=OWNERS, replicas=OWNERS, silent_s=EXPIRES_S, running_s={"model-2": EXPIRES_S}), ""),
+        (Word(owners=OWNERS, replicas=OWNERS, silent_s=EXPIRES_S, running_s={"model-2": 5}), "model-2"),
+        (Word(owners=OWNERS, replicas=OWNERS, silent_s=1, has_ended=True), "model-2"),
+        (Word(owners=OWNERS, replicas=OWNERS, silent_s=1, has_ended=True, running_s={"model-2": 0}), ""),
+        (Word(owners=OWNERS, replicas=OWNERS, is_new=True, running_s={"model-2": 0}), "model-2"),
         (Word(replicas=OWNERS, silent_s=5), "model-1 model-2"),
-        (Word(replicas=OWNERS, silent_s=EXPIRES_S), ""),
+        (Word(replicas=OWNERS, silent_s=5, running_s={"model-1": 0}), "model-2"),
     ],
-    ids=["no autoscaler", "fresh", "silent", "expired", "never heard", "never heard for long"],
+    ids=[
+        *("no autoscaler", "fresh", "silent", "expired", "expired, started by another", "expired, ran before"),
+        *("ended", "ended, started by another", "fresh, runs", "never heard", "never heard, runs"),
+    ],
 )
 def test_the_remediator_acts_on_what_it_owns(word: Word, refused: str) -> None:
     assert " ".join(name for name in OWNERS if word.refusal(name)) == refused
@@ -61,7 +69,8 @@ def test_a_replica_of_the_autoscaler_is_not_looked_at() -> None:
     assert Word(owners=OWNERS, replicas=OWNERS, silent_s=1e6).elsewhere() == {"model-2"}
     assert Word(owners=OWNERS, replicas=OWNERS, silent_s=FRESH_S - 0.1).elsewhere() == {"model-2"}, "one lost answer"
     assert Word(owners=OWNERS, replicas=OWNERS, silent_s=FRESH_S).elsewhere() == set(OWNERS)
-    assert Word(replicas=OWNERS).elsewhere() == set(OWNERS), "it has not answered yet"
+    assert Word(replicas=OWNERS).elsewhere() == set(OWNERS), "nothing is known yet"
+    assert Word(owners=OWNERS, replicas=OWNERS, has_ended=True).elsewhere() == {"model-2"}
     assert Word().elsewhere() == set()
 
 

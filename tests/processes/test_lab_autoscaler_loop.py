@@ -266,6 +266,23 @@ class Changed(Owners):
         return Word(owners={"model-2": "autoscaler"}, is_new=True)
 
 
+def test_what_runs_at_the_end_of_the_autoscaler_is_the_remediators_at_once(tmp_path: Path) -> None:
+    async def live(fakes: Fakes) -> None:
+        fakes.replicas["model-2"].in_flight = 1
+        async with at_work(fakes, LAB_POLICY="fixed(1)") as it, repairing(it, tmp_path) as audit:
+            await it.until(lambda: it.phases() == "rdss")
+            it.stop()
+            await it.until(lambda: fakes.events()[-1] == "ended")
+            assert fakes.entries()[-1]["reason"] == "model-1 ready, model-2 ready, model-3 stopped, model-4 stopped"
+            fakes.replicas["model-2"].is_running = False
+            await it.until(lambda: fakes.replicas["model-2"].is_running)
+
+            assert fakes.acts() == ["start model-2"]
+            assert {entry["service"] for entry in audit.entries()} == {None, "model-2"}
+
+    story(live, tmp_path, 2)
+
+
 def test_the_remediator_reads_the_owner_right_before_it_acts(tmp_path: Path) -> None:
     async def live(fakes: Fakes) -> None:
         world = at_work(fakes, LAB_POLICY="fixed(2)", LAB_REPAIR_S="60")

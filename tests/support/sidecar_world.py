@@ -145,6 +145,7 @@ class Running:
     http: aiohttp.ClientSession
     url: str  # of the autoscaler
     lab_url: str  # of everything that is made up
+    stop: Callable[[], object]  # as SIGTERM does
 
     async def until(self, what: Callable[[], bool]) -> None:
         await until_async(what, within_s=DEADLINE_S, seen=lambda: (self.fakes.acts(), self.fakes.events()))
@@ -220,9 +221,19 @@ async def at_work(fakes: Fakes, **environment: str) -> AsyncIterator[Running]:
             fakes.autoscaler_url = url
             work = asyncio.create_task(autoscaler.run())
             try:
-                yield Running(fakes=fakes, autoscaler=autoscaler, metrics=metrics, http=http, url=url, lab_url=lab_url)
+                yield Running(
+                    fakes=fakes,
+                    autoscaler=autoscaler,
+                    metrics=metrics,
+                    http=http,
+                    url=url,
+                    lab_url=lab_url,
+                    stop=work.cancel,
+                )
             finally:
                 work.cancel()
+                await until_async(lambda: autoscaler.has_ended or work.done(), "the end")
+                work.cancel()  # no reader is left to wait for
                 await asyncio.gather(work, return_exceptions=True)
                 audit.close()
 

@@ -103,6 +103,15 @@ def taken_up(names: Iterable[str], sights: Mapping[str, Sight], now_s: float) ->
     return tuple(fleet)
 
 
+def left(fleet: Fleet, sights: Mapping[str, Sight]) -> Fleet:
+    """The fleet at the end of the autoscaler: what runs is in service."""
+
+    def after(one: Replica) -> Replica:
+        return replace(one, phase="ready") if sights.get(one.name, UNSEEN).is_running else one
+
+    return tuple(after(one) for one in fleet)
+
+
 def wanted(fleet: Fleet) -> int:
     """The count in force: replicas that are ready or on their way."""
     return sum(one.counts for one in fleet)

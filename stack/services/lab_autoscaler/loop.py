@@ -60,6 +60,7 @@ class Autoscaler:
         self._acts: set[asyncio.Task[None]] = set()
         self.fleet: Fleet = ()
         self.desired = 0
+        self.has_ended = False
 
     @property
     def live(self) -> bool:
@@ -89,8 +90,18 @@ class Autoscaler:
                 await self.turn()
                 await asyncio.sleep(max(0.0, begun_s + self._settings.poll_s - time.monotonic()))
         finally:
-            if self._acts:
-                await asyncio.wait(self._acts, timeout=_LAST_ACT_S)
+            await self._end()
+
+    async def _end(self) -> None:
+        """Leave what runs to the remediator, and let the readers see it."""
+        if self._acts:
+            await asyncio.wait(self._acts, timeout=_LAST_ACT_S)
+        self.fleet = fleets.left(self.fleet, self._sights)
+        self.has_ended = True
+        phases = ", ".join(f"{one.name} {one.phase}" for one in self.fleet)
+        self._write(Entry(at=time.time(), event="ended", reason=phases))
+        if self.ready:
+            await asyncio.sleep(2 * POLL_OF_READERS_S)
 
     async def turn(self) -> None:
         """One look at the replicas, with what follows from it."""

@@ -31,6 +31,7 @@ def application(autoscaler: Autoscaler, metrics: Metrics, audit_file: Path) -> w
         body = {
             "replicas": [{"name": one.name, "owner": one.owner, "state": one.phase} for one in autoscaler.fleet],
             "desired": autoscaler.desired,
+            "ended": autoscaler.has_ended,
         }
         return web.json_response(body, status=200 if autoscaler.ready else 503)
 

@@ -196,6 +196,8 @@ class Remediator:
         self.watch.news.set()
 
     def _on_container(self, service: str, container: Container) -> None:
+        if container.state == "running":
+            self._owners.saw_running(service)
         for intent in (one for one in self._interrupted if one.service == service):
             self._settle(intent, container)
         for restart in self._restarts.seen(service, container):
