@@ -209,6 +209,11 @@ class Subject:
         """Replicas that rest until the autoscaler starts them."""
         return tuple(name for name in self.scaled if name not in self.targets)
 
+    @property
+    def resting(self) -> tuple[str, ...]:
+        """Services that a start of the stack only creates."""
+        return (*self.spare, self.autoscaler) if self.autoscaler is not None else ()
+
     def secrets(self, environ: Mapping[str, str]) -> frozenset[str]:
         """Return the values of headers and variables that no evidence may contain."""
         return self.requests.secrets(environ) | secrets_of(self.prometheus_headers, environ)
@@ -362,6 +367,7 @@ def _with_autoscaler(lab: Subject) -> Subject:
     return replace(
         lab,
         profiles=(*lab.profiles, "scale"),
+        extra_env=(*lab.extra_env, ("LLMCHAOS_SCALE", "on")),
         autoscaler=AUTOSCALER,
         scaled=("model-1", "model-2", "model-3", "model-4"),
         named_targets=(*lab.named_targets, AUTOSCALER),

@@ -146,10 +146,17 @@ class ComposeRuntime(
         except NotReady:
             self.down()
             raise
+        self._create_resting()
         start.require_reachable()
         self._remember()
         if not remediator:
             self.stop_remediator()
+
+    def _create_resting(self) -> None:
+        """Create what the autoscaler needs, without a start."""
+        if self.subject.resting:
+            command = [*self.compose.command(), "create", "--no-recreate", *self.subject.resting]
+            docker_cli.run(command, env=self.compose.environment(), timeout_s=60, folder=self.compose.folder)
 
     def _remember(self) -> None:
         """Record every target's settings, so that any process can restore them."""

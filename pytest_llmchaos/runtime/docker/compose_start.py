@@ -48,7 +48,9 @@ class ComposeStart:
         if self._subject.own:
             startup.fetch_images(command, self._compose.services, self._say)
         deadline = time.monotonic() + self._subject.startup_s
-        _testcontainers(self, command, deadline).start()
+        resting = self._subject.resting
+        started = [name for name in compose.services if name not in resting] if resting else None
+        _testcontainers(self, command, deadline, started).start()
         startup.wait_until_up(
             self._by_service,
             roles=self._roles,
@@ -124,7 +126,9 @@ class ComposeStart:
             time.sleep(0.1)
 
 
-def _testcontainers(start: ComposeStart, command: startup.Command, deadline: float) -> DockerCompose:
+def _testcontainers(
+    start: ComposeStart, command: startup.Command, deadline: float, services: list[str] | None
+) -> DockerCompose:
     """Adapt testcontainers' DockerCompose: project name, environment, time limits."""
     from testcontainers.compose import DockerCompose  # noqa: PLC0415 - 0.2 s, paid only by runs with experiments
 
@@ -138,4 +142,4 @@ def _testcontainers(start: ComposeStart, command: startup.Command, deadline: flo
             start.watch(startup.Running([*words, "--quiet-pull"], command), deadline)
             return subprocess.CompletedProcess(words, 0)
 
-    return Project(context=str(command.folder), wait=False)
+    return Project(context=str(command.folder), wait=False, services=services)

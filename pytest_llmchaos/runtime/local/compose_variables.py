@@ -9,15 +9,16 @@ from typing import Any
 from pytest_llmchaos.errors import BadScenario
 
 _VARIABLE = re.compile(
-    r"\$(?:\$|\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<kind>:?[-?])(?P<rest>[^}]*))?\}|(?P<plain>[A-Za-z_][A-Za-z0-9_]*))"
+    r"\$(?:\$|\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<kind>:?[-?+])(?P<rest>[^}]*))?\}|(?P<plain>[A-Za-z_][A-Za-z0-9_]*))"
 )
 
 
 def substitute(value: Any, variables: Mapping[str, str], files: str) -> Any:
     """Substitute variables in every text of a value, as Compose does.
 
-    `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`, `${NAME:?reason}` and
-    `${NAME?reason}` are known, and `$$` is a dollar.
+    `$NAME`, `${NAME}`, `${NAME:-default}`, `${NAME-default}`, `${NAME:?reason}`,
+    `${NAME?reason}`, `${NAME:+text}` and `${NAME+text}` are known, and `$$` is a
+    dollar.
 
     Args:
         value: A value of a compose file: mapping, list, text or other.
@@ -41,6 +42,8 @@ def _value(found: re.Match[str], variables: Mapping[str, str], files: str) -> st
     if name is None:
         return "$"
     value = variables.get(name)
+    if kind.endswith("+"):
+        return found["rest"] if value or (value is not None and kind == "+") else ""
     if value is None or (not value and kind.startswith(":")):
         if kind.endswith("?"):
             raise BadScenario(f"{files} needs the variable {name}: {found['rest'] or 'set it'}")

@@ -19,7 +19,7 @@ _ALWAYS = frozenset({"remediator"})  # a compose profile that the local runtime 
 WEIGHTS_LOCK = Path("services") / "requirements-weights.lock"
 AGENTS_LOCK = Path("services") / "requirements-agents.lock"
 SIM_METRICS = "LLMCHAOS_SIM_METRICS"  # the server whose names the simulated engine's metrics have
-_MODELS = ("model-1", "model-2")
+_MODELS = ("model-1", "model-2", "model-3", "model-4")
 # Services with packages of their own.
 _AGENTS = ("agent", "desk")
 
@@ -36,8 +36,10 @@ class Programs:
         project: str,
         model: str,
         profiles: tuple[str, ...] = (),
+        extra: Mapping[str, str] | None = None,
     ) -> None:
-        variables = {"COMPOSE_PROJECT_NAME": project, "LLMCHAOS_BACKEND": backend, "LLMCHAOS_SIM_PROFILE": "fast"}
+        variables = {**(extra or {})}
+        variables |= {"COMPOSE_PROJECT_NAME": project, "LLMCHAOS_BACKEND": backend, "LLMCHAOS_SIM_PROFILE": "fast"}
         if SIM_METRICS in os.environ:
             variables[SIM_METRICS] = os.environ[SIM_METRICS]
         # The files require them, and processes need none.
@@ -123,7 +125,7 @@ class Programs:
                 command = (sys.executable, "-m", "lab_supervisor_proxy")
             case "remediator":
                 # Probes name services. Here a service has an address instead.
-                for service in ("api", *_MODELS):
+                for service in ("api", *(one for one in _MODELS if one in self._services)):
                     addresses.of(service, 8000 if service == "api" else 8080)
                 extra["LAB_ADDRESSES"] = ",".join(f"{k}={v}" for k, v in addresses.known().items())
                 api = self._services["api"].get("environment") or {}

@@ -112,6 +112,7 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
             project=self.project,
             model=self.subject.model,
             profiles=self.subject.profiles,
+            extra=dict(self.subject.extra_env),
         )
 
     def _ports_from_environment(self) -> dict[tuple[str, int], int]:
@@ -143,7 +144,8 @@ class LocalRuntime(UndoRegistry, MemoryLimitable, EngineAbility, WireFaults, Ove
         write_supervisord(self._work, [*agents, *self._processes])
         try:
             self._daemon.start(project=self.project, owner=self._owner, directory=self._directory)
-            wanted = [s for s in self._programs if remediator or s != self.subject.remediator]
+            resting = {*self.subject.resting, *(() if remediator else (self.subject.remediator,))}
+            wanted = [one for one in self._programs if one not in resting]
             for name in [*(agent.service for agent in agents), *wanted]:
                 self._control.call("start", name)
             self._require_agents(tuple(self._wired))

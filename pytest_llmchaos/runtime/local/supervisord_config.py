@@ -120,7 +120,9 @@ def write_prometheus(work: Path, stack: Path, backend: str, addresses: Addresses
     """
     folder = work / "prometheus"
     folder.mkdir(parents=True, exist_ok=True)
-    given = {"model": backend} | {name: name for name in ("agent", "desk") if name in services}
+    is_scaled = "autoscaler" in services
+    given = {"model": f"{backend}-scaled" if is_scaled else backend, "scale": "scale-on" if is_scaled else "scale-off"}
+    given |= {name: name for name in ("agent", "desk") if name in services}
     for name, file in given.items():
         targets = (stack / "prometheus" / "targets" / f"{file}.yml").read_text()
         (folder / f"{name}.yml").write_text(addresses.translate(targets, services))

@@ -91,12 +91,17 @@ class Lookout:
         self._docker, self._services, self._scaled = docker, services, scaled
         self._on_answer = on_answer
 
-    async def look(self) -> Mapping[str, Sight]:
-        """Each replica's sight. A source without an answer leaves its part unknown."""
+    async def look(self, *, with_repairs: bool) -> Mapping[str, Sight]:
+        """Each replica's sight. A source without an answer leaves its part unknown.
+
+        Args:
+            with_repairs: Read the remediator's acts as well.
+        """
         at_gateway = asyncio.create_task(self._at_gateway())
-        at_remediator = asyncio.create_task(self._at_remediator())
+        at_remediator = asyncio.create_task(self._at_remediator()) if with_repairs else None
         running = await asyncio.gather(*(self._at_runtime(name) for name in self._scaled))
-        seen, repaired = await at_gateway, await at_remediator
+        seen = await at_gateway
+        repaired = await at_remediator if at_remediator is not None else frozenset()
         return {
             name: replace(seen.get(name, UNSEEN), is_running=is_running, is_repaired=name in repaired)
             for name, is_running in zip(self._scaled, running, strict=True)

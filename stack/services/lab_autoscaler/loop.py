@@ -105,7 +105,8 @@ class Autoscaler:
 
     async def turn(self) -> None:
         """One look at the replicas, with what follows from it."""
-        self._sights = dict(await self._lookout.look())
+        may_act = any(one.phase in ("cold", "draining") for one in self.fleet)
+        self._sights = dict(await self._lookout.look(with_repairs=may_act))
         now_s = time.monotonic()
         self._metrics.spent(self._sights, now_s - self._turned_s)
         self._turned_s = now_s

@@ -97,7 +97,7 @@ def _detector(moment: Moment) -> Refusal | None:
 
     Unless the runtime itself reports them stopped.
     """
-    replicas = moment.view.policy.replicas
+    replicas = [one for one in moment.view.policy.replicas if one not in moment.view.observed.elsewhere]
     container = moment.view.container(moment.service, moment.rule.guards)
     proven = container is not None and container.state in STOPPED
     if moment.service not in replicas or len(replicas) < 2 or proven:

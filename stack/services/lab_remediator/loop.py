@@ -95,7 +95,7 @@ class Remediator:
             self._note_silence()
             unsettled = frozenset(intent.service for intent in self._interrupted)
             elsewhere = self._owners.word.elsewhere()  # a replica that was stopped on purpose is no incident
-            observed = self.watch.observations(self._held(), without=unsettled | elsewhere)
+            observed = self.watch.observations(self._held(), unsettled=unsettled, elsewhere=elsewhere)
             decisions, self._state = decide(self._policy, observed, self._state, time.time())
             for decision in decisions:
                 self._carry_out(decision)

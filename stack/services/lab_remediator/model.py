@@ -58,6 +58,7 @@ class Observations:
     readings: Mapping[tuple[str, str], Reading] = field(default_factory=dict)  # (signal, service)
     containers: Mapping[str, Container] = field(default_factory=dict)
     held: frozenset[str] = frozenset()  # services on operator hold. "*" holds all
+    elsewhere: frozenset[str] = frozenset()  # replicas of the autoscaler
 
 
 @dataclass(frozen=True, kw_only=True)

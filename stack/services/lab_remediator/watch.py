@@ -73,12 +73,16 @@ class Watch:
         now = time.monotonic()
         return {source: round(now - at, 3) for source, at in self._answered_at.items()}
 
-    def observations(self, held: frozenset[str], without: frozenset[str]) -> Observations:
-        """Current observations, except of the services in `without`."""
+    def observations(
+        self, held: frozenset[str], *, unsettled: frozenset[str], elsewhere: frozenset[str]
+    ) -> Observations:
+        """Current observations, except of unsettled services and those elsewhere."""
+        without = unsettled | elsewhere
         return Observations(
             readings={key: value for key, value in self._readings.items() if key[1] not in without},
             containers={name: value for name, value in self._containers.items() if name not in without},
             held=held,
+            elsewhere=elsewhere,
         )
 
     async def run(self) -> None:
