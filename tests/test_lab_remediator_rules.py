@@ -25,17 +25,19 @@ rules:
 
 
 def test_the_shipped_rules_cover_every_service_of_the_lab() -> None:
-    policy = read_policy(SHIPPED, ("api", "model-1", "model-2", "agent", "desk"))
+    replicas = ("model-1", "model-2", "model-3", "model-4")
+    policy = read_policy(SHIPPED, ("api", *replicas, "agent", "desk"))
 
     assert {service for rule in policy.rules for service in rule.services} == set(policy.services)
-    assert policy.replicas == ("model-1", "model-2")
+    assert policy.replicas == replicas
+    assert read_policy(SHIPPED, ("api", "model-1", "model-2")).replicas == ("model-1", "model-2")
 
 
 def test_the_rules_of_a_liveness_probe_trust_the_probe_alone() -> None:
     policy = read_policy(SHIPPED.with_name("remediation.liveness.yaml"), ("api", "model-1", "model-2"))
 
     assert {(service, rule.action) for rule in policy.rules for service in rule.services} == {
-        ("api", "restart"), ("model-1", "start"), ("model-2", "start"),
+        ("api", "restart"), *((f"model-{number}", "start") for number in range(1, 5)),
     }  # fmt: skip
     api = next(rule for rule in policy.rules if rule.action == "restart")
     assert [policy.signals[one.signal].probe for one in api.signal] == ["http://{service}:8000/healthz"]

@@ -228,7 +228,7 @@ def test_agents_and_their_desk_are_processes_with_packages_of_their_own(tmp_path
         translated = programs.translate(work, at)
         found[agents] = {one.service: one for one in programs.processes(translated, work, at)}
         written = {path.name for path in (work / "prometheus").glob("*.yml")}
-        assert written == {"prometheus.yml", "model.yml", *(("agent.yml", "desk.yml") if agents else ())}
+        assert written == {"prometheus.yml", "model.yml", "scale.yml", *(("agent.yml", "desk.yml") if agents else ())}
     plain, with_agents = found[False], found[True]
     agent, desk = with_agents["agent"].environment, with_agents["desk"].environment
 

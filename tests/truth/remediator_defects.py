@@ -50,7 +50,7 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
         "the remediator has no rule for a hung replica",
         (
             RULES,
-            "- name: replica-hung\n    services: [model-1, model-2]",
+            "- name: replica-hung\n    services: [model-1, model-2, model-3, model-4]",
             "- name: replica-hung\n    services: [api]",
         ),
     ),
@@ -101,7 +101,7 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
         "the rule for a stopped replica names the first replica only",
         (
             RULES,
-            "- name: replica-exited\n    services: [model-1, model-2]",
+            "- name: replica-exited\n    services: [model-1, model-2, model-3, model-4]",
             "- name: replica-exited\n    services: [model-1]",
         ),
         scenario="kill_model",
@@ -180,7 +180,7 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
         "the rule for a hung replica names the first one, so that the other never looks bad",
         (
             RULES,
-            "- name: replica-hung\n    services: [model-1, model-2]",
+            "- name: replica-hung\n    services: [model-1, model-2, model-3, model-4]",
             "- name: replica-hung\n    services: [model-1]",
         ),
         scenario="both_hung",
@@ -190,7 +190,7 @@ REMEDIATOR: tuple[SubjectDefect, ...] = (
     _defect(
         "replicas-are-not-all-listed",
         "the list of replicas has one of the two, so that no guard counts them",
-        (RULES, "replicas: [model-1, model-2] #", "replicas: [model-1] #"),
+        (RULES, "replicas: [model-1, model-2, model-3, model-4] #", "replicas: [model-1] #"),
         scenario="both_hung",
         caught_by="test_two_hung_replicas_are_not_touched",
         only="not_touched",
