@@ -18,9 +18,11 @@ from support import infra
 from support.grafana_queries import substituted
 
 from lab_agents.metrics import Metrics as AgentMetrics
+from lab_autoscaler.metrics import Metrics as AutoscalerMetrics
 from lab_desk.metrics import Metrics as DeskMetrics
 from pytest_llmchaos.generate.boards.agents import AGENTS
 from pytest_llmchaos.generate.boards.all_boards import boards
+from pytest_llmchaos.generate.boards.autoscaling import AUTOSCALING
 from pytest_llmchaos.generate.boards.panels import Board, Panel, Query
 from pytest_llmchaos.generate.rules import LAB_SCALE
 from pytest_llmchaos.loadgen.metrics import Counts
@@ -62,6 +64,7 @@ def test_there_is_one_for_each_question_of_an_operator() -> None:
         "llmchaos-engine",
         "llmchaos-providers",
         "llmchaos-agents",
+        "llmchaos-autoscaling",
     }
 
 
@@ -175,6 +178,21 @@ def test_every_metric_and_label_of_the_agents_panels_is_exported() -> None:
         wrong = dataclasses.replace(query, expr=query.expr.replace(old, new))
         panel = dataclasses.replace(AGENTS.panels[2], queries=(wrong,))
         assert complaint in complaints(dataclasses.replace(AGENTS, rows=(("x", (panel,)),)))
+
+
+def test_every_metric_and_label_of_the_autoscaling_panels_is_exported() -> None:
+    """The lab of tests/stack/test_infra.py has no autoscaler."""
+    families = AutoscalerMetrics().registry.collect()
+    known = {"up": {"__name__", "job"}, **infra.exported(families)}
+    own = {name for name in known if name.startswith("lab_autoscaler_") and not name.endswith("_created")}
+    labels = {"__name__", "job", "error_type", "le"}  # of the gateway's and the engines' metrics
+    asked = infra.questions([], [AUTOSCALING])
+
+    found = infra.unknown(lambda metric: known[metric] if metric in own or metric == "up" else labels, asked)
+    assert [one for one in found if "lab_autoscaler" in one] == []
+    text = " ".join(query.expr for panel in AUTOSCALING.panels for query in panel.queries)
+    # Acts are for the log alone.
+    assert {name for name in own if name not in text} == {"lab_autoscaler_acts_total"}
 
 
 def test_every_slo_has_its_share_and_its_cost_on_the_overview() -> None:

@@ -125,7 +125,7 @@ def test_queue_law_follows_a_load_and_no_request_is_cut_next_to_a_remediator(up:
     async def live() -> Callers:
         callers = Callers(up.url("api"))
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
-            await until_async(lambda: replicas(up, "ready") == 1, "one replica without load", 60, every_s=0.5)
+            await until_async(lambda: replicas(up, "stopped") == 3, "one replica without load", 60, every_s=0.5)
             work = [asyncio.create_task(callers.one(http)) for _ in range(CALLERS)]
             await until_async(lambda: replicas(up, "ready") == 3, "three replicas under load", 60, every_s=0.5)
             assert callers.broken == [], "before the kill"

@@ -57,7 +57,10 @@ def compose(backend: str, project: str, *arguments: str, ports: dict[str, str] |
 def config(request):
     """The merged Compose configuration of one backend, with all profiles."""
     text = compose(
-        request.param, "setup-config", "--profile", "remediator", "--profile", "grafana", "config", "--format", "json"
+        request.param,
+        "setup-config",
+        *("--profile", "remediator", "--profile", "grafana", "--profile", "scale", "config", "--format", "json"),
+        ports={"LLMCHAOS_SCALE": "on"},
     )
     return json.loads(text)
 
@@ -69,7 +72,8 @@ def each(config, claim):
 
 def test_all_services_of_the_lab_are_there(config):
     assert set(config["services"]) == {
-        "api", "model-1", "model-2", "prometheus", "pushgateway", "docker-proxy", "remediator", "grafana",
+        "api", "model-1", "model-2", "model-3", "model-4", "prometheus", "pushgateway", "docker-proxy", "remediator",
+        "autoscaler", "grafana",
     }  # fmt: skip
 
 
@@ -96,7 +100,9 @@ def test_no_service_has_a_restart_policy(config):
 
 
 def test_every_service_ends_quickly_and_reaps_its_children(config):
-    assert each(config, lambda service: service["init"] is True and service["stop_grace_period"] == "1s") == []
+    assert each(config, lambda service: service["init"] is True) == []
+    assert each(config, lambda service: service["stop_grace_period"] == "1s") == ["autoscaler"]
+    assert config["services"]["autoscaler"]["stop_grace_period"] == "3s"
 
 
 def test_every_service_has_a_health_check(config):
@@ -122,17 +128,17 @@ def test_only_the_proxy_sees_the_docker_socket(config):
     assert seen == ["docker-proxy"]
 
 
-def test_the_proxy_is_reached_by_the_remediator_and_prometheus_only(config):
+def test_the_proxy_is_reached_by_remediator_autoscaler_and_prometheus_only(config):
     assert list(config["services"]["docker-proxy"]["networks"]) == ["control"]
     assert {name for name, service in config["services"].items() if "control" in service["networks"]} == {
-        "docker-proxy", "remediator", "prometheus",
+        "docker-proxy", "remediator", "autoscaler", "prometheus",
     }  # fmt: skip
 
 
 def test_models_and_proxy_cannot_reach_the_outside(config):
     assert config["networks"]["backend"]["internal"] is True
     assert config["networks"]["control"]["internal"] is True
-    for name in ("model-1", "model-2", "docker-proxy", "remediator"):
+    for name in ("model-1", "model-2", "model-3", "model-4", "docker-proxy", "remediator", "autoscaler"):
         assert "edge" not in config["services"][name]["networks"]
 
 

@@ -132,8 +132,9 @@ class TestScrapes:
         assert found == ["pushgateway is not scraped"]
 
     def test_the_window_is_covered_but_for_the_victim(self, observed):
-        # This lab has no agents: their jobs have no target here.
-        jobs = [job["job_name"] for job in CONFIG["scrape_configs"] if job["job_name"] not in {"agent", "desk"}]
+        # This lab has no agents and no autoscaler: their jobs have no target here.
+        absent = {"agent", "desk", "autoscaler"}
+        jobs = [job["job_name"] for job in CONFIG["scrape_configs"] if job["job_name"] not in absent]
 
         observed.lab.prometheus.require_coverage(
             jobs, observed.from_unix_s, observed.to_unix_s, allow_down=("api", "remediator")
@@ -148,8 +149,8 @@ class TestQuestions:
     """Metrics and labels that expressions use."""
 
     def test_every_metric_and_label_that_rules_and_panels_use_exists(self, observed):
-        # A lab without agents: tests/test_dashboards.py compares their panels.
-        shown = [board for board in BOARDS if board.uid != "llmchaos-agents"]
+        # A lab without agents and autoscaler: tests/test_dashboards.py compares their panels.
+        shown = [board for board in BOARDS if board.uid not in {"llmchaos-agents", "llmchaos-autoscaling"}]
 
         assert complaints_about(observed, infra.questions(OF_THE_LAB_ALONE, shown)) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.generate.boards.agents import AGENTS
+from pytest_llmchaos.generate.boards.autoscaling import AUTOSCALING
 from pytest_llmchaos.generate.boards.engine import ENGINE
 from pytest_llmchaos.generate.boards.latency import LATENCY
 from pytest_llmchaos.generate.boards.providers import PROVIDERS
@@ -21,4 +22,4 @@ if TYPE_CHECKING:
 
 
 def boards(slos: Sequence[Slo], scale: float) -> tuple[Board, ...]:
-    return (overview(slos, scale), REQUESTS, LATENCY, REPAIR, SATURATION, ENGINE, PROVIDERS, AGENTS)
+    return (overview(slos, scale), REQUESTS, LATENCY, REPAIR, SATURATION, ENGINE, PROVIDERS, AGENTS, AUTOSCALING)
