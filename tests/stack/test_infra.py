@@ -149,7 +149,7 @@ class TestQuestions:
     """Metrics and labels that expressions use."""
 
     def test_every_metric_and_label_that_rules_and_panels_use_exists(self, observed):
-        # A lab without agents and autoscaler: tests/test_dashboards.py compares their panels.
+        # A lab without these services: tests/test_dashboards.py compares their panels.
         shown = [board for board in BOARDS if board.uid not in {"llmchaos-agents", "llmchaos-autoscaling"}]
 
         assert complaints_about(observed, infra.questions(OF_THE_LAB_ALONE, shown)) == []
