@@ -110,6 +110,7 @@ def test_a_replica_on_which_the_remediator_still_acts_waits() -> None:
     world = two().steer(1)
     ends = replace(GOOD, is_draining=True)
 
+    assert world.after(5, model_2=replace(DOWN, is_repaired=True)).phases == "rdss"
     assert world.after(5, model_2=replace(ends, is_repaired=True)).due == []
     assert world.after(0.1, model_2=ends).due == [("model-2", "stop")]
 

@@ -305,6 +305,7 @@ def test_a_drain_waits_for_a_slow_repair_of_the_same_replica(tmp_path: Path) -> 
             fakes.replicas["model-2"].is_running = False
             await it.until(lambda: fakes.acts() == ["start model-2"])
             fakes.replicas["model-2"].is_running = True  # Docker shows it before its start has ended
+            await it.until(lambda: it.autoscaler._sights["model-2"].is_running is True)
             it.autoscaler.fleet, _ = steered(it.autoscaler.fleet, 1, {}, time.monotonic())
             it.autoscaler._policy = parse("fixed(1)")
             await it.until(lambda: it.phases() == "rsss")

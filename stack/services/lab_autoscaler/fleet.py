@@ -146,7 +146,7 @@ def _seen(one: Replica, sight: Sight, now_s: float, timing: Timing) -> tuple[Rep
             return _cold(one, sight, now_s, timing)
         case "ready":
             return _ready(one, sight, now_s, timing)
-        case "draining" if sight.is_running is False and not one.is_acting:
+        case "draining" if sight.is_running is False and not (one.is_acting or sight.is_repaired):
             return _entered(one, "stopped", now_s), "it has ended"
         case "stopped" if sight.is_running:
             return replace(_entered(one, "cold", now_s), started_s=now_s), "another program started it"
