@@ -140,6 +140,48 @@ def test_kpa_stops_the_last_replica_after_the_grace_period() -> None:
     assert followed("kpa()", observations, replicas=1) == [1, 1, 1, 1, 0, 0, 1, 1, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("age_s", "requests", "expected"),
+    [(5.9, 30.0, 20), (6.0, 30.0, 30), (6.0, 39.0, 39), (5.9, 20.0, 15), (61.0, 8.0, 8)],
+)
+def test_kpas_panic_window_is_the_mean_of_6_s(age_s: float, requests: float, expected: int) -> None:
+    """An earlier sample of 10 is within the panic window, or only the stable one."""
+    observed = seen(5, running=requests)
+
+    assert wanted(f"kpa(concurrency=1, {KPA})", observed, samples=((-age_s, 10.0),)) == expected
+
+
+@pytest.mark.parametrize(
+    ("requests", "ready", "panics"),
+    [(4.0, 2, True), (3.1, 2, True), (3.0, 2, False), (119.0, 60, False), (120.0, 60, True)],
+)
+def test_kpa_panics_at_twice_the_ready_replicas(*, requests: float, ready: int, panics: bool) -> None:
+    observed = seen(99, ready=ready, running=requests)
+
+    state = decide(parse(f"kpa(concurrency=1, {KPA})"), observed, settled(observed)).state
+
+    assert (state.panic_at_s == 0.0) == panics
+
+
+def test_kpa_forgets_a_panic_at_its_end() -> None:
+    observed = seen(9, running=9.0)
+
+    state = decide(
+        parse(f"kpa(concurrency=1, {KPA})"), observed, settled(observed, panic_at_s=-61.0, panic_replicas=50)
+    ).state
+
+    assert (state.panic_at_s, state.panic_replicas) == (None, 0)
+
+
+def test_kpa_counts_ready_replicas_at_its_start() -> None:
+    assert decide(Kpa(), seen(4, ready=1), State()).state.panic_at_s is None
+    assert decide(Kpa(maximum=9), seen(4, ready=2), State()).state.panic_replicas == 2
+
+
+def test_kpa_stays_at_zero_without_requests() -> None:
+    assert wanted("kpa()", seen(0)) == 0
+
+
 def test_kpa_keeps_one_replica_while_none_of_two_is_ready() -> None:
     assert wanted("kpa()", seen(2, ready=0)) == 1
 

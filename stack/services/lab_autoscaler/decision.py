@@ -13,7 +13,7 @@ class State:
 
     Args:
         synced_at_s: The last observation, or None before the first.
-        replicas: `Observed.replicas` of that observation.
+        replicas: `Observed.replicas` of that observation, in laws with a pace.
         recommendations: Earlier results before pacing, as pairs of time and replicas.
         changes: Earlier changes of the wanted count, as pairs of time and difference.
         samples: Earlier values of the law's signal, as pairs of time and value.

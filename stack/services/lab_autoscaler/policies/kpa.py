@@ -72,7 +72,7 @@ class Kpa(Bounds):
     def decide(self, observed: Observed, state: State) -> Decision:
         if state.synced_at_s is None and observed.ready > 1:
             state = replace(state, panic_at_s=observed.now_s, panic_replicas=observed.ready)
-        state = replace(state, synced_at_s=observed.now_s, replicas=observed.replicas)
+        state = replace(state, synced_at_s=observed.now_s)
         requests = sum_of("requests", observed)
         if requests is None:
             if not self.no_data_is_zero:
