@@ -391,5 +391,5 @@ class TestSettings:
         assert ours.first_token_target_s == float(sights.first_token_s)
         assert ours.token_gap_target_s == float(sights.token_gap_s)
         assert (ours.fresh_s, ours.window_s) == (sights.stale_s, sights.window_s)
-        assert (ours.sync_s, ours.flap_window_s) == (sidecar["sync_s"](), sidecar["flap_s"]())
+        assert ours.flap_window_s == sidecar["flap_s"]()
         assert ours.drain_s == Phases().drain_s

@@ -61,7 +61,7 @@ class WorldSettings:
     repair_s: float | None = 5.0  # from a death to the start of its replacement. None: never
 
     # Autoscaler and its view.
-    sync_s: float = 5.0
+    sync_s: float = 15.0  # the HPA's default sync period. The sidecar's is 5 s, for short trials
     scrape_s: float = 1.0
     scrape_delay_s: float = 0.0
     window_s: float = 15.0  # of rates and attained shares
