@@ -145,8 +145,8 @@ def _pytest(rest: list[str], block: Block, page: str) -> None:
 
 def _llmchaos(rest: list[str], _block: Block, _page: str) -> None:
     command = rest.pop(0) if rest and not rest[0].startswith("-") else ""
-    if command == "slo" and rest and not rest[0].startswith("-"):
-        command = f"slo {rest.pop(0)}"
+    if command in {"autoscale", "slo"} and rest and not rest[0].startswith("-"):
+        command += f" {rest.pop(0)}"
     check_options(rest, llmchaos_options(command), f"llmchaos {command}".strip())
 
 
