@@ -1,0 +1,204 @@
+"""The simulated fleet against the real one: the same trace, the same policy.
+
+The real trial runs the lab's autoscaler, gateway and simulated engines as processes.
+The simulation then serves the requests that its clients recorded. A trial takes about
+4 minutes, all times of the policy are scaled down.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import random
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import sessions
+
+from pytest_llmchaos.evidence import samples_file
+from pytest_llmchaos.model import Sample
+from pytest_llmchaos.subject.lab import stack_dir
+
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.timeout(420),
+    pytest.mark.nightly("M/M/c and Erlang-C, and one replica equal to the engine bit by bit"),
+    pytest.mark.usefixtures("local_programs"),
+]
+
+SYNC_S = 5.0
+LOAD_S = 4.0
+UNTIL_S = 200.0
+ANSWER_TOKENS = 192
+FIRST_TOKEN_TARGET_S, TOKEN_GAP_TARGET_S = 2.0, 0.1
+POLICY = "hpa(target=0.7, minimum=2, maximum=4, scale_up_period_s=5, scale_down_window_s=20, scale_down_period_s=5)"
+# A start of the process, and the gateway's probe that finds it.
+WARMUP_S = 1.0
+WORLD = {
+    "concurrency": 2,
+    "minimum": 2,
+    "initial": 2,
+    "load_s": LOAD_S,
+    "warmup_s": WARMUP_S,
+    "spread": 0,
+    "sync_s": SYNC_S,
+    "first_token_target_s": FIRST_TOKEN_TARGET_S,
+    "token_gap_target_s": TOKEN_GAP_TARGET_S,
+}
+# (seconds, requests per second). Two replicas serve 4 in a second, three serve 6.
+PACE = ((40.0, 2.0), (70.0, 5.6), (60.0, 2.0), (170.0, 2.0))
+
+SCENARIO = f'''"""The trial whose requests the simulation serves."""
+import json, os
+from pytest_llmchaos import arm, experiment, faults, loads
+
+ENVIRONMENT = {{
+    "api": {{"LAB_CONCURRENCY": "2"}},
+    "autoscaler": {{"LAB_SLOTS": "2", "LAB_SYNC_S": "{SYNC_S:g}"}},
+    "model-3": {{"LAB_LOAD_S": "{LOAD_S:g}"}},
+    "model-4": {{"LAB_LOAD_S": "{LOAD_S:g}"}},
+}}
+pytestmark = experiment(
+    load=loads.trace("trace.csv"),
+    fault=faults.none(),
+    steady_s=4,
+    fault_s={UNTIL_S:g},
+    stable_s=2,
+    simulated_engine=True,
+    arms={{"scaled": arm(autoscaler="{POLICY}", environment=ENVIRONMENT)}},
+)
+
+def test_seen(arms):
+    scaling = arms["scaled"].scaling
+    spans = [[one.replica, one.from_s, one.to_s] for one in scaling.spans]
+    with open(os.environ["SEEN"], "w") as file:
+        json.dump({{"spans": spans, "acts": [str(one) for one in scaling.acts]}}, file)
+'''
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fleet:
+    """Replicas over time, and what clients got.
+
+    Attributes:
+        steps: (second, count) from each change of the count on.
+        replica_s: Seconds of all replicas until UNTIL_S.
+        attained: Ratio within both targets to offered requests.
+        first_token_p95_s: p95 of the time to the first token.
+    """
+
+    steps: list[tuple[float, int]]
+    replica_s: float
+    attained: float
+    first_token_p95_s: float
+
+    def __str__(self) -> str:
+        steps = ", ".join(f"{count} from {at_s:.1f} s" for at_s, count in self.steps)
+        return f"{steps}; {self.replica_s:.1f} replica-seconds, {self.attained:.4f} attained, TTFT p95 {self.first_token_p95_s:.3f} s"
+
+
+def trace() -> str:
+    """Requests with random distances around the pace, the same in every run."""
+    rng = random.Random(20)
+    rows, at_s, end_s = [], 0.0, 0.0
+    for length_s, rate_rps in PACE:
+        end_s += length_s
+        while at_s < end_s:
+            rows.append(f"{at_s:.3f},16,{ANSWER_TOKENS}")
+            at_s += rng.uniform(0.5, 1.5) / rate_rps
+    return "Timestamp,Request tokens,Response tokens\n" + "\n".join(rows) + "\n"
+
+
+def real(tmp_path: Path) -> tuple[Fleet, list[Sample]]:
+    (tmp_path / "trace.csv").write_text(trace())
+    scenario = tmp_path / "test_agreement.py"
+    scenario.write_text(SCENARIO)
+    reports, seen = tmp_path / "reports", tmp_path / "seen.json"
+    local = ("--chaos-runtime=local", "--chaos-backend=sim", "--chaos-seed=20", str(scenario))
+    status, output = sessions.run(reports, *local, env={"SEEN": str(seen)}, timeout_s=400)
+    assert status == 0, output[-4000:]
+    spans = [(from_s, to_s) for _, from_s, to_s in json.loads(seen.read_text())["spans"] if from_s < UNTIL_S]
+    (file,) = reports.glob("2*/trials/*/samples.jsonl*")
+    samples = sorted((one for one in samples_file.read(file) if one.due_s < UNTIL_S), key=lambda one: one.due_s)
+    firsts = sorted(math.inf if one.ttft_s is None or not is_good(one) else one.ttft_s for one in samples)
+    fleet = Fleet(
+        steps=steps_of(spans),
+        replica_s=sum(min(to_s, UNTIL_S) - max(0.0, from_s) for from_s, to_s in spans),
+        attained=statistics.fmean(attained(one) for one in samples),
+        first_token_p95_s=firsts[math.ceil(0.95 * len(firsts)) - 1],
+    )
+    return fleet, samples
+
+
+def is_good(sample: Sample) -> bool:
+    return sample.outcome == "ok"
+
+
+def attained(sample: Sample) -> bool:
+    if sample.ttft_s is None or sample.first_s is None or not is_good(sample):
+        return False
+    mean_gap_s = (sample.end_s - sample.first_s) / max(1, sample.tokens - 1)
+    return sample.ttft_s <= FIRST_TOKEN_TARGET_S and mean_gap_s <= TOKEN_GAP_TARGET_S
+
+
+def steps_of(spans: list[tuple[float, float]]) -> list[tuple[float, int]]:
+    """Changes of the number of replicas that run, from the load's start on."""
+    moves = sorted([(max(0.0, from_s), 1) for from_s, _ in spans] + [(to_s, -1) for _, to_s in spans if to_s < UNTIL_S])
+    steps: list[tuple[float, int]] = []
+    count = 0
+    for at_s, by in moves:
+        count += by
+        if steps and at_s - steps[-1][0] < 0.5:
+            steps[-1] = (steps[-1][0], count)
+        else:
+            steps.append((at_s, count))
+    return steps
+
+
+def simulated(tmp_path: Path, samples: list[Sample]) -> Fleet:
+    job = {
+        "arrivals": [[one.due_s, 16, ANSWER_TOKENS] for one in samples],
+        "policies": [POLICY],
+        "world": WORLD,
+        "until_s": UNTIL_S + 30,
+    }
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    command = [sys.executable, "-m", "lab_autoscaler", "simulate", str(tmp_path / "job.json")]
+    environment = {**os.environ, "PYTHONPATH": str(stack_dir() / "services")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    cell: dict[str, Any] = json.loads(done.stdout)
+    steps: list[tuple[float, int]] = []
+    replica_s = 0.0
+    moments = [(row[0], row[2] + row[3] + row[4]) for row in cell["trajectory"] if row[0] < UNTIL_S]
+    for (at_s, count), (until_s, _) in itertools.pairwise([*moments, (UNTIL_S, 0)]):
+        replica_s += count * (until_s - at_s)
+        if not steps or steps[-1][1] != count:
+            steps.append((at_s, count))
+    return Fleet(
+        steps=steps,
+        replica_s=replica_s,
+        attained=cell["attained"],
+        first_token_p95_s=cell["first_token_p95_s"] or math.inf,
+    )
+
+
+def test_the_simulation_agrees_with_the_real_fleet(tmp_path: Path) -> None:
+    there, samples = real(tmp_path)
+    here = simulated(tmp_path, samples)
+    sys.stdout.write(f"\nreal:      {there}\nsimulated: {here}\n")
+
+    assert [count for _, count in here.steps] == [count for _, count in there.steps]
+    apart_s = [abs(mine - theirs) for (mine, _), (theirs, _) in zip(here.steps, there.steps, strict=True)]
+    assert max(apart_s) <= SYNC_S
+    assert max(count for _, count in there.steps) > there.steps[0][1], "the trace never scaled the fleet"
+    assert here.replica_s == pytest.approx(there.replica_s, rel=0.05)
+    assert here.attained == pytest.approx(there.attained, abs=0.02)
+    assert here.first_token_p95_s == pytest.approx(there.first_token_p95_s, rel=0.2)
