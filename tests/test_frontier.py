@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_llmchaos.report.formatting import NONE
-from pytest_llmchaos.report.frontier import Cell, Frontier, Moment, compare, text_of
+from pytest_llmchaos.report.frontier import Cell, Frontier, Moment, below, compare, text_of
 from pytest_llmchaos.report.frontier_page import frontier_page
 
 
@@ -35,6 +35,8 @@ def cell(
         "min_ready": 1,
         "fault_acts": {"kill": 1},
         "cell": 0,
+        "syncs": 60,
+        "blind_syncs": 0,
     }
     return Cell(policy=policy, fault=fault, seed=seed, attained=attained, replica_s=hours * 3600, **(base | more))
 
@@ -111,6 +113,50 @@ def test_the_frontier_has_the_policies_that_none_beats_in_both() -> None:
     )
 
     assert [one.policy for one in frontier.points if one.is_frontier] == ["dear", "good", "twin", "cheap"]
+
+
+def test_a_fault_that_struck_in_no_run_shows_nothing() -> None:
+    frontier = compare([cell("a"), cell("a", "kill(at_s=5)", fault_acts={})], 0.99)
+
+    assert frontier.idle_faults == ("kill(at_s=5)",)
+    assert frontier.best is None
+    assert frontier.headline == "Nothing is shown: kill(at_s=5) struck in no run"
+    assert "the fault did not strike" in text_of(frontier)
+    assert "fault did not strike" in drawn(*(one for found in frontier.points for one in found.cells))
+
+
+def test_each_part_of_a_sum_has_to_strike() -> None:
+    fault = "kill(at_s=5) + nan(at_s=5, for_s=9)"
+
+    assert not cell("a", fault, fault_acts={"nan": 3}).struck
+    assert cell("a", fault, fault_acts={"nan": 3, "kill": 1}).struck
+    assert cell("a", fault_acts={}).struck
+
+
+def test_a_policy_that_starts_nothing_is_rightly_not_hit_by_slow_starts() -> None:
+    fault = "slow_load(at_s=0, for_s=9, factor=3)"
+    frontier = compare(
+        [cell("fixed(4)", fault, fault_acts={}), cell("hpa()", fault, fault_acts={"slow_load": 1})], 0.99
+    )
+
+    assert frontier.idle_faults == ()
+    assert frontier.best is not None
+    assert not point(frontier, "fixed(4)", fault).struck
+
+
+def test_a_miss_is_never_rounded_up_to_the_objective() -> None:
+    assert below(0.98996, 0.99) == "98.996 %"
+    assert below(0.989999999, 0.99) == "98.999 %"
+    assert below(0.99, 0.99) == "99 %"
+    assert below(0.5, 0.99) == "50 %"
+    assert "✗ a  98.996 %" in text_of(compare([cell("a", attained=0.98996)], 0.99))
+
+
+def test_a_policy_that_was_blind_is_named() -> None:
+    frontier = compare([cell("a", syncs=40, blind_syncs=30)], 0.99)
+
+    assert ", blind in 75 % of its decisions" in text_of(frontier)
+    assert 'data-h="blind">75 %' in drawn(*frontier.points[0].cells)
 
 
 def test_another_fault_beats_no_policy() -> None:
@@ -203,12 +249,11 @@ def test_the_page_loads_nothing_and_hostile_text_stays_text() -> None:
 
 
 def test_a_p95_without_a_value_and_a_run_without_hours_are_shown() -> None:
-    page = drawn(
-        cell("fixed(0)", attained=0.0, hours=0.0, cold_s=0.0, first_token_p95_s=None, served=0, lost_at_zero=100)
-    )
+    page = drawn(cell("fixed(0)", attained=0.0, hours=0.0, cold_s=0.0, first_token_p95_s=None, token_gap_attained=None))
 
     assert "∞" in page
     assert f'data-h="cold">{NONE}' in page
+    assert f'data-h="token gaps">{NONE}' in page
 
 
 def test_a_line_of_the_simulation_is_a_cell_and_further_fields_are_ignored() -> None:

@@ -45,6 +45,12 @@ def test_a_path_is_relative_to_the_folder(text: str, folder: Path) -> None:
     assert load_of(text, folder) == loads.trace(folder / "trace.csv")
 
 
+def test_a_second_download_is_a_path(folder: Path) -> None:
+    (folder / "trace(1).csv").write_text(TRACE)
+
+    assert load_of("trace(1).csv", folder) == loads.trace(folder / "trace(1).csv")
+
+
 def test_a_prompt_file_is_relative_to_the_folder(folder: Path) -> None:
     assert load_of("open_loop(prompts='prompts.txt')", folder) == loads.open_loop(prompts=folder / "prompts.txt")
 
@@ -55,7 +61,10 @@ def test_a_prompt_file_is_relative_to_the_folder(folder: Path) -> None:
         ("__import__('os').system('false')", r"is unknown: expected the path of a trace, or a call such as poisson"),
         ("tasks(rate_rps=1)", "is unknown: .* of burst, open_loop, "),
         ("poisson(rate_rps=open('x'))", "cannot be read"),
-        ("poisson(rate_rps=8", "cannot be read .*never closed"),
+        ("poisson(rate_rps=8)(", "there is no file"),
+        ("poisson(rate_rps=)", "cannot be read"),
+        ("trace('t.csv', foo=1)", "unexpected keyword argument 'foo'"),
+        ("trace('t.csv', path='b', foo=1)", "unexpected keyword argument 'foo'"),
         ("poisson(8)", r"expected named arguments, got 8: write poisson\(NAME=8\)"),
         ("trace(1)", "expected named arguments, got 1"),
         ("poisson(**{'rate_rps': 8})", "is unknown"),

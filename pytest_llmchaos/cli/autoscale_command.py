@@ -28,6 +28,10 @@ from pytest_llmchaos.subject.lab import stack_dir
 POLICIES = ("fixed(4)", "hpa()", "keda()", "kpa()", "slo()", "queue()")
 FAULTS = ("none", "kill(at_s=peak)", "scrape_gap(at_s=peak, for_s=60)", "slow_load(at_s=0, for_s=86400, factor=3)")
 SHAPE_S = 900.0  # length of a load that is no trace
+# A profile without a model loads in no time, and then a start costs nothing. This is a
+# small model from a local disk.
+DEFAULTS: Mapping[str, object] = {"load_s": 30}
+INTERRUPTED = 130  # as shells report SIGINT
 _DESCRIPTION = """\
 Compare policies that scale a fleet of model replicas: which one keeps the
 objective with the fewest replica-hours when a replica dies at the peak, or the
@@ -55,11 +59,12 @@ faults (`at_s` is a second, or `peak`: the start of the busiest minute):
 examples:
   llmchaos autoscale compare --load trace.csv
   llmchaos autoscale compare --load 'ramp(from_rps=2, to_rps=40, over_s=600, max_tokens=64)' \\
-      --policies 'hpa(target=0.7)' 'slo()' 'fixed(6)' --faults none 'kill(at_s=peak)'
+      --policies 'hpa(target=0.7)' 'slo()' 'fixed(6)' --faults none 'kill(at_s=peak)' \\\n      --set maximum=6
   llmchaos autoscale compare --load trace.csv --set load_s=90 --set drain_s=30
 
 Exit status: 0 if a policy keeps the objective under every fault, 1 if none does,
-2 for a wrong option, load, policy, fault or setting.
+2 for a wrong option, load, policy, fault or setting, and for a fault that struck in
+no run.
 """
 
 
@@ -106,6 +111,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except (LlmchaosError, OSError) as error:
         sys.stderr.write(f"llmchaos autoscale: {error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("llmchaos autoscale: interrupted, nothing was written\n")
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -148,10 +156,10 @@ def _compare(given: argparse.Namespace) -> int:
     _check(given)
     load = load_of(given.load, Path.cwd())
     until_s = given.until_s or _length_s(load)
-    world = dict(_setting(text) for text in given.set)
+    world = {**DEFAULTS, **dict(_setting(text) for text in given.set)}
     seeds = tuple(range(given.seed, given.seed + given.seeds))
     total = len(given.policies) * len(given.faults) * len(seeds)
-    cells: list[Cell] = []
+    runs: list[tuple[Cell, bytes]] = []
     began_s = time.monotonic()
     first: tuple[Row, ...] = ()
     # A drawn load differs between seeds, a recorded one does not.
@@ -167,26 +175,32 @@ def _compare(given: argparse.Namespace) -> int:
             world=world,
             until_s=until_s,
         )
-        for cell in _simulate(job):
-            cells.append(cell)
-            _show(cell, len(cells), total)
-    frontier = compare(sorted(cells, key=lambda cell: (cell.cell, cell.seed)), given.objective)
+        for line in _simulate(job):
+            cell = _cell(line)
+            runs.append((cell, line))
+            _show(cell, len(runs), total)
+    runs.sort(key=lambda run: (run[0].cell, run[0].seed))
+    frontier = compare([cell for cell, _ in runs], given.objective)
     facts = {
         "load": one_line(load, 200),
         "requests": f"{len(first):,} in {figure(until_s)} s",
         "seeds": f"{seeds[0]} to {seeds[-1]}",
-        "settings": ", ".join(given.set) or "default",
+        "settings": ", ".join(f"{name}={value}" for name, value in world.items()),
         "objective": percent(given.objective),
     }
     page = frontier_page(frontier, facts, [row.at_s for row in first], until_s)
+    sys.stdout.write(text_of(frontier))
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(page, encoding="utf-8")
     lines = given.out.with_suffix(".jsonl")
-    lines.write_bytes(b"".join(msgspec.json.encode(cell) + b"\n" for cell in cells))
+    lines.write_bytes(b"".join(line for _, line in runs))
     took_s = time.monotonic() - began_s
-    sys.stdout.write(
-        f"{text_of(frontier)}simulated in {figure(took_s)} s; the picture: {given.out}, the runs: {lines}\n"
-    )
+    sys.stdout.write(f"simulated in {figure(took_s)} s; the picture: {given.out}, the runs: {lines}\n")
+    if frontier.idle_faults:
+        raise BadScenario(
+            f"{', '.join(frontier.idle_faults)} struck in no run, so its results show nothing: "
+            "choose another time or replica, or a load that the policies scale for"
+        )
     return 0 if frontier.best else 1
 
 
@@ -198,6 +212,8 @@ def _check(given: argparse.Namespace) -> None:
     ):
         if not low <= value <= high:
             raise BadScenario(f"{name}: expected {low:,} to {high:,}, got {value:g}")
+    if given.out.is_dir() or given.out.suffix == ".jsonl":
+        raise BadScenario(f"--out: expected a file such as reports/autoscale.html, got {given.out}")
     for name, values in (("--policies", given.policies), ("--faults", given.faults)):
         twice = sorted({value for value in values if list(values).count(value) > 1})
         if twice:
@@ -207,8 +223,8 @@ def _check(given: argparse.Namespace) -> None:
 def _length_s(load: Load) -> float:
     if not isinstance(load.shape, Trace):
         return SHAPE_S
-    # The last request has a minute to end.
-    return load.shape.length_s / load.speed + 60.0
+    # The last request has a minute to end. Of a cut trace the rest is unknown.
+    return load.shape.length_s / load.speed + (0.0 if load.shape.cut else 60.0)
 
 
 def _setting(text: str) -> tuple[str, object]:
@@ -216,13 +232,13 @@ def _setting(text: str) -> tuple[str, object]:
     if not (equals and name.strip()):
         raise BadScenario(f"--set: expected NAME=VALUE such as load_s=90, got {text!r}")
     try:
-        return name.strip(), json.loads(value)
+        return name.strip(), json.loads(value, parse_constant=str)
     except ValueError:
         return name.strip(), value.strip()
 
 
-def _simulate(job: Job) -> Iterator[Cell]:
-    """Yield the runs in the order in which they end.
+def _simulate(job: Job) -> Iterator[bytes]:
+    """Yield a line for each run, in the order in which they end.
 
     Raises:
         BadScenario: The simulation refused a policy, a fault or a setting.
@@ -236,7 +252,7 @@ def _simulate(job: Job) -> Iterator[Cell]:
         with (
             errors.open("wb") as sink,
             subprocess.Popen(
-                [sys.executable, "-m", "lab_autoscaler", "simulate", str(file)],
+                [sys.executable, "-P", "-m", "lab_autoscaler", "simulate", str(file)],
                 stdout=subprocess.PIPE,
                 stderr=sink,
                 env={**os.environ, "PYTHONPATH": services},
@@ -244,8 +260,7 @@ def _simulate(job: Job) -> Iterator[Cell]:
         ):
             try:
                 assert process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
-                for line in process.stdout:
-                    yield _cell(line)
+                yield from process.stdout
             except BaseException:
                 process.kill()
                 raise
@@ -262,7 +277,7 @@ def _cell(line: bytes) -> Cell:
         return msgspec.json.decode(line, type=Cell)
     except msgspec.DecodeError as error:
         raise NotReady(
-            f"the simulation printed a line that is no result ({error}): if no request was judged, raise --until-s"
+            f"the simulation printed a line that is no result ({error}): if no request could be judged, raise --until-s"
         ) from error
 
 

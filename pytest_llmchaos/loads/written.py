@@ -39,12 +39,13 @@ def load_of(text: str, folder: Path) -> Load:
             executed: arguments are numbers, texts, lists and tables.
     """
     called = text.strip().removeprefix("loads.")
-    if "(" not in called:
+    # Browsers name a second download `trace(1).csv`.
+    if "(" not in called or not called.endswith(")"):
         return loads.trace(folder / text.strip())
     name, named, given = _call(text, called)
-    arguments = {key: _placed(folder, key, value) for key, value in named.items()}
     if name == "trace" and len(given) == 1 and isinstance(given[0], str):
-        return loads.trace(folder / given[0], **arguments)  # type: ignore[arg-type]
+        named, given = {"path": given[0], **named}, []
+    arguments = {key: _placed(folder, key, value) for key, value in named.items()}
     if given:
         raise BadScenario(
             f"load {_short(text)}: expected named arguments, got {given[0]!r}: write {name}(NAME={given[0]!r})"
@@ -82,7 +83,7 @@ def requests_of(load: Load, rng: Random, duration_s: float) -> tuple[traces.Row,
     if load.shape.cut and len(found) == len(load.shape.rows):
         raise BadScenario(
             f"{load}: only the first {len(load.shape.rows):,} requests were read, which end at {found[-1].at_s:g} s, "
-            f"{duration_s:g} s are needed: cut the file to the part you need, or lower the duration"
+            f"{duration_s:g} s are needed: cut the file to the part you need, or give a shorter duration (--until-s)"
         )
     if not found:
         raise BadScenario(f"{load} sends no request in {duration_s:g} s: raise the duration")

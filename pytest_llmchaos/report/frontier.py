@@ -5,6 +5,7 @@ Pure. The cells come from the simulation, one for each policy, fault and seed.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         cut_by_scale_down: Requests that ended because their replica was removed.
         attained: Ratio of requests within both latency targets to all offered ones,
             without those that are open and may still be in time.
-        first_token_attained: The same for the first token alone.
+        first_token_attained: The same for the first token alone, None if no request is
+            left.
         token_gap_attained: The same for the gaps between tokens alone.
         first_token_p95_s: p95 of the time to the first token in seconds, None if more
             than 5 % got none.
@@ -63,6 +65,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         max_replicas: Most replicas at a time.
         min_ready: Fewest replicas that served at a time.
         fault_acts: How often the fault struck, by its name.
+        syncs: Decisions of the policy.
+        blind_syncs: Those without a fresh scrape.
         trajectory: The fleet over time.
     """
 
@@ -78,8 +82,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     open: int
     cut_by_scale_down: int
     attained: float
-    first_token_attained: float
-    token_gap_attained: float
+    first_token_attained: float | None
+    token_gap_attained: float | None
     first_token_p95_s: float | None
     replica_s: float
     cold_s: float
@@ -87,6 +91,8 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     max_replicas: int
     min_ready: int
     fault_acts: dict[str, int]
+    syncs: int
+    blind_syncs: int
     trajectory: tuple[Moment, ...] = ()
 
     @property
@@ -96,8 +102,9 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def struck(self) -> bool:
-        """True if the fault did something. Always true without a fault."""
-        return self.fault == NO_FAULT or sum(self.fault_acts.values()) > 0
+        """True if each part of the fault did something. Always true without one."""
+        parts = {part.partition("(")[0].strip() for part in self.fault.split(" + ")}
+        return all(part == NO_FAULT or self.fault_acts.get(part, 0) > 0 for part in parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,8 +142,11 @@ class Point:
 
     @property
     def struck(self) -> bool:
-        """True if the fault did something in every run."""
-        return all(cell.struck for cell in self.cells)
+        """True if the fault did something in a run.
+
+        A policy that starts no replica is rightly not hit by slow starts.
+        """
+        return any(cell.struck for cell in self.cells)
 
     def total(self, value: Callable[[Cell], int]) -> int:
         """Return the sum of a count over all runs."""
@@ -195,10 +205,18 @@ class Frontier:
         return tuple(dict.fromkeys(point.policy for point in self.points))
 
     @property
+    def idle_faults(self) -> tuple[str, ...]:
+        """Faults that struck in no run. Their results show nothing."""
+        return tuple(fault for fault in self.faults if not any(one.struck for one in self.by_fault(fault)))
+
+    @property
     def best(self) -> Rank | None:
-        """The cheapest policy that keeps the objective under every fault, or None."""
+        """The cheapest policy that keeps the objective under every fault.
+
+        None if there is no such policy, or if a fault never struck.
+        """
         first = self.ranks[0]
-        return first if first.kept == len(self.faults) else None
+        return first if first.kept == len(self.faults) and not self.idle_faults else None
 
     @property
     def headline(self) -> str:
@@ -208,8 +226,10 @@ class Frontier:
         faults = count(len(self.faults), "condition")
         if self.best is not None:
             return f"{self.best.policy} keeps {goal} in all {faults} with the fewest replica-hours"
+        if self.idle_faults:
+            return f"Nothing is shown: {', '.join(self.idle_faults)} struck in no run"
         first = self.ranks[0]
-        reached = f"reaches {percent(_least(first.worst))} under {first.worst.fault}"
+        reached = f"reaches {below(_least(first.worst), self.objective)} under {first.worst.fault}"
         return f"No policy keeps {goal} in all {faults}; {first.policy} keeps it in {first.kept}, and {reached}"
 
     def by_fault(self, fault: str) -> tuple[Point, ...]:
@@ -256,19 +276,31 @@ def text_of(frontier: Frontier) -> str:
             low, high = point.spread(lambda cell: cell.attained)
             hours_low, hours_high = point.spread(lambda cell: cell.replica_h)
             lines.append(
-                f"  {mark} {point.policy:<{wide}}  {percent(point.attained):>8} ({percent(low)} to {percent(high)})  "
+                f"  {mark} {point.policy:<{wide}}  {below(point.attained, frontier.objective):>8} "
+                f"({below(low, frontier.objective)} to {below(high, frontier.objective)})  "
                 f"{figure(point.replica_h):>6} replica-hours ({figure(hours_low)} to {figure(hours_high)})"
                 f"{'  frontier' if point.is_frontier else ''}{_losses(point)}"
             )
     return "\n".join([*lines, "", f"{frontier.headline}.", ""])
 
 
+def below(ratio: float, objective: float) -> str:
+    """Return a ratio as a percentage that never rounds a miss up to the objective."""
+    text = percent(ratio)
+    return f"{math.floor(ratio * 1e5) / 1e3:.3f} %" if ratio < objective and text == percent(objective) else text
+
+
 def _losses(point: Point) -> str:
     cut, at_zero = point.total(lambda cell: cell.cut_by_scale_down), point.total(lambda cell: cell.lost_at_zero)
     flaps = point.total(lambda cell: cell.flaps)
+    blind = sum(cell.blind_syncs for cell in point.cells) / max(1, sum(cell.syncs for cell in point.cells))
     named = ((cut, "request", "cut by scale-down"), (at_zero, "request", "lost at zero"), (flaps, "flap", ""))
-    missed = "" if point.struck else ", the fault never struck in a run: it shows nothing"
-    return "".join(f", {count(n, noun)} {what}".rstrip() for n, noun, what in named if n) + missed
+    missed = "" if point.struck else ", the fault did not strike"
+    return (
+        "".join(f", {count(n, noun)} {what}".rstrip() for n, noun, what in named if n)
+        + (f", blind in {percent(blind)} of its decisions" if blind else "")
+        + missed
+    )
 
 
 def _marked(point: Point, points: Sequence[Point]) -> Point:

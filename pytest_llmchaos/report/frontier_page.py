@@ -12,7 +12,7 @@ from pytest_llmchaos.report import frontier_drawing
 from pytest_llmchaos.report.assets import asset, environment, security_policy
 from pytest_llmchaos.report.column_labels import label
 from pytest_llmchaos.report.formatting import figure, percent, seconds
-from pytest_llmchaos.report.frontier import Cell, Frontier, Point
+from pytest_llmchaos.report.frontier import Cell, Frontier, Point, below
 
 CUT = 400  # characters of one text
 _HEADS = (
@@ -26,7 +26,7 @@ _HEADS = (
         "cold",
         "most replicas",
     ),
-    *("offered", "shed", "lost", "at zero", "open", "cut by scale-down", "flaps"),
+    *("offered", "shed", "lost", "at zero", "open", "cut by scale-down", "flaps", "blind", "fault"),
 )
 _COUNTS: tuple[Callable[[Cell], int], ...] = (
     lambda cell: cell.offered,
@@ -68,9 +68,10 @@ def frontier_page(frontier: Frontier, facts: Mapping[str, str], times_s: Sequenc
             number={policy: place for place, policy in enumerate(frontier.policies, 1)},
             facts=facts,
             scatters=[(fault, frontier_drawing.scatter(frontier, fault)) for fault in frontier.faults],
-            results=[(point, _row(point)) for point in frontier.points],
+            results=[(point, _row(point, frontier.objective)) for point in frontier.points],
             result_heads=_HEADS,
             courses=courses,
+            shown=lambda ratio: below(ratio, frontier.objective),
             load=frontier_drawing.load_curve(times_s, until_s),
             seeds=len(frontier.points[0].cells),
             style=Markup(style),  # noqa: S704 - our own files
@@ -79,20 +80,27 @@ def frontier_page(frontier: Frontier, facts: Mapping[str, str], times_s: Sequenc
     )
 
 
-def _row(point: Point) -> tuple[str, ...]:
+def _row(point: Point, objective: float) -> tuple[str, ...]:
     """Return the cells of one row of the results, in the order of their heads."""
     cells = point.cells
     low, high = point.spread(lambda cell: cell.attained)
     low_h, high_h = point.spread(lambda cell: cell.replica_h)
     hours = sum(cell.replica_s for cell in cells)
     return (
-        f"{percent(low)} to {percent(high)}",
-        percent(statistics.fmean(cell.first_token_attained for cell in cells)),
-        percent(statistics.fmean(cell.token_gap_attained for cell in cells)),
+        f"{below(low, objective)} to {below(high, objective)}",
+        percent(_mean([cell.first_token_attained for cell in cells])),
+        percent(_mean([cell.token_gap_attained for cell in cells])),
         seconds(max(math.inf if cell.first_token_p95_s is None else cell.first_token_p95_s for cell in cells)),
         figure(point.replica_h),
         f"{figure(low_h)} to {figure(high_h)}",
         percent(sum(cell.cold_s for cell in cells) / hours if hours else None),
         figure(max(cell.max_replicas for cell in cells)),
         *(f"{point.total(counted):,}" for counted in _COUNTS),
+        percent(point.total(lambda cell: cell.blind_syncs) / max(1, point.total(lambda cell: cell.syncs))),
+        "" if point.struck else "did not strike",
     )
+
+
+def _mean(shares: Sequence[float | None]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return statistics.fmean(known) if known else None

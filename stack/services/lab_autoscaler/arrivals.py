@@ -61,10 +61,12 @@ def require_fit(arrivals: Sequence[Arrival], *, until_s: float, max_model_tokens
             )
     if arrivals[-1].at_s >= until_s:
         raise InvalidValueError(f"arrivals: expected all before until_s, {until_s:g} s, got {arrivals[-1].at_s:g} s")
-    for index, one in enumerate(arrivals):
-        total = one.prompt_tokens + one.answer_tokens
-        if total > max_model_tokens:
-            raise InvalidValueError(f"arrivals[{index}]: {total} tokens exceed max_model_tokens {max_model_tokens}")
+    lengths = [one.prompt_tokens + one.answer_tokens for one in arrivals]
+    if too_long := sum(length > max_model_tokens for length in lengths):
+        raise InvalidValueError(
+            f"arrivals: {too_long:,} of {len(lengths):,} requests exceed max_model_tokens {max_model_tokens:,}, the longest "
+            f"has {max(lengths):,} tokens of prompt and answer: raise the setting max_model_tokens, or shorten them"
+        )
 
 
 def peak_s(arrivals: Sequence[Arrival]) -> float:

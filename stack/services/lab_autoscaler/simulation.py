@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,7 +128,7 @@ def _checked(given: Mapping[str, object]) -> Plan:
     arrivals = arrivals_from(_rows("arrivals", given["arrivals"]))
     plan = Plan(
         arrivals=arrivals,
-        policies=tuple(written.parse(one) for one in _texts("policies", given["policies"])),
+        policies=tuple(_policy(one, settings) for one in _texts("policies", given["policies"])),
         faults=tuple(world_faults.parse_all(one) for one in _texts("faults", given.get("faults", ["none"]))),
         seeds=_seeds(given.get("seeds", [0])),
         settings=settings,
@@ -143,6 +143,23 @@ def _checked(given: Mapping[str, object]) -> Plan:
         world_faults.require_start_before(plan.until_s, faults)
     require_fit(arrivals, until_s=plan.until_s, max_model_tokens=settings.engine().limits.max_model_tokens)
     return plan
+
+
+def _policy(text: str, settings: WorldSettings) -> Policy:
+    """The policy of a text. A law without a maximum has the fleet's."""
+    policy = written.parse(text, maximum=settings.maximum)
+    if policy.maximum > settings.maximum:
+        raise written.InvalidPolicyError(
+            f"{text!r} wants up to {policy.maximum} replicas, and the fleet has {settings.maximum}: "
+            "raise the setting maximum, or lower that of the policy"
+        )
+    return policy
+
+
+def _at_start(policy: Policy, settings: WorldSettings) -> WorldSettings:
+    """The settings with as many replicas at the start as the policy permits."""
+    initial = min(max(settings.initial, policy.minimum), policy.maximum)
+    return replace(settings, initial=initial)
 
 
 def _rows(name: str, value: object) -> list[object]:
@@ -198,6 +215,7 @@ def _line_of(place: int) -> str:
 
 def _line(plan: Plan, place: int) -> str:
     policy, faults, seed = plan.cells()[place]
-    outcome = simulate(plan.arrivals, Steering(policy), plan.settings, until_s=plan.until_s, faults=faults, seed=seed)
+    settings = _at_start(policy, plan.settings)
+    outcome = simulate(plan.arrivals, Steering(policy), settings, until_s=plan.until_s, faults=faults, seed=seed)
     cell = {"cell": place, "policy": written.written(policy), "fault": world_faults.written_all(faults), "seed": seed}
     return json.dumps({**cell, **outcome.as_json()}, allow_nan=False)

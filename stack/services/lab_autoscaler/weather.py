@@ -55,13 +55,13 @@ class Weather:
         self.acts["crash_on_boot"] += struck
         return struck
 
-    def load_factor(self, now_s: float) -> float:
-        """Times the usual duration of loading, of a start now."""
-        factor = 1.0
+    def load_s(self, usual_s: float, now_s: float) -> float:
+        """Seconds of loading, of a start now. What takes no time cannot be slow."""
+        load_s = usual_s
         for fault in self._in_force(SlowLoad, now_s):
-            self.acts["slow_load"] += 1
-            factor *= fault.factor
-        return factor
+            load_s *= fault.factor
+            self.acts["slow_load"] += usual_s > 0 and fault.factor != 1
+        return load_s
 
     # Scrapes.
 
@@ -97,7 +97,7 @@ class Weather:
         victims = _victims(fault.replica, fleet)
         for replica in victims:
             replica.slow_down(fault.factor)
-            self.acts["throttle"] += 1
+            self.acts["throttle"] += fault.factor != 1
 
         def end() -> None:
             for replica in victims:

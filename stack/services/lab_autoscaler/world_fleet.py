@@ -45,7 +45,7 @@ class Starts(Protocol):
     """The faults that strike starts."""
 
     def crashes(self, now_s: float) -> bool: ...
-    def load_factor(self, now_s: float) -> float: ...
+    def load_s(self, usual_s: float, now_s: float) -> float: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,7 +162,7 @@ class Fleet:
         self.on_change()
         # By number of the start: two worlds have the same luck until they differ.
         luck = random.Random(f"{self._seed}|start|{replica.number}")  # noqa: S311 - a repeatable draw, no secret
-        load_s = self._settings.load_of(self._profile) * self._starts.load_factor(now_s)
+        load_s = self._starts.load_s(self._settings.load_of(self._profile), now_s)
         cold_s = (load_s + self._settings.warmup_s) * math.exp(luck.gauss(0.0, 1.0) * self._settings.spread)
         self._timeline.at(now_s + cold_s, Order.LIFE, partial(self._become_ready, replica))
 

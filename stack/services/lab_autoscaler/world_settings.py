@@ -51,7 +51,7 @@ class WorldSettings:
     at_zero: str = "refuse"  # without a ready replica: refuse at once, as the lab's gateway does, or queue
 
     # Fleet.
-    minimum: int = 1
+    minimum: int = 0  # whatever a policy wants. Its own minimum is in the policy
     maximum: int = 4
     initial: int = 2
     load_s: float | None = None
@@ -91,6 +91,11 @@ class WorldSettings:
         for name in ("queue_timeout_s", "sync_s", "scrape_s", "window_s", "first_token_target_s", "token_gap_target_s"):
             require(name, getattr(self, name), at_least=0.001, at_most=_LONGEST_S)
         require("probe_s", self.probe_s, at_least=0.01, at_most=60)
+        if self.stale_s is not None and self.stale_s < self.scrape_s + self.scrape_delay_s:
+            raise InvalidValueError(
+                f"stale_s must be at least scrape_s + scrape_delay_s, {self.scrape_s + self.scrape_delay_s:g}, "
+                f"or every scrape is too old, got {self.stale_s:g}"
+            )
         for name in ("slow_start_s", "warmup_s", "drain_s", "scrape_delay_s", "flap_window_s"):
             require(name, getattr(self, name), at_most=_LONGEST_S)
         for name, least in (("load_s", 0.0), ("repair_s", 0.1), ("stale_s", 0.001)):

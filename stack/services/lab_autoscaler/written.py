@@ -19,11 +19,15 @@ class InvalidPolicyError(ValueError):
     """A text that is no policy, with the way out."""
 
 
-def parse(text: str) -> Policy:
+def parse(text: str, *, maximum: int | None = None) -> Policy:
     """The policy that a text describes.
 
     Values are numbers, True, False, or the name of a metric. Numbers that are not given
     are the law's defaults.
+
+    Args:
+        text: The policy.
+        maximum: The maximum of a law that names none, in place of its default.
 
     Raises:
         InvalidPolicyError: with the text, and what was expected.
@@ -45,6 +49,8 @@ def parse(text: str) -> Policy:
         if keyword.arg in given:
             raise InvalidPolicyError(f"{text!r}: {keyword.arg} is given twice")
         given[keyword.arg] = _value(text, keyword.value)
+    if maximum is not None and "maximum" in allowed:
+        given.setdefault("maximum", maximum)
     build: Callable[..., Policy] = law
     try:
         return build(**given)
