@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import msgspec
 import pytest
+from lab_autoscaler.world_settings import WorldSettings
 
 from pytest_llmchaos.cli import autoscale_command, main
 from pytest_llmchaos.report.frontier import Cell
@@ -129,6 +132,16 @@ def test_a_file_of_the_users_folder_is_no_module_of_the_simulation(
 
     assert main([*SMALL, "--policies", "fixed(2)", "--faults", "none", "--seeds", "1"]) == 0
     assert "shadowed" not in capsys.readouterr().err
+
+
+def test_the_page_has_the_defaults_of_the_settings() -> None:
+    page = (Path(__file__).parent.parent / "docs/autoscaling.md").read_text()
+    table = page.partition("## Settings of the fleet")[2].partition("##")[0]
+    given = dict(re.findall(r"`(\w+)` \(([^)]+)\)", table))
+
+    defaults = {field.name: field.default for field in fields(WorldSettings)} | dict(autoscale_command.DEFAULTS)
+    assert len(given) >= 14
+    assert given == {name: f"{defaults[name]:g}" if isinstance(defaults[name], float) else str(defaults[name]) for name in given}
 
 
 def test_the_job_has_a_recorded_load_once_for_all_seeds(
