@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from lab_autoscaler.world_settings import WorldSettings
 
+from lab_autoscaler.world_settings import WorldSettings
 from pytest_llmchaos.cli import autoscale_command, main
 from pytest_llmchaos.report.frontier import Cell
 
@@ -141,7 +141,9 @@ def test_the_page_has_the_defaults_of_the_settings() -> None:
 
     defaults = {field.name: field.default for field in fields(WorldSettings)} | dict(autoscale_command.DEFAULTS)
     assert len(given) >= 14
-    assert given == {name: f"{defaults[name]:g}" if isinstance(defaults[name], float) else str(defaults[name]) for name in given}
+    assert given == {
+        name: f"{defaults[name]:g}" if isinstance(defaults[name], float) else str(defaults[name]) for name in given
+    }
 
 
 def test_the_job_has_a_recorded_load_once_for_all_seeds(

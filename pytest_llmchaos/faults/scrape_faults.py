@@ -123,7 +123,7 @@ def stale_metrics(target: Target | None = None, *, of: str, share: float = 1.0, 
     Args:
         target: As for `scrape_gap`.
         of: The reader: `autoscaler` or `judge`.
-        share: As for `scrape_gap`.
+        share: Ratio of reads that are hit, as for `scrape_gap`.
         match: As for `scrape_gap`.
 
     Returns:
