@@ -15,7 +15,7 @@ from pytest_llmchaos.evidence.trial_record import PhaseBounds
 from pytest_llmchaos.evidence.trial_result import Planned
 from pytest_llmchaos.lab import gates
 from pytest_llmchaos.lab.injector import Injected
-from pytest_llmchaos.lab.variables import at_rest, configure, steer
+from pytest_llmchaos.lab.variables import at_rest, prepare, steer
 from pytest_llmchaos.model import Injection, RuntimeEvent, ServiceState
 from pytest_llmchaos.subject.lab import lab_subject
 from pytest_llmchaos.trial.seen_scaling import scaling_of
@@ -51,7 +51,9 @@ def lab(tmp_path, runtime, monkeypatch):
 
 
 def test_it_keeps_the_first_replicas_until_a_load_has_a_policy(lab):
-    configure(lab, at_rest(SCALES, {"autoscaler": {"LAB_DRAIN_S": "0"}, "api": {"A": "1"}}))
+    lab.runtime.kill("autoscaler")
+    prepare(lab, {"autoscaler": {"LAB_DRAIN_S": "0"}, "api": {"A": "1"}})
+    assert lab.runtime.state("autoscaler").running
     steer(lab, "slo()")
 
     resting, working = lab.given

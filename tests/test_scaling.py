@@ -125,6 +125,8 @@ class TestActs:
 
     def test_a_death_without_a_signal_does_not_count(self, record):
         assert scaling(record, [event(20.0, "die")]).acts == ()
+        later = [*stopped(20.0), event(20.1, "stop"), event(30.0, "start"), event(40.0, "die")]
+        assert len(scaling(record, later).acts) == 2
 
     def test_a_death_by_a_fault_and_its_revert_do_not_count(self, record):
         events = [event(19.5, "kill"), event(19.6, "die"), event(20.9, "start")]
@@ -199,7 +201,13 @@ class TestCuts:
         assert self.cuts(record, sample(45.0), other) == 0
 
     def test_one_that_breaks_between_the_signal_and_the_end_is_cut(self, record):
-        events = [event(20.0, "start"), event(50.0, "kill"), event(55.0, "die")]
+        events = [
+            event(20.0, "start"),
+            event(50.0, "kill"),
+            event(54.9, "kill"),
+            event(55.0, "die"),
+            event(55.1, "stop"),
+        ]
 
         assert scaling(record, events, samples=[sample(45.0), sample(51.6, "cut")]).cut_by_scale_down == 1
 

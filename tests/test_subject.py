@@ -50,7 +50,7 @@ def test_a_lab_with_an_autoscaler_has_replicas_that_rest():
 
     assert (plain.autoscaler, plain.spare) == (None, ())
     assert (lab.autoscaler, lab.spare) == ("autoscaler", ("model-3", "model-4"))
-    assert lab.may_hit == (*plain.may_hit, "autoscaler")
+    assert lab.may_hit == (*plain.may_hit, "autoscaler", "model-3", "model-4")
     lab.for_scaling()
     with pytest.raises(BadScenario, match=r"the stack lacks it: the lab has one if an experiment of the session has"):
         plain.for_scaling()

@@ -286,10 +286,13 @@ class TestOutsideOfFaults:
         paged = "outside of any fault alert Down fired for api 5.0 s into the trial"
 
         assert outside.names == {"Slow", "Down"}
-        assert outside.refuting == (did, paged)
+        assert (outside.repairs, outside.pages) == ((did,), (paged,))
         assert outside.findings == (did, paged, "outside of any fault alert Slow fired 4.0 s into the trial")
         with pytest.raises(UnprovokedReaction, match=f"{did}; {paged}"):
             outside.require_none()
+        with pytest.raises(UnprovokedReaction, match=f"^{did}$"):
+            outside.require_none(may_page=True)
+        replace(outside, repairs=()).require_none(may_page=True)
         found(fired=fired[:1]).require_none()
 
 

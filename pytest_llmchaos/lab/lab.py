@@ -26,7 +26,7 @@ from pytest_llmchaos.lab.injector import Injected, Injector, merged
 from pytest_llmchaos.lab.live_load import RunningLoad
 from pytest_llmchaos.lab.overload import ProcessFlood
 from pytest_llmchaos.lab.reasons import FAULT_TAIL_S, WARM_UP_TAIL_S, Reasons
-from pytest_llmchaos.lab.variables import at_rest, configure, steer
+from pytest_llmchaos.lab.variables import prepare, steer
 from pytest_llmchaos.lab.views import RemediatorView, ServiceView
 from pytest_llmchaos.lab.wiring import Wiring
 from pytest_llmchaos.model import Injection, replica_name
@@ -395,7 +395,7 @@ class Lab:
         serving = self.serving(requests.load)
         with excused, serving, self.entered(planned) as record, test.owning(record), record.judged_by_its_test():
             try:
-                configure(self, at_rest(self.subject, NO_VARIABLES))
+                prepare(self, NO_VARIABLES)
                 with self._running(requests) as running:
                     yield running
                     self._require_entered()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.subject.lab import Subject
 
 LOG_LINES = 40
+READY_WITHIN_S = 20.0
 # What a runtime puts before a line of a service's log.
 _BEFORE = re.compile(r"^[^|]*\|\s*(?:\d{4}-\d\d-\d\dT\S+\s+)?")
 
@@ -47,6 +48,25 @@ def configure(lab: Lab, environment: Environment) -> None:
             lab.remediator.ensure(False)
         able.configure(environment)
     lab.environment = environment
+
+
+def prepare(lab: Lab, environment: Environment) -> None:
+    """Run services with these variables, and the autoscaler with its first replicas.
+
+    Args:
+        lab: The running stack.
+        environment: As of `configure`.
+
+    Raises:
+        Unsupported: As by `configure`.
+        BadScenario: As by `configure`.
+        NotReady: A service does not become healthy.
+    """
+    configure(lab, at_rest(lab.subject, environment))
+    name = lab.subject.autoscaler
+    if name is not None and not lab.runtime.state(name).running:
+        grant(lab.runtime, {"start"}, "an autoscaler").start(name)
+        lab.runtime.wait_healthy([name], READY_WITHIN_S)
 
 
 def at_rest(subject: Subject, environment: Environment) -> Environment:

@@ -370,7 +370,7 @@ def _with_autoscaler(lab: Subject) -> Subject:
         extra_env=(*lab.extra_env, ("LLMCHAOS_SCALE", "on")),
         autoscaler=AUTOSCALER,
         scaled=("model-1", "model-2", "model-3", "model-4"),
-        named_targets=(*lab.named_targets, AUTOSCALER),
+        named_targets=(*lab.named_targets, AUTOSCALER, "model-3", "model-4"),
     )
 
 

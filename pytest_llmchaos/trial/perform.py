@@ -19,7 +19,7 @@ from pytest_llmchaos.errors import (
     verdict_of,
 )
 from pytest_llmchaos.faults.compositions import wired_services
-from pytest_llmchaos.lab.variables import at_rest, configure
+from pytest_llmchaos.lab.variables import prepare
 from pytest_llmchaos.plan.schedule import arrivals_of
 from pytest_llmchaos.runtime.abilities import grant
 from pytest_llmchaos.runtime.undo import is_over
@@ -130,7 +130,7 @@ def _broken_off(error: OSError) -> InvalidExperiment:
 
 def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
     experiment = plan.experiment
-    configure(lab, at_rest(lab.subject, plan.environment))
+    prepare(lab, plan.environment)
     effects = ledger_begin(lab, plan.load)
     with lab.load(
         plan.load,

@@ -293,16 +293,17 @@ def acts_of(
     """
     found: list[ScaleEvent] = []
     dead = 0
-    signalled: dict[str, RuntimeEvent] = {}  # the last signal to each replica since its start
+    signalled: dict[str, RuntimeEvent] = {}  # the first signal to each replica since its start
     for event in sorted(events, key=lambda one: one.at_unix_s):
         name = event.service
         if name not in replicas:
             continue
-        if event.action in {"kill", "stop"}:
-            signalled[name] = event
+        if event.action == "kill":
+            signalled.setdefault(name, event)
         if event.action not in {"start", "die"}:
             continue
-        cause = signalled.pop(name, None) if event.action == "die" else event
+        signal = signalled.pop(name, None)
+        cause = signal if event.action == "die" else event
         by_remediator = cause is not None and acted_on(audit, name, cause.at_unix_s, event.at_unix_s)
         is_ours = injected.is_own(event) or (cause is not None and injected.is_own(cause))
         if cause is None or is_ours or by_remediator == "done":

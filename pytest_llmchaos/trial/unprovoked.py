@@ -26,21 +26,27 @@ class Unprovoked:
     Attributes:
         names: Names of the alerts.
         findings: All of them.
-        refuting: Repairs and pages, which refute a control arm.
+        repairs: Repairs, which refute a control arm.
+        pages: Pages, which refute a control arm.
     """
 
     names: frozenset[str] = frozenset()
     findings: tuple[str, ...] = ()
-    refuting: tuple[str, ...] = ()
+    repairs: tuple[str, ...] = ()
+    pages: tuple[str, ...] = ()
 
-    def require_none(self) -> None:
+    def require_none(self, *, may_page: bool = False) -> None:
         """Require that the system neither repaired nor paged.
+
+        Args:
+            may_page: True if the load may exceed what the replicas can serve.
 
         Raises:
             UnprovokedReaction: It did, although nothing was wrong.
         """
-        if self.refuting:
-            raise UnprovokedReaction("; ".join(self.refuting))
+        refuting = self.repairs if may_page else self.repairs + self.pages
+        if refuting:
+            raise UnprovokedReaction("; ".join(refuting))
 
 
 def unprovoked(lab: Lab, record: Record) -> Unprovoked:
@@ -62,7 +68,8 @@ def unprovoked(lab: Lab, record: Record) -> Unprovoked:
     return Unprovoked(
         names=frozenset(one.name for one in alerts),
         findings=tuple(acted + paged + noted),
-        refuting=tuple(acted + paged),
+        repairs=tuple(acted),
+        pages=tuple(paged),
     )
 
 
