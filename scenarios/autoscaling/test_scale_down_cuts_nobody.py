@@ -9,7 +9,7 @@ Needs the simulated engine.
 from pytest_llmchaos import arm, experiment, faults, loads
 
 POLICY = (
-    "hpa(minimum=2, target=0.7, scale_up_period_s=2, scale_down_window_s=4, scale_down_pods=2, scale_down_period_s=2)"
+    "hpa(minimum=2, target=0.8, scale_up_period_s=2, scale_down_window_s=4, scale_down_pods=2, scale_down_period_s=2)"
 )
 QUICK = {"LAB_SLOTS": "4", "LAB_SYNC_S": "1", "LAB_WINDOW_S": "5"}
 # An answer of 128 tokens takes 4 s.
@@ -20,7 +20,7 @@ SMALL = {
 }
 
 pytestmark = experiment(
-    load=loads.burst(base_rps=1.2, burst_rps=3, after_s=8, burst_s=14, prompts="short-chat", max_tokens=128),
+    load=loads.burst(base_rps=1.6, burst_rps=3.2, after_s=8, burst_s=14, prompts="short-chat", max_tokens=128),
     fault=faults.none(),
     steady_s=4,
     fault_s=38,
