@@ -67,6 +67,13 @@ def test_a_pair_stands_side_by_side_with_its_settings_and_the_effects_that_claim
     assert r"| +18.0 to +25.0 points | 1,600 / 598 | test\_retries\_help | passed |" in summary
 
 
+def test_policies_of_an_autoscaler_are_settings_of_a_pair(tmp_path: Path) -> None:
+    arms = [replace(ON, extra={"autoscaler": "slo()"}), replace(ON, arm="off", extra={"autoscaler": None})]
+    _, _, page = built(tmp_path, *arms)
+
+    assert "setting on off autoscaler slo() \u2013" in words(section(page))
+
+
 def test_both_timelines_of_a_pair_have_one_scale(tmp_path: Path) -> None:
     long = {"phases": [{"name": "steady", "from_s": 0, "to_s": 38}]}
     _, _, page = built(tmp_path, ON, replace(OFF, extra=long), replace(ON, arm=None, scenario="alone"))

@@ -109,7 +109,7 @@ def test_an_unknown_scenario_is_refused_with_the_shipped_ones(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "kill_api, " in error
     assert "agents/lost_answer, " in error
-    assert "a folder of them (agents, patterns) or all, got kill_apy" in error
+    assert "a folder of them (agents, autoscaling, patterns) or all, got kill_apy" in error
     assert not (tmp_path / "demo").exists()
 
 
@@ -131,7 +131,8 @@ def test_scenarios_of_a_folder_are_named_by_it_or_alone_and_bring_their_data(tmp
         "lost_answer": {"agents/test_lost_answer.py"},
         "agents": agents,
         "affinity": {"patterns/documents.txt", "patterns/test_affinity.py"},
-        "all": every | {"patterns/documents.txt"},
+        "autoscaling/scale_from_zero": {"autoscaling/pause.csv", "autoscaling/test_scale_from_zero.py"},
+        "all": every | {"autoscaling/pause.csv", "patterns/documents.txt"},
     }
 
     written = {}

@@ -338,11 +338,7 @@ def plan_lines(campaign: Campaign) -> Iterator[str]:
     for trial in campaign.schedule():
         plan, entry = trial.plan, trial.entry
         acts = ", ".join(map(described, plan.injections)) or "no fault"
-        arm = (
-            f", arm {plan.arm}{f' ({settings_words(plan.environment)})' if plan.environment else ''}"
-            if plan.arm
-            else ""
-        )
+        arm = f", arm {plan.arm}{f' ({settings_words(plan.variables)})' if plan.variables else ''}" if plan.arm else ""
         lacking = campaign.lacking(plan)
         skipped = f" (skipped: needs {', '.join(lacking)})" if lacking else ""
         yield f"{plan.scenario}{arm}: {acts}; {entry.load}; {entry.arrivals} arrivals {entry.arrivals_sha256[:12]}{skipped}"

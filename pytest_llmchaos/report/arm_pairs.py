@@ -46,6 +46,8 @@ class ArmPair:
         ]
         runs = [{True: "on", False: "off", None: NONE}[trial.remediator] for trial in self.trials]
         rows += [("remediator", *runs)] if len(set(runs)) > 1 else []
+        policies = [trial.autoscaler or NONE for trial in self.trials]
+        rows += [("autoscaler", *policies)] if len(set(policies)) > 1 else []
         return [tuple(one_line(cell, 120) for cell in row) for row in rows]
 
     def effects(self) -> list[tuple[str, ...]]:
