@@ -347,9 +347,9 @@ class Lab:
         record.process(running.pid, identity.process_started(running.pid))
         try:
             self.require_clean()
-            if requests.autoscaler is not None:
-                steer(self, requests.autoscaler)
             self._wiring.arm(requests.wire, requests.read)
+            if requests.autoscaler is not None:  # its new connections go through the fault agents
+                steer(self, requests.autoscaler)
             self.remediator.ensure(requests.remediator)
             running.start()
             record.anchor(running.t0_unix_s, running.t0_monotonic_s)
