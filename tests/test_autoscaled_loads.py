@@ -117,6 +117,9 @@ def test_replicas_that_rest_need_not_be_up(lab):
     lab._prometheus.targets = lambda: (*targets, resting)
 
     assert gates.is_scraped(lab, 0.0)
+    targets[SCALES.scrape_jobs.index("model")] = replace(resting, service="model-1")
+    assert not gates.is_scraped(lab, 0.0)
+    assert gates.is_scraped(lab, 0.0, resting=SCALES.scaled)
     lab.subject = lab_subject("sim")
     assert not gates.is_scraped(lab, 0.0)
 

@@ -61,6 +61,7 @@ def test_options_are_given_by_name_and_have_these_defaults():
         "Lab.hold_steady": {"deadline_s": None},
         "Injector._proof": {"since_s": required, "within_s": required},
         "Lab.inject": {"abort_if": None, "blast_radius": None, "patience_s": 40.0},
+        "is_scraped": {"resting": None},
         "Reasons.add": {"alerts_alone": False},
         "Reasons.during": {"alerts_alone": False},
         "RunningLoad._last": {"is_live": required},

@@ -13,7 +13,7 @@ from pytest_llmchaos.model import Undo
 from pytest_llmchaos.runtime.abilities import grant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from pytest_llmchaos.lab.lab import Lab
 
@@ -108,15 +108,22 @@ def _require_scraped(lab: Lab) -> bool:
     raise InvalidExperiment(f"{', '.join(causes)}{key}")
 
 
-def is_scraped(lab: Lab, since_unix_s: float) -> bool:
+def is_scraped(lab: Lab, since_unix_s: float, *, resting: Collection[str] | None = None) -> bool:
     """True if every target was scraped since then and was up.
 
     The first scrape comes 5 s after the start of Prometheus.
+
+    Args:
+        lab: The running stack.
+        since_unix_s: Unix time in seconds.
+        resting: Replicas that need not be up. None: those that only an autoscaler
+            starts.
     """
     targets, jobs = lab.prometheus.targets(), set(lab.subject.scrape_jobs)
-    fresh = {target.job for target in targets if target.up and target.last_scrape_unix_s > since_unix_s}
-    resting = set(lab.subject.spare)
-    return fresh >= jobs and all(one.up or one.service in resting for one in targets if one.job in jobs)
+    excused = set(lab.subject.spare if resting is None else resting)
+    good = [one for one in targets if one.up or one.service in excused]
+    fresh = {one.job for one in good if one.last_scrape_unix_s > since_unix_s}
+    return fresh >= jobs and not any(one.job in jobs for one in targets if one not in good)
 
 
 def is_quiet(lab: Lab) -> bool:
@@ -172,7 +179,11 @@ def at_rest(lab: Lab) -> Iterator[None]:
         with _frozen(lab, lab.subject.prometheus):
             yield
         since = time.time() + SCRAPED_AGAIN_S
-        wait_until(lambda: is_scraped(lab, since), SCRAPED_WITHIN_S, "Prometheus does not scrape every job again")
+        wait_until(
+            lambda: is_scraped(lab, since, resting=lab.subject.scaled),
+            SCRAPED_WITHIN_S,
+            "Prometheus does not scrape every job again",
+        )
 
 
 @contextlib.contextmanager
