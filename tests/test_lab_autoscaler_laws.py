@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from support.observations import WIDE, followed, seen, settled, wanted
+from support.observations import WIDE, blind, followed, seen, settled, wanted
 
 from lab_autoscaler.decision import State
 from lab_autoscaler.policies import Kpa, decide
@@ -298,6 +298,7 @@ QUEUE = f"queue({WIDE}, scale_down_pods=9999, "
         ("scale-down is not safe: 4 / 3", 4, 0.0, 211.0, 4),
         ("scale-down is safe: queue of 1 x 2", 2, 2.0, 0.0, 1),
         ("scale-down is not safe: queue of 1.1 x 2", 2, 2.2, 0.0, 2),
+        ("scale-down is safe: queue of 1.5 x 4 / 3", 4, 6.0, 0.0, 3),
         ("at least 2 non-saturated replicas", 1, 0.0, 0.0, 1),
         ("one replica more at a time", 1, 500.0, 100.0, 2),
     ],
@@ -315,6 +316,7 @@ def test_queue_decides_nothing_while_a_replica_is_silent() -> None:
     assert wanted(f"{QUEUE}queue_threshold=5)", seen(4, ready=3, **busy)) == 4
     assert wanted(f"{QUEUE}queue_threshold=5)", seen(4, reporting=3)) == 4
     assert wanted(f"{QUEUE}queue_threshold=5)", seen(4, reporting=5, **busy)) == 4
+    assert wanted(f"{QUEUE}no_data_is_zero=True)", blind(4)) == 3
 
 
 def test_queue_does_not_cascade_while_a_replica_starts() -> None:
