@@ -409,6 +409,15 @@ def test_when_every_replica_looks_bad_the_detector_is_suspected_and_nothing_is_d
     ]
 
 
+def test_a_replica_of_the_autoscaler_does_not_speak_for_the_detector() -> None:
+    rules = RULES.replace("[model-1, model-2]", "[model-1, model-2, model-3]")
+    world = World(policy=load_policy(rules, (*SERVICES, "model-3")), elsewhere=frozenset({"model-3"}))
+    world.values |= {(signal, name): 0.0 for signal in ("probe", "second") for name in ("model-1", "model-2")}
+    world.run(60)
+
+    assert world.acts() == [], "both replicas that are left look bad"
+
+
 def test_an_operator_hold_stops_everything_on_the_service_it_names_and_nothing_else() -> None:
     world = World(held=frozenset({"api"}))
     world.dies("api")

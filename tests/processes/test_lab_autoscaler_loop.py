@@ -50,7 +50,7 @@ def test_the_fleet_follows_the_load_from_1_to_3_replicas_and_back(tmp_path: Path
             assert it.value("lab_autoscaler_flaps_total") == 1
             assert it.value("lab_autoscaler_cut_requests_total") == 0
             assert (it.value("lab_autoscaler_replica_seconds_total") or 0) > 1
-            assert it.value("lab_autoscaler_replicas", state="stopped") == 3
+            await it.until(lambda: it.value("lab_autoscaler_replicas", state="stopped") == 3)
 
     story(live, tmp_path, 1)
 
@@ -130,6 +130,20 @@ def test_the_hold_file_stops_every_act_until_it_is_removed(tmp_path: Path) -> No
 
             hold.unlink()
             await it.until(lambda: it.phases() == "rsss")
+
+    story(live, tmp_path, 2)
+
+
+def test_the_hold_file_stops_a_drain_that_has_begun(tmp_path: Path) -> None:
+    async def live(fakes: Fakes) -> None:
+        fakes.replicas["model-2"].in_flight = 1
+        async with at_work(fakes, LAB_POLICY="fixed(1)") as it:
+            await it.until(lambda: it.phases() == "rdss")
+            (tmp_path / "autoscaler-hold").touch()
+            await it.syncs(1, "paused")
+            fakes.replicas["model-2"].in_flight = 0
+            await it.syncs(12, "paused")
+            assert (fakes.calls, it.phases()) == ([], "rdss")
 
     story(live, tmp_path, 2)
 

@@ -65,6 +65,7 @@ class World:
     values: dict[tuple[str, str], float | None] = field(default_factory=dict)
     containers: dict[str, Container | None] = field(default_factory=dict)
     held: frozenset[str] = frozenset()
+    elsewhere: frozenset[str] = frozenset()
     log: list[Decision] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -91,6 +92,7 @@ class World:
             readings={k: Reading(at=self.now, value=v) for k, v in self.values.items() if v is not None},
             containers={k: replace(c, seen_at=self.now) for k, c in self.containers.items() if c is not None},
             held=self.held,
+            elsewhere=self.elsewhere,
         )
         decisions, self.state = decide(self.policy, observed, self.state, self.now)
         self.log.extend(decisions)
