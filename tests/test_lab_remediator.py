@@ -409,7 +409,7 @@ def test_when_every_replica_looks_bad_the_detector_is_suspected_and_nothing_is_d
     ]
 
 
-def test_a_replica_of_the_autoscaler_does_not_speak_for_the_detector() -> None:
+def test_a_replica_of_the_autoscaler_counts_for_no_detector() -> None:
     rules = RULES.replace("[model-1, model-2]", "[model-1, model-2, model-3]")
     world = World(policy=load_policy(rules, (*SERVICES, "model-3")), elsewhere=frozenset({"model-3"}))
     world.values |= {(signal, name): 0.0 for signal in ("probe", "second") for name in ("model-1", "model-2")}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 EXPIRES_S = 30.0  # an autoscaler silent for this long owns no ready replica
-FRESH_S = 3.0
+FRESH_S = 1.0  # as the autoscaler waits before it stops a replica of ours
 _ASK_TIMEOUT_S = 0.5
 REMEDIATOR = "remediator"
 
