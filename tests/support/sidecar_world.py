@@ -55,6 +55,7 @@ class Fakes:
     calls: list[tuple[float, str, str]] = field(default_factory=list)
     autoscaler_url: str = ""
     gateway_is_up: bool = True
+    reading: int = 0  # questions of the gateway to the autoscaler under way
     start_s: float = 0.0  # duration of a start by Docker
     repaired: Collection[str] = ()  # on which a remediator acts
     intents_at_call: list[int] = field(default_factory=list)
@@ -90,8 +91,12 @@ class Fakes:
         """The gateway, which reads the autoscaler's replicas first, as the real one."""
         if not self.gateway_is_up:
             return web.Response(status=502)
-        async with aiohttp.ClientSession() as http, http.get(f"{self.autoscaler_url}/replicas") as response:
-            body = await response.json()
+        self.reading += 1
+        try:
+            async with aiohttp.ClientSession() as http, http.get(f"{self.autoscaler_url}/replicas") as response:
+                body = await response.json()
+        finally:
+            self.reading -= 1
         self.draining = {one["name"] for one in body["replicas"] if one["state"] in ("draining", "stopped")}
         replicas = {
             name: {
@@ -235,6 +240,7 @@ async def at_work(fakes: Fakes, **environment: str) -> AsyncIterator[Running]:
                 await until_async(lambda: autoscaler.has_ended or work.done(), "the end")
                 work.cancel()  # no reader is left to wait for
                 await asyncio.gather(work, return_exceptions=True)
+                await until_async(lambda: fakes.reading == 0, "the last answer")
                 audit.close()
 
 
