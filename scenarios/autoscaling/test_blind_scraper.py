@@ -31,8 +31,5 @@ pytestmark = experiment(
 
 def test_clients_are_served_while_it_is_blind(arms):
     assert arms["holds"].during_fault.goodput_ratio >= 0.95
+    assert arms["holds"].during_fault.failed == 0
     assert arms["no_data_is_zero"].during_fault.goodput_ratio <= 0.7
-
-
-def test_only_what_takes_nothing_for_zero_saves_replicas(arms):
-    assert arms["holds"].replica_hours > arms["no_data_is_zero"].replica_hours
