@@ -146,9 +146,21 @@ def test_a_replica_whose_stop_is_under_way_is_not_taken_back() -> None:
     assert world.steer(2).phases == "rdcs"
 
 
-def test_the_first_to_go_is_a_dead_or_a_cold_one() -> None:
-    assert World(model_1=GOOD, model_2=STARTING, model_3=GOOD).steer(2).phases == "rdrs"
+def test_the_first_to_go_is_a_dead_or_a_failing_one() -> None:
+    world = two().after(2).steer(3)
+    world.ends(world.acts[0]).after(121, model_3=STARTING).after(1, model_3=DOWN)
+    world.steer(4).after(1)
+    assert (world.phases, [one.failures for one in world.fleet]) == ("rrcc", [0, 0, 1, 0])
+    assert world.after(0, model_3=STARTING, model_4=STARTING).steer(3).phases == "rrdc"
+    assert World(model_1=GOOD, model_2=GOOD, model_3=GOOD).after(1, model_2=STARTING).steer(2).phases == "rdrs"
     assert World(model_1=GOOD, model_2=GOOD, model_3=GOOD).after(1, model_1=DOWN).steer(2).phases == "drrs"
+
+
+def test_a_first_replica_that_another_program_starts_stays_and_the_last_one_goes() -> None:
+    world = World(model_2=GOOD, model_3=GOOD).after(1, model_1=STARTING)
+    assert world.phases == "crrs"
+
+    assert world.steer(2).phases == "crds"
 
 
 def test_a_dead_replica_is_the_remediators_first_and_then_the_autoscalers() -> None:

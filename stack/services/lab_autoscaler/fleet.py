@@ -192,13 +192,13 @@ def steered(fleet: Fleet, desired: int, sights: Mapping[str, Sight], now_s: floa
     """The fleet with `desired` replicas wanted.
 
     A draining replica returns to service before a stopped one starts. The first to go
-    is one that is dead or cold, then the last of the list.
+    is one that is dead or fails, then the last of the list.
     """
     changes: list[Change] = []
     phases = {one.name: one for one in fleet}
     while (count := wanted(tuple(phases.values()))) != desired:
         more = count < desired
-        found = _next_up(phases.values()) if more else _next_down(phases.values(), serving(fleet, sights))
+        found = _next_up(phases.values()) if more else _next_down(phases.values(), _kept(fleet, sights))
         if found is None:
             break
         phase: Phase = "draining"
@@ -213,6 +213,12 @@ def _next_up(fleet: Collection[Replica]) -> Replica | None:
     draining = [one for one in fleet if one.phase == "draining" and not one.is_acting and not one.failures]
     stopped = [one for one in fleet if one.phase == "stopped" and not one.is_acting]
     return next(iter(draining), None) or min(stopped, key=lambda one: one.failures, default=None)
+
+
+def _kept(fleet: Fleet, sights: Mapping[str, Sight]) -> tuple[str, ...]:
+    """Names of the replicas that serve, or load and have not failed before."""
+    loading = (one for one in fleet if one.phase == "cold" and not one.failures)
+    return serving(fleet, sights) + tuple(one.name for one in loading if sights.get(one.name, UNSEEN).is_running)
 
 
 def _next_down(fleet: Collection[Replica], good: Collection[str]) -> Replica | None:
