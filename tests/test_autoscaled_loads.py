@@ -9,11 +9,16 @@ import pytest
 from support.clock import Clock
 from support.fake_lab import ClockedRuntime, fake_lab, scraped
 
+from lab_autoscaler.fleet import Sight, observed, taken_up, wanted
+from lab_autoscaler.settings import Settings as AutoscalerSettings
+from lab_autoscaler.written import parse
 from pytest_llmchaos import faults, loads
 from pytest_llmchaos.errors import BadScenario, Inconclusive, InvalidExperiment, NoData, NotReady, TruthsDisagree
 from pytest_llmchaos.evidence.trial_record import PhaseBounds
 from pytest_llmchaos.evidence.trial_result import Planned
+from pytest_llmchaos.host import measurement_lock
 from pytest_llmchaos.lab import gates
+from pytest_llmchaos.lab import lab as lab_module
 from pytest_llmchaos.lab.injector import Injected
 from pytest_llmchaos.lab.variables import at_rest, prepare, steer
 from pytest_llmchaos.model import Injection, RuntimeEvent, ServiceState
@@ -52,14 +57,46 @@ def lab(tmp_path, runtime, monkeypatch):
 
 def test_it_keeps_the_first_replicas_until_a_load_has_a_policy(lab):
     lab.runtime.kill("autoscaler")
-    prepare(lab, {"autoscaler": {"LAB_DRAIN_S": "0"}, "api": {"A": "1"}})
+    prepare(lab, {"autoscaler": {"LAB_DRAIN_S": "0"}, "api": {"A": "1"}}, scales=True)
     assert lab.runtime.state("autoscaler").running
     steer(lab, "slo()")
 
     resting, working = lab.given
     assert resting == {"autoscaler": {"LAB_DRAIN_S": "0", "LAB_POLICY": "fixed(2)"}, "api": {"A": "1"}}
     assert working == {"autoscaler": {"LAB_DRAIN_S": "0", "LAB_POLICY": "slo()"}, "api": {"A": "1"}}
-    assert at_rest(lab_subject("sim"), {"api": {"A": "1"}}) == {"api": {"A": "1"}}
+    assert at_rest(lab_subject("sim"), {"api": {"A": "1"}}, scales=False) == {"api": {"A": "1"}}
+
+
+def test_a_load_without_a_policy_has_none_that_repairs_or_replaces():
+    """No fault of a trial lasts until one may take over a replica."""
+    found = at_rest(SCALES, {"autoscaler": {"LAB_REPAIR_S": "2"}, "api": {"A": "1"}}, scales=False)
+    about = {"LAB_SCALED": ",".join(SCALES.scaled), "LAB_PROJECT": "p"}
+    settings = AutoscalerSettings.from_env({**about, **found["autoscaler"]})
+
+    assert found["api"] == {"A": "1"}
+    assert (settings.policy, settings.dry_run) == (parse("fixed(2)"), False)
+    assert min(settings.phases.repair_s, settings.phases.cold_s) >= 3600
+    good = Sight(is_running=True, is_healthy=True, in_flight=0)
+    sights = dict.fromkeys(SCALES.scaled, replace(good, is_running=False)) | {"model-1": good, "model-2": good}
+    fleet = taken_up(SCALES.scaled, sights, 0.0)
+    for now_s in (5.0, 900.0):
+        dead = {**sights, "model-1": replace(good, is_running=False)}
+        fleet, changes = observed(fleet, dead, now_s, settings.phases.timing(1.0))
+        assert (changes, wanted(fleet)) == ((), 2)
+
+
+def test_a_load_outside_of_a_trial_prepares_the_stack_for_its_own_policy(lab, monkeypatch, tmp_path):
+    monkeypatch.setattr(measurement_lock, "slot_file", lambda name: tmp_path / f"{name}.lock")
+
+    def refuse(_):
+        raise NotReady("stop here")
+
+    monkeypatch.setattr(lab_module.RunningLoad, "launch", refuse)
+    for policy in (None, "slo()"):
+        with pytest.raises(NotReady, match="stop here"), lab.load(loads.open_loop(), autoscaler=policy):
+            pass
+
+    assert ["LAB_REPAIR_S" in one["autoscaler"] for one in lab.given] == [True, False]
 
 
 def test_a_stack_without_one_cannot_start_it(tmp_path):
@@ -141,7 +178,15 @@ class TestEvidence:
 
     @pytest.fixture
     def read(self, lab):
-        def read(events=EVENTS, counts=(("start", 1.0), ("stop", 1.0)), before=(), injected=None, policy="slo()"):
+        def read(
+            events=EVENTS,
+            *,
+            counts=(("start", 1.0), ("stop", 1.0)),
+            before=(),
+            injected=None,
+            policy="slo()",
+            decided=(60.0,),
+        ):
             with lab.recording(Planned(autoscaler=policy)) as record:
                 begin = time.time() - 70
                 record.anchor(begin, time.monotonic() - 70)
@@ -152,6 +197,11 @@ class TestEvidence:
                 lab.runtime._states["model-3"] = ServiceState(service="model-3", running=False)
 
                 def vector(query, at_unix_s, *, may_be_empty=False):
+                    if "lab_autoscaler_syncs_total" in query:
+                        assert query.endswith("[60s]))")
+                        if isinstance(decided, Exception):
+                            raise decided
+                        return dict.fromkeys([()] * len(decided), *decided)
                     assert 'lab_autoscaler_acts_total{result="done"}' in query
                     found = dict(before if at_unix_s < begin + 1 else counts)
                     if not found and not may_be_empty:
@@ -199,11 +249,26 @@ class TestEvidence:
     def test_one_that_ended_by_itself_proves_nothing(self, read):
         ended = (*EVENTS, (55.0, "die", "autoscaler"))
         seen, record = read(ended)
-        with pytest.raises(Inconclusive, match="autoscaler ended during the trial without a fault on it"):
+        with pytest.raises(Inconclusive, match="autoscaler had ended at the trial's end, so what it did not do"):
             _ = seen.flaps
         assert len(record.findings) == 1
 
+        assert read((*ended, (56.0, "start", "autoscaler")))[0].flaps == 1
+
+    @pytest.mark.parametrize(("action", "why"), [("die", "had ended"), ("pause", "was paused")])
+    def test_one_that_a_fault_keeps_from_acting_until_the_end_proves_nothing(self, read, action, why):
         hit = Injected()
         hit.acts = [Injection(after_s=0.0, fault=faults.kill("autoscaler").primitive, victim="autoscaler")]
-        assert read(ended, injected=hit)[0].flaps == 1
-        assert read((*ended, (56.0, "start", "autoscaler")))[0].flaps == 1
+        ended = (*EVENTS, (55.0, action, "autoscaler"), (55.1, "kill", "autoscaler"), (55.1, "pause", "model-1"))
+
+        with pytest.raises(NoData, match=f"autoscaler {why} at the trial's end"):
+            _ = read(ended, injected=hit)[0].flaps
+        assert read((*ended, (56.0, "unpause", "autoscaler")), injected=hit)[0].flaps == 1
+
+    def test_one_that_is_held_proves_nothing(self, read):
+        with pytest.raises(NoData, match=r"autoscaler decided nothing in the trial \(hold file or dry run\)"):
+            _ = read(events=(), decided=(0.0,))[0].flaps
+
+    @pytest.mark.parametrize("decided", [(), NoData("Prometheus does not respond")])
+    def test_without_its_metrics_the_events_count(self, read, decided):
+        assert read(decided=decided)[0].flaps == 1

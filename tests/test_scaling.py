@@ -108,9 +108,9 @@ def own(*services):
     return found
 
 
-def repair(begin, end="done", service="model-3"):
+def repair(begin, end="done", service="model-3", reason=""):
     lines = [{"at": begin, "event": "intent", "service": service, "incident": "i1"}]
-    return [*lines, {"at": begin + 1, "event": end, "service": service, "incident": "i1"}]
+    return [*lines, {"at": begin + 1, "event": end, "service": service, "incident": "i1", "reason": reason}]
 
 
 class TestActs:
@@ -147,6 +147,38 @@ class TestActs:
 
         assert str(act) == "model-3 up at 20.0 s (perhaps)"
 
+    def test_one_that_the_remediator_refused_leaves_none(self, record):
+        refused = repair(19.5, "failed", reason="not done: the autoscaler owns model-3")
+        (act,) = scaling(record, [event(20.0, "start")], audit=refused).acts
+
+        assert str(act) == "model-3 up at 20.0 s"
+
+    def test_after_a_stop_only_the_dead_replicas_own_start_certainly_replaces_it(self, record):
+        reverses = [event(5.0, "die", "model-1"), *stopped(10.2), event(12.0, "start")]
+        acts = scaling(record, [*reverses, event(20.0, "start", "model-1"), event(21.0, "start", "model-2")]).acts
+
+        assert [(act.is_replacement, act.may_replace) for act in acts] == [
+            (False, False),
+            (False, True),
+            (True, False),
+            (False, False),
+        ]
+
+    def test_a_stop_before_a_death_does_not_matter(self, record):
+        events = [
+            *stopped(4.0, "model-2"),
+            event(5.0, "die", "model-1"),
+            event(7.0, "start"),
+            event(9.0, "start", "model-1"),
+        ]
+
+        assert [act.is_replacement for act in scaling(record, events).acts] == [False, True, False]
+
+    def test_a_replica_that_another_program_starts_again_is_not_replaced(self, record):
+        events = [event(20.0, "die"), event(20.9, "start"), event(30.0, "start", "model-1")]
+
+        assert [act.is_replacement for act in scaling(record, events, injected=own("model-3")).acts] == [False]
+
     def test_a_start_for_a_replica_that_died_replaces_it(self, record):
         events = [event(20.0, "die", "model-1"), event(22.0, "start"), event(30.0, "start", "model-2")]
 
@@ -171,6 +203,13 @@ class TestFlaps:
         events = [*stopped(15.0, "model-2"), event(20.0, "die", "model-1"), event(22.0, "start")]
 
         assert scaling(record, events).flaps == 0
+
+    def test_a_start_that_may_replace_a_dead_one_leaves_the_value_open(self, record):
+        seen = scaling(record, [event(5.0, "die", "model-1"), *stopped(10.2), event(12.0, "start")])
+
+        assert seen.flaps <= 1
+        with pytest.raises(OpenRequests, match=r"between 0 and 1, because a start after a death and a stop either"):
+            assert seen.flaps == 0
 
     def test_perhaps_the_remediators_act_leaves_the_value_open(self, record):
         seen = scaling(record, up_then_down(10.0), audit=repair(19.5, "failed"))
@@ -223,8 +262,13 @@ class TestCuts:
     def test_without_a_scale_down_nothing_is_shown(self, record):
         with pytest.raises(NoData, match="stopped no replica in this trial"):
             assert scaling(record, [event(20.0, "start")]).cut_by_scale_down == 0
-        with pytest.raises(NoData, match="stopped no replica in this trial"):
+
+    def test_a_stop_that_may_be_the_remediators_shows_nothing(self, record):
+        with pytest.raises(NoData, match=r"may have done each stop \(model-3 down at 50.0 s \(perhaps\)\)"):
             assert self.cuts(record, sample(45.0), audit=repair(49.5, "failed")) == 0
+
+        refused = repair(49.5, "failed", reason="not done: the autoscaler owns model-3")
+        assert self.cuts(record, sample(45.0), audit=refused) == 0
 
     def test_without_streams_of_the_replica_nothing_is_shown(self, record):
         for samples in ((), (sample(19.0),), (sample(45.0, replica="model-1"),)):
@@ -259,6 +303,13 @@ class TestCounters:
 
         assert isinstance(found, TruthsDisagree)
         assert "and the runtime's events show model-3" in str(found)
+
+    def test_a_start_that_may_replace_a_dead_one_is_counted(self, record):
+        events = [event(5.0, "die", "model-1"), *stopped(10.2), event(12.0, "start")]
+        acts = acts_of(record, REPLICAS, events, Injected(), ())
+
+        assert disagreement(acts, {"up": 1.0, "down": 1.0}) is None
+        assert isinstance(disagreement(acts, {"down": 1.0}), TruthsDisagree)
 
     def test_an_act_at_the_edge_may_be_missed(self, acts):
         assert disagreement(acts, {"up": 1.0}, edges=acts[1:2]) is None

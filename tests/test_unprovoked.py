@@ -48,6 +48,14 @@ def performed(world: World, tmp_path: Path) -> Performed:
     return made
 
 
+def test_a_repair_that_the_remediator_refused_is_none(performed: Performed) -> None:
+    lines = acted(performed, 2.0)
+    refused = [{**one, "event": "failed", "reason": "not done: the autoscaler owns api"} for one in lines[2:3]]
+
+    assert len(unexplained_actions(lines, performed.lab.reasons)) == 1
+    assert unexplained_actions([*lines[:2], *refused], performed.lab.reasons) == []
+
+
 def acted(performed: Performed, at_s: float, *, incident: str = "i1", **more: Any) -> list[dict[str, object]]:
     """Let the remediator restart the api at that second of the trial."""
     line = {"incident": incident, "service": "api", "action": "restart", "rule": "absent-api", **more}

@@ -395,7 +395,7 @@ class Lab:
         serving = self.serving(requests.load)
         with excused, serving, self.entered(planned) as record, test.owning(record), record.judged_by_its_test():
             try:
-                prepare(self, NO_VARIABLES)
+                prepare(self, NO_VARIABLES, scales=requests.autoscaler is not None)
                 with self._running(requests) as running:
                     yield running
                     self._require_entered()

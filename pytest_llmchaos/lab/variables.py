@@ -9,6 +9,7 @@ from pytest_llmchaos.errors import BadScenario, InvalidExperiment, NotReady
 from pytest_llmchaos.lab.reasons import WARM_UP_TAIL_S
 from pytest_llmchaos.plan.experiment import with_policy
 from pytest_llmchaos.runtime.abilities import grant
+from pytest_llmchaos.subject.lab import AUTOSCALER
 
 if TYPE_CHECKING:
     from pytest_llmchaos.lab.lab import Lab
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 LOG_LINES = 40
 READY_WITHIN_S = 20.0
+# The longest times that the autoscaler accepts. No load of a trial lasts as long.
+PASSIVE = {"LAB_REPAIR_S": "3600", "LAB_COLD_S": "7200"}
 # What a runtime puts before a line of a service's log.
 _BEFORE = re.compile(r"^[^|]*\|\s*(?:\d{4}-\d\d-\d\dT\S+\s+)?")
 
@@ -50,33 +53,41 @@ def configure(lab: Lab, environment: Environment) -> None:
     lab.environment = environment
 
 
-def prepare(lab: Lab, environment: Environment) -> None:
+def prepare(lab: Lab, environment: Environment, *, scales: bool) -> None:
     """Run services with these variables, and the autoscaler with its first replicas.
 
     Args:
         lab: The running stack.
         environment: As of `configure`.
+        scales: As of `at_rest`.
 
     Raises:
         Unsupported: As by `configure`.
         BadScenario: As by `configure`.
         NotReady: A service does not become healthy.
     """
-    configure(lab, at_rest(lab.subject, environment))
+    configure(lab, at_rest(lab.subject, environment, scales=scales))
     name = lab.subject.autoscaler
     if name is not None and not lab.runtime.state(name).running:
         grant(lab.runtime, {"start"}, "an autoscaler").start(name)
         lab.runtime.wait_healthy([name], READY_WITHIN_S)
 
 
-def at_rest(subject: Subject, environment: Environment) -> Environment:
+def at_rest(subject: Subject, environment: Environment, *, scales: bool) -> Environment:
     """Return variables with which the autoscaler keeps the first replicas.
 
     A stack without an autoscaler gets the same variables.
+
+    Args:
+        subject: The stack.
+        environment: Variables of the load's services.
+        scales: True if the load has a policy. For another load the autoscaler repairs
+            and replaces no replica, as if there were none.
     """
     if subject.autoscaler is None:
         return environment
-    return with_policy(environment, f"fixed({len(subject.scaled) - len(subject.spare)})")
+    resting = with_policy(environment, f"fixed({len(subject.scaled) - len(subject.spare)})")
+    return resting if scales else {**resting, AUTOSCALER: {**resting[AUTOSCALER], **PASSIVE}}
 
 
 def steer(lab: Lab, policy: str) -> None:

@@ -30,6 +30,8 @@ CLOCK_SLACK_S = 0.05
 ACTION_LIMIT_S = 10.0
 # The runtime reports a start within this time.
 HEARD_WITHIN_S = 2.0
+# Before the reason of an act that the remediator refused, as its owner is another.
+NOT_DONE = "not done:"
 SIGNAL_MISSING = "signal missing: the fault is proven, but no alert fired and no rule of the remediator matched"
 
 
@@ -359,11 +361,12 @@ def _lasting_start(
 def acted_on(audit: Audit, service: str, from_unix_s: float, to_unix_s: float) -> Literal["done", "perhaps", "no"]:
     """Return whether the remediator acted on the service in this time.
 
-    An act logged as failed is "perhaps". A restart can time out and still succeed. An
-    act without an end lasts ACTION_LIMIT_S, because its writer died.
+    An act logged as failed is "perhaps". A restart can time out and still succeed. One
+    that the remediator refused is none. An act without an end lasts ACTION_LIMIT_S,
+    because its writer died.
     """
     found: Literal["perhaps", "no"] = "no"
-    for line, end in _with_ends(audit, "intent", {"done", "failed"}):
+    for line, end in sent(audit):
         end_s = at_of(line) + ACTION_LIMIT_S if end is None else at_of(end)
         if (
             line.get("service") != service
@@ -375,6 +378,13 @@ def acted_on(audit: Audit, service: str, from_unix_s: float, to_unix_s: float) -
             return "done"
         found = "perhaps"
     return found
+
+
+def sent(audit: Audit) -> Iterator[tuple[Mapping[str, object], Mapping[str, object] | None]]:
+    """Yield the intent and the end of each act that the remediator did not refuse."""
+    for line, end in _with_ends(audit, "intent", {"done", "failed"}):
+        if end is None or not str(end.get("reason") or "").startswith(NOT_DONE):
+            yield line, end
 
 
 def restarts(injected: Injected, events: Sequence[RuntimeEvent]) -> dict[str, int]:

@@ -130,7 +130,7 @@ def _broken_off(error: OSError) -> InvalidExperiment:
 
 def _perform(lab: Lab, plan: TrialPlan, record: Record) -> Trial:
     experiment = plan.experiment
-    prepare(lab, plan.environment)
+    prepare(lab, plan.environment, scales=plan.autoscaler is not None)
     effects = ledger_begin(lab, plan.load)
     with lab.load(
         plan.load,

@@ -47,8 +47,9 @@ class ScaleEvent:
         replica: The replica's service.
         direction: "up" for a start, "down" for a stop.
         is_certain: False if the remediator may have done it.
-        is_replacement: True for a start after another replica had died, which is no
-            change of scale.
+        is_replacement: True for a start instead of a replica that had died, which is
+            no change of scale.
+        may_replace: True for a start that may be such a one.
         signalled_s: Seconds from the load's start to the signal that stopped the
             replica, None for a start.
     """
@@ -58,6 +59,7 @@ class ScaleEvent:
     direction: Direction
     is_certain: bool = True
     is_replacement: bool = False
+    may_replace: bool = False
     signalled_s: float | None = None
 
     def __str__(self) -> str:
@@ -149,7 +151,8 @@ class Scaling(NoClaim):
         """
         self._require_known()
         acts = [act for act in self.acts if not act.is_replacement]
-        low, high = len(_reversed([act for act in acts if act.is_certain])), len(_reversed(acts))
+        low = len(_reversed([act for act in acts if act.is_certain and not act.may_replace]))
+        high = len(_reversed(acts))
         scale = Scale(
             what="flaps",
             least=0.0,
@@ -157,7 +160,11 @@ class Scaling(NoClaim):
             at_least="the autoscaler had reversed no act",
             at_most="it had reversed its acts without end",
             advice="bound it from above",
-            undecided="the remediator may have done some of these acts: experiment(remediator=False)",
+            undecided=(
+                "the remediator may have done some of these acts: experiment(remediator=False)"
+                if any(not act.is_certain for act in acts)
+                else "a start after a death and a stop either replaced the dead replica or reversed the stop"
+            ),
         )
         found = ScaleCount(low, scale, low=min(low, high), high=max(low, high))
         found.shown = "; ".join(f"{first}, {second}" for first, second in _reversed(acts))
@@ -173,7 +180,12 @@ class Scaling(NoClaim):
         """
         self._require_known()
         downs = [act for act in self.acts if act.direction == "down"]
-        if not any(act.is_certain for act in downs):
+        if downs and not any(act.is_certain for act in downs):
+            raise NoData(
+                f"cut_by_scale_down: the autoscaler or the remediator may have done each stop ({'; '.join(map(str, downs))}), so "
+                "none shows what a scale-down cuts: experiment(remediator=False)"
+            )
+        if not downs:
             raise NoData(
                 "cut_by_scale_down: the autoscaler stopped no replica in this trial, so no stream could be cut by it: "
                 "let the load fall, or lengthen the trial"
@@ -292,7 +304,7 @@ def acts_of(
         audit: The remediator's audit log.
     """
     found: list[ScaleEvent] = []
-    dead = 0
+    dead: dict[str, int] = {}  # each with the number of acts before its death
     signalled: dict[str, RuntimeEvent] = {}  # the first signal to each replica since its start
     for event in sorted(events, key=lambda one: one.at_unix_s):
         name = event.service
@@ -307,21 +319,36 @@ def acts_of(
         by_remediator = cause is not None and acted_on(audit, name, cause.at_unix_s, event.at_unix_s)
         is_ours = injected.is_own(event) or (cause is not None and injected.is_own(cause))
         if cause is None or is_ours or by_remediator == "done":
-            dead = max(0, dead - 1) if event.action == "start" else dead + 1
+            dead.pop(name, None)
+            if event.action == "die":
+                dead[name] = len(found)
             continue
-        is_replacement = event.action == "start" and dead > 0
-        dead -= is_replacement
+        replaced = _replaced_by(name, dead, found) if event.action == "start" else None
+        may_replace = event.action == "start" and replaced is None and bool(dead)
+        if replaced is not None:
+            del dead[replaced]
         found.append(
             ScaleEvent(
                 at_s=record.at_s(event.at_unix_s),
                 replica=name,
                 direction="up" if event.action == "start" else "down",
                 is_certain=by_remediator != "perhaps",
-                is_replacement=is_replacement,
+                is_replacement=replaced is not None,
+                may_replace=may_replace,
                 signalled_s=record.at_s(cause.at_unix_s) if event.action == "die" else None,
             )
         )
     return tuple(found)
+
+
+def _replaced_by(name: str, dead: Mapping[str, int], acts: Sequence[ScaleEvent]) -> str | None:
+    """Return the dead replica for which this one certainly starts, or None.
+
+    After a stop, the start of another replica may also reverse that stop.
+    """
+    if name in dead:
+        return name
+    return next((one for one, since in dead.items() if all(act.direction == "up" for act in acts[since:])), None)
 
 
 def disagreement(

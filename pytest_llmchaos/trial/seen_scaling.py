@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pytest_llmchaos.model import RuntimeEvent
     from pytest_llmchaos.trial.attribution import Audit
 
+SYNCS_COUNTER = "lab_autoscaler_syncs_total"
+LASTING = frozenset({"start", "die", "pause", "unpause"})
 ACTS_COUNTER = "lab_autoscaler_acts_total"
 # The autoscaler starts before the load, which begins when the stack is ready for it.
 STARTED_S = 60.0
@@ -47,10 +50,11 @@ def scaling_of(lab: Lab, record: Record, injected: Injected, audit: Audit, sampl
     later = lab.runtime.events(record.anchor_unix_s, time.time())
     acts = acts_of(record, replicas, events, injected, audit)
     unknown: Inconclusive | None = None
-    if not _ran(name, events, injected):
+    idle = _idle(lab, name, events, record.anchor_unix_s, ended_unix_s)
+    if idle is not None:
         unknown = NoData(
-            f"{name} ended during the trial without a fault on it, so what it did not do proves nothing: see its log in the "
-            "report's folder logs/"
+            f"{idle}, so what it did not do proves nothing: see its log in the report's folder logs/, and let a fault on it end "
+            "before the trial does"
         )
         record.finding(str(unknown))
     else:
@@ -74,10 +78,21 @@ def scaling_of(lab: Lab, record: Record, injected: Injected, audit: Audit, sampl
     )
 
 
-def _ran(name: str, events: Sequence[RuntimeEvent], injected: Injected) -> bool:
-    """True if the autoscaler ran until the end, or a fault hit it."""
-    last = next((one for one in reversed(events) if one.service == name and one.action in {"start", "die"}), None)
-    return last is None or last.action == "start" or name in injected.victims
+def _idle(lab: Lab, name: str, events: Sequence[RuntimeEvent], from_unix_s: float, to_unix_s: float) -> str | None:
+    """Return why the autoscaler cannot have acted, or None.
+
+    It has to run at the end, and to have decided. One with a hold file, or in a dry
+    run, decides nothing. Without its metrics that is unknown.
+    """
+    changes = [one.action for one in events if one.service == name and one.action in LASTING]
+    if changes and changes[-1] in {"die", "pause"}:
+        return f"{name} {'had ended' if changes[-1] == 'die' else 'was paused'} at the trial's end"
+    query = f'sum(changes({SYNCS_COUNTER}{{result=~"acted|held|blind"}}[{math.ceil(to_unix_s - from_unix_s)}s]))'
+    try:
+        found = lab.prometheus.vector(query, to_unix_s, may_be_empty=True)
+    except Inconclusive:
+        return None
+    return f"{name} decided nothing in the trial (hold file or dry run)" if found and not any(found.values()) else None
 
 
 def _counted(lab: Lab, from_unix_s: float, to_unix_s: float) -> Mapping[str, float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_llmchaos.errors import UnprovokedReaction
+from pytest_llmchaos.trial.attribution import sent
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
@@ -76,7 +77,8 @@ def unprovoked(lab: Lab, record: Record) -> Unprovoked:
 def unexplained_actions(audit: Sequence[Mapping[str, object]], reasons: Reasons) -> list[Mapping[str, object]]:
     """Return the remediator's intents that no fault explains.
 
-    A fault explains an intent that began during it, or whose incident did.
+    One that it refused is left out, because nothing was done. A fault explains an
+    intent that began during it, or whose incident did.
     """
     noticed = {
         line.get("incident")
@@ -85,10 +87,8 @@ def unexplained_actions(audit: Sequence[Mapping[str, object]], reasons: Reasons)
     }
     return [
         line
-        for line in audit
-        if line.get("event") == "intent"
-        and line.get("incident") not in noticed
-        and not reasons.explains_action(_at(line))
+        for line, _ in sent(audit)
+        if line.get("incident") not in noticed and not reasons.explains_action(_at(line))
     ]
 
 
