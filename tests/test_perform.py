@@ -209,6 +209,17 @@ class TestLastingFault:
         assert it.judged[0].load is it.running
         assert it.judged[0].effects is None
 
+    @pytest.mark.parametrize(("policy", "scales"), [(None, False), ("slo()", True)])
+    def test_the_stack_is_prepared_for_the_trials_policy(self, world, monkeypatch, policy, scales):
+        it, prepared = world(faults.kill("model-1"), autoscaler=policy), []
+        monkeypatch.setattr(performing, "prepare", lambda *_, scales: prepared.append(scales))
+        monkeypatch.setattr(labs, "steer", lambda *_: None)
+        it.repair_at(10.0)
+
+        perform(it.lab, it.plan)
+
+        assert prepared == [scales]
+
     def test_the_last_row_of_the_ledger_is_read_at_the_end_of_the_steady_phase(self, world, monkeypatch):
         it, looks = world(faults.kill("model-1"), steady_s=8, stable_s=4), []
 

@@ -534,13 +534,13 @@ class Trial(NoClaim):
 
         A start after a stop and a stop after a start are reversals, of whichever
         replica. A start that replaces a replica that died does not count, and acts of
-        faults and of the remediator do not. If the remediator may have done some, the
-        value has an upper bound.
+        faults and of the remediator do not. If the remediator may have done some, or a
+        start may have replaced a replica that died, the value has an upper bound.
 
         Raises:
             BadScenario: The experiment has no autoscaler.
-            Inconclusive: The autoscaler did not run at the trial's end, or its own
-                counters contradict the runtime's events.
+            Inconclusive: The autoscaler did not run at the trial's end or decided
+                nothing, or its own counters contradict the runtime's events.
         """
         return self._scaled("flaps").flaps
 
@@ -554,8 +554,8 @@ class Trial(NoClaim):
 
         Raises:
             BadScenario: The experiment has no autoscaler.
-            NoData: No replica was scaled down, or none that served a client in its last
-                30 s.
+            NoData: No replica was certainly scaled down, or none that served a client
+                in its last 30 s.
             Inconclusive: As for `flaps`.
         """
         return self._scaled("cut_by_scale_down").cut_by_scale_down
