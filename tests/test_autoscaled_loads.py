@@ -67,7 +67,7 @@ def test_it_keeps_the_first_replicas_until_a_load_has_a_policy(lab):
     assert at_rest(lab_subject("sim"), {"api": {"A": "1"}}, scales=False) == {"api": {"A": "1"}}
 
 
-def test_a_load_without_a_policy_has_none_that_repairs_or_replaces():
+def test_for_a_load_without_a_policy_it_repairs_and_replaces_nothing():
     """No fault of a trial lasts until one may take over a replica."""
     found = at_rest(SCALES, {"autoscaler": {"LAB_REPAIR_S": "2"}, "api": {"A": "1"}}, scales=False)
     about = {"LAB_SCALED": ",".join(SCALES.scaled), "LAB_PROJECT": "p"}

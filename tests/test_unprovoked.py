@@ -48,7 +48,7 @@ def performed(world: World, tmp_path: Path) -> Performed:
     return made
 
 
-def test_a_repair_that_the_remediator_refused_is_none(performed: Performed) -> None:
+def test_a_repair_that_the_remediator_refused_does_not_count(performed: Performed) -> None:
     lines = acted(performed, 2.0)
     refused = [{**one, "event": "failed", "reason": "not done: the autoscaler owns api"} for one in lines[2:3]]
 

@@ -82,7 +82,7 @@ def at_rest(subject: Subject, environment: Environment, *, scales: bool) -> Envi
         subject: The stack.
         environment: Variables of the load's services.
         scales: True if the load has a policy. For another load the autoscaler repairs
-            and replaces no replica, as if there were none.
+            and replaces no replica, as if the stack lacked it.
     """
     if subject.autoscaler is None:
         return environment

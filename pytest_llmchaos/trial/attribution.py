@@ -362,8 +362,8 @@ def acted_on(audit: Audit, service: str, from_unix_s: float, to_unix_s: float) -
     """Return whether the remediator acted on the service in this time.
 
     An act logged as failed is "perhaps". A restart can time out and still succeed. One
-    that the remediator refused is none. An act without an end lasts ACTION_LIMIT_S,
-    because its writer died.
+    that the remediator refused does not count. An act without an end lasts
+    ACTION_LIMIT_S, because its writer died.
     """
     found: Literal["perhaps", "no"] = "no"
     for line, end in sent(audit):
