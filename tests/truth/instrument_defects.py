@@ -707,8 +707,8 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/attribution.py",
-                old="        if at_of(line) - CLOCK_SLACK_S <= at_unix_s <= end_s + CLOCK_SLACK_S:\n",
-                new="        if at_of(line) - CLOCK_SLACK_S <= at_unix_s:\n",
+                old="            or from_unix_s > end_s + CLOCK_SLACK_S\n",
+                new="",
             ),
         ),
         tests=("test_attribution.py::test_each_action_counts_for_its_own_time_only",),
@@ -719,8 +719,8 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/attribution.py",
-                old='        if line.get("service") != service or (end is not None and end.get("event") == "failed"):\n',
-                new='        if line.get("service") != service:\n',
+                old='        if end is None or end.get("event") != "failed":\n',
+                new="        if end is None or end:\n",
             ),
         ),
         tests=("test_attribution.py::test_a_start_within_a_failed_action_has_an_unknown_repairer[100.6]",),
@@ -806,8 +806,8 @@ CAUSES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/judge.py",
-                old=("    if plan.is_control:\n        outside.require_none()\n"),
-                new="",
+                old="        outside.require_none(may_page=plan.autoscaler is not None)",
+                new="        pass",
             ),
         ),
         tests=("test_unprovoked.py::test_an_unprovoked_reaction_refutes_a_control_arm",),
@@ -1274,7 +1274,7 @@ GATES: tuple[InstrumentDefect, ...] = (
         patches=(
             Patch(
                 file="pytest_llmchaos/trial/agreement.py",
-                old="allow_down=injected.victims)",
+                old="allow_down=may_be_down)",
                 new="allow_down=lab.subject.targets)",
             ),
         ),
