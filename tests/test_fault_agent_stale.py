@@ -41,6 +41,13 @@ def test_the_first_answer_is_repeated(lease):
     assert (lease.counters["met"], lease.counters["hit"]) == (3, 2)
 
 
+def test_an_answer_that_has_not_changed_is_no_stale_one(lease):
+    for given in (b"1", b"1", b"2"):
+        assert answered(lease, METRICS, given) == b"1"
+
+    assert (lease.counters["met"], lease.counters["hit"]) == (3, 1)
+
+
 @pytest.mark.parametrize(
     "other",
     [

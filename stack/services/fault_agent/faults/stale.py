@@ -81,7 +81,8 @@ class Replay:
             return [Send(body)]
         first = self._kept.get(self._name)
         if first is not None:
-            self._hit()
+            if first != body:
+                self._hit()
             return [Send(first)]
         if len(self._kept) < MOST_KEPT:
             self._kept[self._name] = body
