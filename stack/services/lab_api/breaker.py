@@ -108,6 +108,10 @@ class Breaker:
         ):
             self._open(now_s, Cause.ERRORS)
 
+    def forget(self) -> None:
+        """Close without a trial: a replica that was stopped on purpose starts anew."""
+        self._close()
+
     def _open(self, now_s: float, cause: Cause) -> None:
         self.cause = cause
         self.ejections[cause] += 1

@@ -52,7 +52,10 @@ class Replica:
         self.turn = 0
 
     def probed(self, verdict: Probed, now_s: float, *, took_s: float) -> None:
-        """Record one result of the shallow probe, which took `took_s` seconds."""
+        """Record one result of the shallow probe, which took `took_s` seconds.
+
+        A draining replica that refuses has been stopped, and the news is on its way.
+        """
         if verdict is Probed.GOOD:
             self.probe_s = took_s
             if not self.healthy and self.last_probe is not None:
@@ -64,6 +67,8 @@ class Replica:
             self._bad_probes += 1
             if verdict is Probed.REFUSED or self._bad_probes >= self._probing.fall:
                 self.healthy = False
+            if verdict is Probed.REFUSED and self.duty is Duty.DRAINING:
+                self.is_spare = True
         self.last_probe = verdict
 
     def assign(self, duty: Duty) -> None:
@@ -72,6 +77,7 @@ class Replica:
         if duty is Duty.STOPPED:
             self.healthy, self.is_spare = False, True
             self.last_probe = Probed.REFUSED
+            self.breaker.forget()
 
     @property
     def refuses(self) -> bool:
