@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support.lab_api_world import World, in_world
 
+from lab_api.breaker import Cause, Circuit
 from lab_api.outcomes import GatewayError, Outcome
 from lab_api.pool import Pool
 from lab_api.replica import Duty, Probed, Replica
@@ -63,6 +64,14 @@ OWNERS = {"model-1": "remediator", "model-2": "autoscaler"}
 def test_the_remediator_acts_on_what_it_owns(word: Word, refused: str) -> None:
     assert " ".join(name for name in OWNERS if word.refusal(name)) == refused
     assert word.refusal("api") is None
+
+
+def test_a_replica_that_is_not_scaled_is_the_remediators() -> None:
+    replicas = (*OWNERS, "model-9")
+    for word in (Word(owners=OWNERS, replicas=replicas, is_new=True), Word(owners=OWNERS, replicas=replicas, silent_s=5)):
+        assert word.refusal("model-9") is None
+        assert "model-9" not in word.elsewhere()
+    assert Word(replicas=replicas).refusal("model-9") == "model-9 was never seen running"
 
 
 def test_a_replica_of_the_autoscaler_is_not_looked_at() -> None:
@@ -148,6 +157,28 @@ def test_a_stopped_replica_is_no_missing_one_and_a_dead_one_is() -> None:
     assert not lab["model-2"].is_spare
 
 
+def test_a_draining_replica_that_refuses_is_no_missing_one() -> None:
+    lab = Lab()
+    lab.hear(model_1="draining", model_2="ready", model_3="ready")
+    for name in ("model-1", "model-2"):
+        lab[name].probed(Probed.REFUSED, 0, took_s=0)
+    assert (lab["model-1"].is_spare, lab["model-2"].is_spare) == (True, False)
+
+    lab.hear(model_1="ready", model_2="ready", model_3="ready")
+    assert not lab["model-1"].is_spare, "it returned to service, and is missed"
+
+
+def test_what_a_replica_did_before_it_was_stopped_is_forgotten() -> None:
+    lab = Lab()
+    lab["model-2"].breaker.eject(0)
+    lab.hear(model_1="ready", model_2="draining")
+    assert lab["model-2"].breaker.state(0) is Circuit.OPEN
+    lab.hear(model_1="ready", model_2="stopped")
+
+    assert lab["model-2"].breaker.state(0) is Circuit.CLOSED
+    assert lab["model-2"].breaker.ejections[Cause.LATENCY] == 1
+
+
 def test_a_silent_autoscalers_last_answer_holds_and_then_the_probe_decides() -> None:
     lab = Lab()
     lab.hear(model_1="ready", model_2="draining", model_3="stopped")
@@ -171,6 +202,9 @@ async def test_the_gateway_shows_drain_and_requests_in_flight_in_its_metrics_and
 
     assert await it.metric("llmlab_replica_draining", replica="model-2") == 1
     assert await it.metric("llmlab_upstream_health", replica="model-2", probe="shallow") == 1
+    text = (await it.get("/metrics")).body.decode()
+    assert 'llmlab_upstream_health{probe="passive",replica="model-1"}' in text
+    assert 'llmlab_upstream_health{probe="passive",replica="model-2"}' not in text
     ready = await it.get("/readyz")
     assert ready.status == 200
     assert {name: one["draining"] for name, one in json.loads(ready.body)["replicas"].items()} == {

@@ -25,7 +25,7 @@ class Word:
 
     Attributes:
         owners: Owner by replica. Empty before the first answer.
-        replicas: The replicas that it may own.
+        replicas: The replicas that it may own, as long as it has not answered.
         silent_s: Seconds since its last answer, or since the start without one.
         is_new: The last question was answered.
         has_ended: It announced its end, so its answer stays true.
@@ -41,7 +41,7 @@ class Word:
 
     def refusal(self, service: str) -> str | None:
         """The reason not to act on a service, or None."""
-        if service not in self.owners and service not in self.replicas:
+        if service not in (self.owners or self.replicas):
             return None
         may_act = self.has_ended or not self.owners  # no autoscaler is there, or none was yet
         if not self.is_new and not may_act and self.silent_s < EXPIRES_S:
