@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -117,14 +118,20 @@ def looked(answer: object) -> Samples:
     return asyncio.run(Eyes(Answers(answer), SIGHTS).look())  # type: ignore[arg-type]
 
 
-def vector(value: str) -> dict[str, Any]:
-    return {"resultType": "vector", "result": [{"metric": {"service": "model-1"}, "value": [5.0, value]}]}
+def vector(value: str, late_s: float = 0.0) -> dict[str, Any]:
+    at = time.time() - late_s
+    return {"resultType": "vector", "result": [{"metric": {"service": "model-1"}, "value": [at, value]}]}
 
 
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "-1"])
 def test_a_sample_that_is_no_count_is_absent(value: str) -> None:
     assert all(samples == [] for samples in looked(vector(value)).found.values())
     assert looked(vector("2")).by_service(RUNNING) == {"model-1": 2.0}
+
+
+def test_an_answer_that_is_repeated_is_too_old() -> None:
+    assert looked(vector("2", SIGHTS.stale_s - 1)).by_service(RUNNING) == {"model-1": 2.0}
+    assert looked(vector("2", SIGHTS.stale_s + 0.1)).by_service(RUNNING) == {}
 
 
 def test_an_answer_without_use_is_an_error_of_its_query() -> None:
@@ -188,6 +195,7 @@ def test_settings_have_defaults_but_for_the_project_and_the_replicas() -> None:
         ("LAB_POLICY", "magic()", "LAB_POLICY: expected a policy"),
         ("LAB_POLICY", "fixed(5)", "LAB_POLICY: expected a minimum of at most 4, the replicas of LAB_SCALED, got 5"),
         ("LAB_DRAIN_S", "-1", "LAB_DRAIN_S: expected a number from 0 to 3600"),
+        ("LAB_POLL_S", "5", "LAB_POLL_S: expected a number from 0.05 to 2"),
         ("LAB_SLOTS", "0", "LAB_SLOTS: expected a whole number from 1"),
         ("LAB_FIRST_TOKEN_S", "soon", "LAB_FIRST_TOKEN_S: expected seconds"),
         ("LAB_GATEWAY_URL", "api:8000", "LAB_GATEWAY_URL: expected http://HOST:PORT"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from lab_autoscaler import fleet as fleets
-from lab_autoscaler.fleet import Act, Sight, Timing
+from lab_autoscaler.fleet import Act, Change, Sight, Timing
 from lab_autoscaler.guards import Verdict, Wish, permitted
 
 NAMES = ("model-1", "model-2", "model-3", "model-4")
@@ -27,20 +27,29 @@ class World:
         assert fleet is not None
         self.fleet = fleet
         self.reasons: list[str] = []
+        self.changes: tuple[Change, ...] = ()  # of the last look
 
     def after(self, seconds: float, **sights: Sight) -> World:
         self.now_s += seconds
         self.sights |= {name.replace("_", "-"): one for name, one in sights.items()}
-        self.fleet, changes = fleets.observed(self.fleet, self.sights, self.now_s, TIMING)
-        self.reasons += [f"{one.replica} {one.phase}: {one.reason}" for one in changes]
+        self.fleet, self.changes = fleets.observed(self.fleet, self.sights, self.now_s, TIMING)
+        self.reasons += [f"{one.replica} {one.phase}: {one.reason}" for one in self.changes]
         return self
+
+    def looks(self, seconds: float, **sights: Sight) -> World:
+        """Look at once, every second, and at the end of this time."""
+        until_s = self.now_s + seconds
+        self.after(0, **sights)
+        while until_s - self.now_s > 1:
+            self.after(1)
+        return self.after(until_s - self.now_s)
 
     def steer(self, desired: int) -> World:
         self.fleet, _ = fleets.steered(self.fleet, desired, self.sights, self.now_s)
         return self
 
     def ends(self, act: Act, *, failed: bool = False) -> World:
-        self.fleet = fleets.acted(fleets.acting(self.fleet, act.replica), act, self.now_s, TIMING, failed=failed)
+        self.fleet = fleets.acted(fleets.acting(self.fleet, act), act, self.now_s, TIMING, failed=failed)
         return self
 
     @property
@@ -115,20 +124,78 @@ def test_a_replica_on_which_the_remediator_still_acts_waits() -> None:
     assert world.after(0.1, model_2=ends).due == [("model-2", "stop")]
 
 
-@pytest.mark.parametrize(
-    ("sight", "cut", "reason"),
-    [
-        (replace(GOOD, is_draining=True, in_flight=3), 3, "3 requests in flight after 30 s"),
-        (replace(GOOD, is_healthy=None, in_flight=None), 0, "an unknown number of requests in flight after 30 s"),
-    ],
-    ids=["busy", "silent gateway"],
-)
-def test_a_drain_ends_with_its_time_and_counts_the_cut_requests(sight: Sight, cut: int, reason: str) -> None:
-    world = two().steer(1)
-    assert world.after(29.9, model_2=sight).due == []
+BUSY = replace(GOOD, is_draining=True, in_flight=3)
+SILENT_GATEWAY = Sight(is_running=True)
+
+
+def test_a_drain_ends_with_its_time_and_counts_the_cut_requests() -> None:
+    world = two().steer(1).looks(29.9, model_2=BUSY)
+    assert world.due == []
 
     (act,) = world.after(0.1).acts
-    assert (act.action, act.cut, act.reason) == ("stop", cut, reason)
+    assert (act.action, act.cut, act.reason) == ("stop", 3, "3 requests in flight after 30 s")
+
+
+@pytest.mark.parametrize("sight", [replace(BUSY, is_draining=False), SILENT_GATEWAY], ids=["not drained", "unknown"])
+def test_the_time_of_a_drain_counts_only_while_the_gateway_drains(sight: Sight) -> None:
+    world = two().steer(1).looks(20, model_2=BUSY).looks(100, model_2=sight)
+    assert world.due == []
+
+    assert world.looks(9.9, model_2=BUSY).due == []
+    world.looks(20.2)
+    assert world.due == [("model-2", "stop")]
+
+
+def test_a_drain_whose_autoscaler_stood_still_begins_again() -> None:
+    world = two().steer(1).looks(10, model_2=BUSY)
+    world.now_s += TIMING.silent_s + 0.1
+    assert world.due == [], "its last look is too old"
+
+    assert world.after(25).due == []
+    assert world.looks(29.9).due == []
+    assert world.after(0.1).due == [("model-2", "stop")]
+
+
+def test_an_empty_replica_is_not_stopped_on_a_look_from_before_a_standstill() -> None:
+    world = two().steer(1).after(2, model_2=replace(GOOD, is_draining=True))
+    assert world.due == [("model-2", "stop")]
+
+    world.now_s += TIMING.silent_s + 0.1
+    assert world.due == []
+    assert world.after(0).due == [], "the gateway may have given it requests"
+    assert world.after(1).due == [("model-2", "stop")]
+
+
+def test_requests_are_cut_when_the_replica_has_ended_even_if_the_call_failed() -> None:
+    world = two().steer(1).looks(30, model_2=BUSY)
+    world.ends(world.acts[0], failed=True).after(1, model_2=DOWN)
+
+    assert [(one.replica, one.phase, one.cut) for one in world.changes] == [("model-2", "stopped", 3)]
+
+
+def test_requests_of_a_failed_stop_are_not_cut_when_the_replica_returns_to_service() -> None:
+    world = two().steer(1).looks(30, model_2=BUSY)
+    world.ends(world.acts[0], failed=True).steer(2).steer(1).after(1, model_2=DOWN)
+
+    assert [(one.replica, one.phase, one.cut) for one in world.changes] == [("model-2", "stopped", 0)]
+
+
+def test_at_the_end_what_runs_is_in_service_but_for_a_stop_under_way() -> None:
+    world = World(model_1=GOOD, model_2=GOOD, model_3=GOOD).steer(1).looks(30, model_2=BUSY, model_3=BUSY)
+    world.fleet = fleets.acting(world.fleet, world.acts[1])
+
+    left = fleets.left(world.fleet, world.sights)
+    assert [one.phase for one in left] == ["ready", "ready", "draining", "stopped"]
+    assert fleets.stopping(left) == 3
+
+
+def test_an_autoscaler_that_does_nothing_owns_only_what_nobody_misses() -> None:
+    world = World(model_2=GOOD, model_3=STARTING)
+
+    def phases(minimum: int) -> list[str]:
+        return [one.phase[0] for one in fleets.unowned(world.fleet, minimum)]
+
+    assert [phases(minimum) for minimum in (0, 2, 3, 4)] == [list("srrs"), list("srrs"), list("rrrs"), list("rrrr")]
 
 
 def test_a_wish_for_more_takes_a_draining_replica_back_before_it_starts_another() -> None:
@@ -141,14 +208,14 @@ def test_a_wish_for_more_takes_a_draining_replica_back_before_it_starts_another(
 
 def test_a_replica_whose_stop_is_under_way_is_not_taken_back() -> None:
     world = two().steer(1).after(1, model_2=replace(GOOD, is_draining=True))
-    world.fleet = fleets.acting(world.fleet, "model-2")
+    world.fleet = fleets.acting(world.fleet, world.acts[0])
 
     assert world.steer(2).phases == "rdcs"
 
 
 def test_the_first_to_go_is_a_dead_or_a_failing_one() -> None:
     world = two().after(2).steer(3)
-    world.ends(world.acts[0]).after(121, model_3=STARTING).after(1, model_3=DOWN)
+    world.ends(world.acts[0]).after(0, model_3=STARTING).after(121).after(1, model_3=DOWN)
     world.steer(4).after(1)
     assert (world.phases, [one.failures for one in world.fleet]) == ("rrcc", [0, 0, 1, 0])
     assert world.after(0, model_3=STARTING, model_4=STARTING).steer(3).phases == "rrdc"
@@ -190,11 +257,21 @@ def test_a_replica_that_does_not_come_back_is_replaced_by_a_spare() -> None:
 
 def test_a_replica_that_stays_cold_is_replaced_by_a_spare() -> None:
     world = two().after(2).steer(3)
-    world.ends(world.acts[0]).after(120, model_3=STARTING)
+    world.ends(world.acts[0]).after(0, model_3=STARTING).after(120)
     assert world.phases == "rrcs"
 
     assert world.after(0.1).phases == "rrds"
     assert world.steer(3).phases == "rrdc", "the one that failed is not taken back"
+
+
+@pytest.mark.parametrize("unknown", [SILENT_GATEWAY, replace(STARTING, is_running=None)], ids=["gateway", "runtime"])
+def test_unknown_time_does_not_count_as_cold(unknown: Sight) -> None:
+    world = two().after(2).steer(3)
+    world.ends(world.acts[0]).looks(60, model_3=STARTING).looks(500, model_3=unknown)
+    assert world.phases == "rrcs"
+
+    assert world.looks(60, model_3=STARTING).phases == "rrcs"
+    assert world.looks(1.1).phases == "rrds"
 
 
 def test_a_failed_call_is_repeated_after_a_pause() -> None:

@@ -159,6 +159,50 @@ def test_a_dry_run_shows_its_wish_and_touches_nothing(tmp_path: Path) -> None:
     story(live, tmp_path, 2)
 
 
+def test_a_dry_run_leaves_slow_and_missing_replicas_to_the_remediator(tmp_path: Path) -> None:
+    async def live(fakes: Fakes) -> None:
+        fakes.replicas["model-1"].is_running = False
+        fakes.replicas["model-2"].is_cold = True
+        async with at_work(fakes, LAB_POLICY="fixed(2)", LAB_DRY_RUN="1", LAB_COLD_S="1") as it:
+            await it.syncs(15, "dry_run")
+
+            assert it.phases() == "scss"
+            assert await it.published() == {"model-1": "rr", "model-2": "rr", "model-3": "as", "model-4": "as"}
+
+    story(live, tmp_path, 2)
+
+
+def test_a_hold_takes_no_slow_replica_out(tmp_path: Path) -> None:
+    async def live(fakes: Fakes) -> None:
+        fakes.replicas["model-2"].is_cold = True
+        hold = tmp_path / "autoscaler-hold"
+        hold.touch()
+        async with at_work(fakes, LAB_POLICY="fixed(2)", LAB_COLD_S="1") as it:
+            await it.syncs(15, "paused")
+            assert it.phases() == "rcss"
+
+            hold.unlink()
+            await it.until(lambda: it.phases() != "rcss")
+
+    story(live, tmp_path, 2)
+
+
+def test_a_decision_that_changes_nothing_is_no_scale_event(tmp_path: Path) -> None:
+    async def live(fakes: Fakes) -> None:
+        fakes.stop_s = 1.0
+        async with at_work(fakes, LAB_POLICY="fixed(3)") as it:
+            await it.until(lambda: it.phases() == "rrrs")
+            it.autoscaler._policy = parse("fixed(2)")
+            await it.until(lambda: fakes.acts()[-1:] == ["stop model-3"])
+            fakes.replicas["model-3"].is_running = True
+            it.autoscaler._policy = parse("fixed(4)")
+            await it.until(lambda: fakes.acts()[-1:] == ["start model-4"])
+            await it.syncs(4, "acted")  # nothing is left to start: the stop of model-3 is under way
+            assert it.value("lab_autoscaler_scale_events_total", direction="up") == 2
+
+    story(live, tmp_path, 2)
+
+
 def test_nothing_is_done_when_the_intent_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -293,6 +337,20 @@ def test_what_runs_at_the_end_of_the_autoscaler_is_the_remediators_at_once(tmp_p
 
             assert fakes.acts() == ["start model-2"]
             assert {entry["service"] for entry in audit.entries()} == {None, "model-2"}
+
+    story(live, tmp_path, 2)
+
+
+def test_a_stop_under_way_at_the_end_is_counted_and_stays_the_autoscalers(tmp_path: Path) -> None:
+    async def live(fakes: Fakes) -> None:
+        fakes.replicas["model-2"].in_flight, fakes.stop_s = 2, 30.0
+        async with at_work(fakes, LAB_POLICY="fixed(1)", LAB_DRAIN_S="1.5") as it:
+            await it.until(lambda: fakes.acts() == ["stop model-2"])
+            it.stop()
+            await it.until(lambda: fakes.events()[-1] == "ended")
+
+            assert await it.published() == {"model-1": "rr", "model-2": "ad", "model-3": "as", "model-4": "as"}
+            assert it.value("lab_autoscaler_cut_requests_total") == 2
 
     story(live, tmp_path, 2)
 

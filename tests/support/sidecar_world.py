@@ -57,6 +57,7 @@ class Fakes:
     gateway_is_up: bool = True
     reading: int = 0  # questions of the gateway to the autoscaler under way
     start_s: float = 0.0  # duration of a start by Docker
+    stop_s: float = 0.0  # and of a stop
     repaired: Collection[str] = ()  # on which a remediator acts
     intents_at_call: list[int] = field(default_factory=list)
     draining: set[str] = field(default_factory=set)
@@ -129,6 +130,8 @@ class Fakes:
         if what == "start":
             await asyncio.sleep(self.start_s)
             one.started_at = time.time()
+        if what == "stop":
+            await asyncio.sleep(self.stop_s)
         one.is_running = what in ("start", "restart")
         return web.Response(status=204)
 
@@ -163,6 +166,11 @@ class Running:
         name = "lab_autoscaler_syncs_total"
         first = self.value(name, result=result) or 0
         await self.until(lambda: (self.value(name, result=result) or 0) >= first + count)
+
+    async def published(self) -> dict[str, str]:
+        """First letters of each replica's owner and state, as readers see them."""
+        async with self.http.get(f"{self.url}/replicas") as response:
+            return {one["name"]: one["owner"][0] + one["state"][0] for one in (await response.json())["replicas"]}
 
     def phases(self) -> str:
         return "".join(one.phase[0] for one in self.autoscaler.fleet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -71,7 +72,7 @@ class Eyes:
     """The queries, at Prometheus."""
 
     def __init__(self, prometheus: Prometheus, sights: Sights) -> None:
-        self._prometheus, self._queries = prometheus, queries(sights)
+        self._prometheus, self._queries, self._stale_s = prometheus, queries(sights), sights.stale_s
 
     async def look(self) -> Samples:
         """Send all queries at once."""
@@ -86,7 +87,15 @@ class Eyes:
             samples = samples_of(await self._prometheus.data(query, name), name)
         except AskError as error:
             return name, str(error)
-        return name, [one for one in samples if 0 <= one.value < math.inf]
+        return name, usable(samples, time.time() - self._stale_s)
+
+
+def usable(samples: Sequence[Sample], since_s: float) -> list[Sample]:
+    """The samples that are counts, evaluated at this Unix time or later.
+
+    An answer that is repeated has the time of the first one.
+    """
+    return [one for one in samples if 0 <= one.value < math.inf and one.at >= since_s]
 
 
 def observed_of(samples: Samples, sights: Sights, *, now_s: float, replicas: int, ready: Sequence[str]) -> Observed:

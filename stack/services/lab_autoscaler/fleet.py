@@ -41,6 +41,9 @@ class Replica:
     failures: int = 0  # starts in a row that led to no ready replica
     is_acting: bool = False  # a call to the runtime is under way
     pause_until_s: float = -math.inf  # after a call that failed
+    looked_s: float = -math.inf  # time of the last look at it
+    unknown_s: float = 0.0  # of a cold one: how long no report said how it is
+    cut: int = 0  # requests in flight at a stop whose end is not known yet
 
     @property
     def owner(self) -> Owner:
@@ -62,15 +65,17 @@ class Timing:
     repair_s: float = 10.0  # a dead replica is the remediator's for this long
     cold_s: float = 120.0  # from start to ready
     pause_s: float = 2.0  # after a call that failed
+    silent_s: float = 5.0  # half of the gateway's patience: after it, it may use a draining one again
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A change of phase, for the audit log."""
+    """A change of phase, for the audit log. `cut` requests ended with it."""
 
     replica: str
     phase: Phase
     reason: str
+    cut: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,17 +104,45 @@ def taken_up(names: Iterable[str], sights: Mapping[str, Sight], now_s: float) ->
         phase: Phase = "stopped"
         if sight.is_running:
             phase = "ready" if sight.is_healthy else "cold"
-        fleet.append(Replica(name=name, phase=phase, since_s=now_s, owned_s=now_s))
+        fleet.append(Replica(name=name, phase=phase, since_s=now_s, owned_s=now_s, looked_s=now_s))
     return tuple(fleet)
 
 
 def left(fleet: Fleet, sights: Mapping[str, Sight]) -> Fleet:
-    """The fleet at the end of the autoscaler: what runs is in service."""
+    """The fleet at the end of the autoscaler: what runs is in service.
+
+    A replica whose stop is under way still runs, and is not in service.
+    """
 
     def after(one: Replica) -> Replica:
-        return replace(one, phase="ready") if sights.get(one.name, UNSEEN).is_running else one
+        runs = sights.get(one.name, UNSEEN).is_running and not _is_stopping(one)
+        return replace(one, phase="ready") if runs else one
 
     return tuple(after(one) for one in fleet)
+
+
+def stopping(fleet: Fleet) -> int:
+    """Requests in flight where a stop is under way."""
+    return sum(one.cut for one in fleet if _is_stopping(one))
+
+
+def _is_stopping(one: Replica) -> bool:
+    return one.is_acting and one.phase == "draining"
+
+
+def unowned(fleet: Fleet, minimum: int) -> Fleet:
+    """The fleet of an autoscaler that does nothing: what is in use is the remediator's.
+
+    A replica that is down counts as one that was stopped on purpose, as long as the
+    policy's `minimum` is there without it.
+    """
+    missing = minimum - sum(one.phase != "stopped" for one in fleet)
+    after: list[Replica] = []
+    for one in fleet:
+        is_missing = one.phase == "stopped" and missing > 0
+        missing -= is_missing
+        after.append(one if one.phase == "stopped" and not is_missing else replace(one, phase="ready"))
+    return tuple(after)
 
 
 def wanted(fleet: Fleet) -> int:
@@ -133,11 +166,30 @@ def observed(
     changes: list[Change] = []
     after: list[Replica] = []
     for one in fleet:
-        seen, reason = _seen(one, sights.get(one.name, UNSEEN), now_s, timing)
+        sight = sights.get(one.name, UNSEEN)
+        seen, reason = _seen(_timed(one, sight, now_s, timing), sight, now_s, timing)
         if seen.phase != one.phase:
-            changes.append(Change(replica=one.name, phase=seen.phase, reason=reason))
-        after.append(seen)
+            cut = one.cut if seen.phase == "stopped" else 0
+            changes.append(Change(replica=one.name, phase=seen.phase, reason=reason, cut=cut))
+        after.append(replace(seen, looked_s=now_s))
     return tuple(after), tuple(changes)
+
+
+def _timed(one: Replica, sight: Sight, now_s: float, timing: Timing) -> Replica:
+    """The replica with its clocks, in which unknown time does not count.
+
+    A drain's time starts once the gateway drains, and starts again if it stopped to,
+    or may have, because the autoscaler was silent.
+    """
+    gap_s = now_s - one.looked_s
+    is_unknown = sight.is_healthy is None
+    if one.phase == "cold" and (sight.is_running is None or (sight.is_running and is_unknown)):
+        return replace(one, unknown_s=one.unknown_s + gap_s)
+    if one.phase != "draining":
+        return one
+    if gap_s > timing.silent_s or not (is_unknown or sight.is_draining):
+        return replace(one, since_s=now_s, owned_s=now_s)
+    return replace(one, since_s=one.since_s + gap_s) if is_unknown else one
 
 
 def _seen(one: Replica, sight: Sight, now_s: float, timing: Timing) -> tuple[Replica, str]:
@@ -157,10 +209,10 @@ def _seen(one: Replica, sight: Sight, now_s: float, timing: Timing) -> tuple[Rep
 def _cold(one: Replica, sight: Sight, now_s: float, timing: Timing) -> tuple[Replica, str]:
     if sight.is_running and sight.is_healthy:
         return replace(_entered(one, "ready", now_s), failures=0), f"ready {now_s - one.since_s:.1f} s after"
-    spent_s = now_s - (one.since_s if one.started_s is None else one.started_s)
+    spent_s = now_s - (one.since_s if one.started_s is None else one.started_s) - one.unknown_s
     if one.is_acting or sight.is_running is None:
         return one, ""
-    if sight.is_running and spent_s > timing.cold_s:
+    if sight.is_running and sight.is_healthy is False and spent_s > timing.cold_s:
         return _failed(one, "draining", now_s), f"not ready {timing.cold_s:g} s after its start"
     if not sight.is_running and spent_s > timing.repair_s + timing.settle_s:
         return _failed(one, "stopped", now_s), f"not running {spent_s:.1f} s after its start"
@@ -181,7 +233,9 @@ def _ready(one: Replica, sight: Sight, now_s: float, timing: Timing) -> tuple[Re
 
 def _entered(one: Replica, phase: Phase, now_s: float) -> Replica:
     owned_s = now_s if one.phase == "ready" else one.owned_s
-    return replace(one, phase=phase, since_s=now_s, owned_s=owned_s, dead_since_s=None, started_s=None)
+    return replace(
+        one, phase=phase, since_s=now_s, owned_s=owned_s, dead_since_s=None, started_s=None, unknown_s=0.0, cut=0
+    )
 
 
 def _failed(one: Replica, phase: Phase, now_s: float) -> Replica:
@@ -230,7 +284,8 @@ def _next_down(fleet: Collection[Replica], good: Collection[str]) -> Replica | N
 def due(fleet: Fleet, sights: Mapping[str, Sight], now_s: float, timing: Timing) -> tuple[Act, ...]:
     """The calls to the runtime that are due now.
 
-    The gateway and the remediator have had time to read the replica's new owner.
+    The gateway and the remediator have had time to read the replica's new owner, and
+    the last look is not too old.
     """
     acts = (_act(one, sights.get(one.name, UNSEEN), now_s, timing) for one in fleet)
     return tuple(act for act in acts if act is not None)
@@ -239,31 +294,33 @@ def due(fleet: Fleet, sights: Mapping[str, Sight], now_s: float, timing: Timing)
 def _act(one: Replica, sight: Sight, now_s: float, timing: Timing) -> Act | None:
     if one.is_acting or sight.is_repaired or now_s - one.owned_s < timing.settle_s or now_s < one.pause_until_s:
         return None
+    if now_s - one.looked_s > timing.silent_s:
+        return None  # the process stood still since then
     if one.phase == "cold" and sight.is_running is False and one.started_s is None:
         return Act(replica=one.name, action="start", reason="wanted")
     if one.phase != "draining" or not sight.is_running:
         return None
     if sight.is_draining and sight.in_flight == 0:
         return Act(replica=one.name, action="stop", reason="drained")
-    if now_s - one.since_s < timing.drain_s:
+    if sight.in_flight is None or now_s - one.since_s < timing.drain_s:
         return None
-    cut = sight.in_flight or 0
-    known = "an unknown number of" if sight.in_flight is None else str(cut)
-    reason = f"{known} requests in flight after {timing.drain_s:g} s"
-    return Act(replica=one.name, action="stop", reason=reason, cut=cut)
+    reason = f"{sight.in_flight} requests in flight after {timing.drain_s:g} s"
+    return Act(replica=one.name, action="stop", reason=reason, cut=sight.in_flight)
 
 
-def acting(fleet: Fleet, name: str) -> Fleet:
-    """The fleet with a call on this replica under way."""
-    return tuple(replace(one, is_acting=True) if one.name == name else one for one in fleet)
+def acting(fleet: Fleet, act: Act) -> Fleet:
+    """The fleet with a call under way."""
+    return tuple(replace(one, is_acting=True, cut=act.cut) if one.name == act.replica else one for one in fleet)
 
 
 def acted(fleet: Fleet, act: Act, now_s: float, timing: Timing, *, failed: bool) -> Fleet:
-    """The fleet after the end of a call."""
+    """The fleet after the end of a call. One that failed may still have had its effect."""
 
     def after(one: Replica) -> Replica:
         if failed:
             return replace(one, is_acting=False, pause_until_s=now_s + timing.pause_s)
-        return replace(one, is_acting=False, started_s=now_s if act.action == "start" else None)
+        return replace(
+            one, is_acting=False, started_s=now_s if act.action == "start" else None, unknown_s=0.0, cut=0
+        )
 
     return tuple(after(one) if one.name == act.replica else one for one in fleet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
@@ -76,6 +77,11 @@ class Autoscaler:
     def troubles(self) -> Mapping[str, str]:
         return self._troubles.now
 
+    @property
+    def published(self) -> Fleet:
+        """The fleet for its readers. What may not act owns nothing that is in use."""
+        return fleets.unowned(self.fleet, self._policy.minimum) if self._settings.dry_run else self.fleet
+
     async def run(self) -> None:
         """Scale until cancelled.
 
@@ -96,6 +102,7 @@ class Autoscaler:
         """Leave what runs to the remediator, and let the readers see it."""
         if self._acts:
             await asyncio.wait(self._acts, timeout=_LAST_ACT_S)
+        self._metrics.cut.inc(fleets.stopping(self.fleet))
         self.fleet = fleets.left(self.fleet, self._sights)
         self.has_ended = True
         phases = ", ".join(f"{one.name} {one.phase}" for one in self.fleet)
@@ -134,8 +141,9 @@ class Autoscaler:
         self._write(Entry(at=time.time(), event="taken_up", reason=phases))
 
     def _observe(self, now_s: float, *, may_take_over: bool) -> None:
-        # What does not act must not own what is dead.
-        timing = self._timing if may_take_over else replace(self._timing, repair_s=float("inf"))
+        # What does not act must not own what is dead, nor take out what is slow.
+        idle = replace(self._timing, repair_s=math.inf, cold_s=math.inf)
+        timing = self._timing if may_take_over else idle
         self.fleet, changes = fleets.observed(self.fleet, self._sights, now_s, timing)
         self._record(changes)
 
@@ -179,13 +187,14 @@ class Autoscaler:
             evidence=tuple(Evidence(signal=k, value=v, at=at) for k, v in asdict(seen).items() if v is not None),
             reason=f"{current} to {desired}: {reason}",
         )
-        if not self._write(entry):
+        fleet, changes = fleets.steered(self.fleet, desired, self._sights, now_s)
+        if not changes or not self._write(entry):
             return
         self._metrics.events.labels("up" if direction > 0 else "down").inc()
         if self._scaled and self._scaled[1] != direction and now_s - self._scaled[0] < self._settings.flap_s:
             self._metrics.flaps.inc()
         self._scaled = (now_s, direction)
-        self.fleet, changes = fleets.steered(self.fleet, desired, self._sights, now_s)
+        self.fleet = fleet
         self._record(changes)
 
     def _note_blindness(self, seen: Observed, *, is_blind: bool, reason: str) -> None:
@@ -200,7 +209,7 @@ class Autoscaler:
     def _begin(self, act: Act) -> None:
         if not self._write(self._entry("intent", act, act.reason)):
             return  # without its line an act is not allowed. Tried again at the next turn
-        self.fleet = fleets.acting(self.fleet, act.replica)
+        self.fleet = fleets.acting(self.fleet, act)
         task = asyncio.create_task(self._do(act))
         self._acts.add(task)
         task.add_done_callback(self._acts.discard)
@@ -227,6 +236,7 @@ class Autoscaler:
 
     def _record(self, changes: tuple[Change, ...]) -> None:
         for change in changes:
+            self._metrics.cut.inc(change.cut)
             self._write(Entry(at=time.time(), event=change.phase, service=change.replica, reason=change.reason))
 
     def _is_paused(self) -> bool:

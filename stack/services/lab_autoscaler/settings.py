@@ -71,7 +71,7 @@ class Settings(Section):
     audit_file: Path = parsed("LAB_AUDIT_FILE", Path, lambda: Path("/audit/autoscaler.jsonl"))
     chosen_hold_file: Path | None = parsed("LAB_HOLD_FILE", Path, lambda: None)
     sync_s: float = number("LAB_SYNC_S", 5.0, 0.1, 600)  # between two decisions of the policy
-    poll_s: float = number("LAB_POLL_S", 0.25, 0.05, 10)  # between two looks at the replicas
+    poll_s: float = number("LAB_POLL_S", 0.25, 0.05, 2)  # between two looks at the replicas
     steps_max: int = whole("LAB_STEPS_MAX", 4, 1, 1000)  # replicas up or down in one decision
     flap_s: float = number("LAB_FLAP_S", 300.0, 0, 86_400)  # a change of direction within this time is a flap
     dry_run: bool = flag("LAB_DRY_RUN")

@@ -29,7 +29,7 @@ def application(autoscaler: Autoscaler, metrics: Metrics, audit_file: Path) -> w
     async def replicas(_: web.Request) -> web.Response:
         """Each replica's owner and phase. 503 before the replicas are taken up."""
         body = {
-            "replicas": [{"name": one.name, "owner": one.owner, "state": one.phase} for one in autoscaler.fleet],
+            "replicas": [{"name": one.name, "owner": one.owner, "state": one.phase} for one in autoscaler.published],
             "desired": autoscaler.desired,
             "ended": autoscaler.has_ended,
         }
