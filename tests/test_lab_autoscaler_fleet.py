@@ -189,7 +189,7 @@ def test_at_the_end_what_runs_is_in_service_but_for_a_stop_under_way() -> None:
     assert fleets.stopping(left) == 3
 
 
-def test_an_autoscaler_that_does_nothing_owns_only_what_nobody_misses() -> None:
+def test_an_autoscaler_that_does_nothing_owns_only_what_is_not_missed() -> None:
     world = World(model_2=GOOD, model_3=STARTING)
 
     def phases(minimum: int) -> list[str]:

@@ -68,7 +68,10 @@ def test_the_remediator_acts_on_what_it_owns(word: Word, refused: str) -> None:
 
 def test_a_replica_that_is_not_scaled_is_the_remediators() -> None:
     replicas = (*OWNERS, "model-9")
-    for word in (Word(owners=OWNERS, replicas=replicas, is_new=True), Word(owners=OWNERS, replicas=replicas, silent_s=5)):
+    for word in (
+        Word(owners=OWNERS, replicas=replicas, is_new=True),
+        Word(owners=OWNERS, replicas=replicas, silent_s=5),
+    ):
         assert word.refusal("model-9") is None
         assert "model-9" not in word.elsewhere()
     assert Word(replicas=replicas).refusal("model-9") == "model-9 was never seen running"

@@ -211,7 +211,7 @@ class _State(Collector):
             circuit.add_metric([replica.name], state.value)
             if not replica.is_spare:
                 health.add_metric([replica.name, "shallow"], float(replica.healthy))
-            # A draining replica's last streams may be cut, and it gets no request that could show it good again.
+            # A drain may cut streams, and no request then shows the replica good again.
             if not replica.is_spare and replica.duty is Duty.SERVING:
                 health.add_metric([replica.name, "passive"], float(state is Circuit.CLOSED))
             if replica.probe_s is not None:

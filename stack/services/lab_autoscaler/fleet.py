@@ -42,7 +42,7 @@ class Replica:
     is_acting: bool = False  # a call to the runtime is under way
     pause_until_s: float = -math.inf  # after a call that failed
     looked_s: float = -math.inf  # time of the last look at it
-    unknown_s: float = 0.0  # of a cold one: how long no report said how it is
+    unknown_s: float = 0.0  # of a cold one: time without a report on it
     cut: int = 0  # requests in flight at a stop whose end is not known yet
 
     @property
@@ -292,14 +292,17 @@ def due(fleet: Fleet, sights: Mapping[str, Sight], now_s: float, timing: Timing)
 
 
 def _act(one: Replica, sight: Sight, now_s: float, timing: Timing) -> Act | None:
-    if one.is_acting or sight.is_repaired or now_s - one.owned_s < timing.settle_s or now_s < one.pause_until_s:
+    if one.is_acting or sight.is_repaired or now_s < one.pause_until_s:
         return None
-    if now_s - one.looked_s > timing.silent_s:
-        return None  # the process stood still since then
+    stood_still = now_s - one.looked_s > timing.silent_s
+    if stood_still or now_s - one.owned_s < timing.settle_s:
+        return None
     if one.phase == "cold" and sight.is_running is False and one.started_s is None:
         return Act(replica=one.name, action="start", reason="wanted")
-    if one.phase != "draining" or not sight.is_running:
-        return None
+    return _stop(one, sight, now_s, timing) if one.phase == "draining" and sight.is_running else None
+
+
+def _stop(one: Replica, sight: Sight, now_s: float, timing: Timing) -> Act | None:
     if sight.is_draining and sight.in_flight == 0:
         return Act(replica=one.name, action="stop", reason="drained")
     if sight.in_flight is None or now_s - one.since_s < timing.drain_s:
@@ -314,13 +317,11 @@ def acting(fleet: Fleet, act: Act) -> Fleet:
 
 
 def acted(fleet: Fleet, act: Act, now_s: float, timing: Timing, *, failed: bool) -> Fleet:
-    """The fleet after the end of a call. One that failed may still have had its effect."""
+    """The fleet after the end of a call. One that failed may have had its effect."""
 
     def after(one: Replica) -> Replica:
         if failed:
             return replace(one, is_acting=False, pause_until_s=now_s + timing.pause_s)
-        return replace(
-            one, is_acting=False, started_s=now_s if act.action == "start" else None, unknown_s=0.0, cut=0
-        )
+        return replace(one, is_acting=False, started_s=now_s if act.action == "start" else None, unknown_s=0.0, cut=0)
 
     return tuple(after(one) if one.name == act.replica else one for one in fleet)
