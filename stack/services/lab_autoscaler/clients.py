@@ -97,17 +97,20 @@ class Lookout:
         Args:
             with_repairs: Read the remediator's acts as well.
         """
-        at_gateway = asyncio.create_task(self._at_gateway())
-        at_remediator = asyncio.create_task(self._at_remediator()) if with_repairs else None
-        running = await asyncio.gather(*(self._at_runtime(name) for name in self._scaled))
-        seen = await at_gateway
-        repaired = await at_remediator if at_remediator is not None else frozenset()
+        # At a cancellation `gather` leaves none of them behind.
+        running, seen, repaired = await asyncio.gather(
+            asyncio.gather(*(self._at_runtime(name) for name in self._scaled)),
+            self._at_gateway(),
+            self._at_remediator(read=with_repairs),
+        )
         return {
             name: replace(seen.get(name, UNSEEN), is_running=is_running, is_repaired=name in repaired)
             for name, is_running in zip(self._scaled, running, strict=True)
         }
 
-    async def _at_remediator(self) -> frozenset[str]:
+    async def _at_remediator(self, *, read: bool) -> frozenset[str]:
+        if not read:
+            return frozenset()
         try:
             found = await self._services.repaired()
         except AskError as error:
