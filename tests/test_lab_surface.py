@@ -68,6 +68,8 @@ def test_options_are_given_by_name_and_have_these_defaults():
         "RunningLoad.stop": {"drain": True},
         "rows_since": {"kept": None, "may_retry": False},
         "Seen.is_too_much": {"at_gateway": required},
+        "at_rest": {"scales": required},
+        "prepare": {"scales": required},
     }
 
 
