@@ -48,8 +48,9 @@ def test_a_lab_with_agents_has_two_services_more_and_is_otherwise_the_same(backe
 def test_a_lab_with_an_autoscaler_has_replicas_that_rest():
     plain, lab = lab_subject("sim"), lab_subject("sim", scales=True)
 
-    assert (plain.autoscaler, plain.spare) == (None, ())
+    assert (plain.autoscaler, plain.spare, plain.resting) == (None, (), ())
     assert (lab.autoscaler, lab.spare) == ("autoscaler", ("model-3", "model-4"))
+    assert lab.resting == ("model-3", "model-4", "autoscaler")
     assert lab.may_hit == (*plain.may_hit, "autoscaler", "model-3", "model-4")
     lab.for_scaling()
     with pytest.raises(BadScenario, match=r"the stack lacks it: the lab has one if an experiment of the session has"):
