@@ -77,6 +77,7 @@ def lab_of(events: list[RuntimeEvent]) -> Any:
             expected_of=lambda *_: None,
             pushgateway=None,
             remediator=None,
+            autoscaler=None,
             scrape_jobs=(),
             used_selector=None,
             replicas=(),

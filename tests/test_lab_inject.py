@@ -536,12 +536,12 @@ def test_what_cannot_or_may_not_be_done_is_refused_before_anything_is_written(la
     runtime = Clocked()
     runtime.abilities = frozenset({"events"})
     lab = lab_on(runtime)
-    stranger = [Injection(after_s=0.0, fault=Needless(), victim="pushgateway")]
+    stranger = [Injection(after_s=0.0, fault=Needless(), victim="grafana")]
 
     with lab.recording():
         with pytest.raises(Unsupported, match="the fake runtime cannot kill, start, which this fault needs"):
             hold(lab, faults.kill("api"))
-        with pytest.raises(InvalidExperiment, match="pushgateway may not be hit; targets are api, model-1, model-2"):
+        with pytest.raises(InvalidExperiment, match="grafana may not be hit; targets are api, model-1, model-2"):
             hold(lab, stranger)
     with pytest.raises(InvalidExperiment, match="this needs a load"):
         hold(lab, faults.kill("api"))

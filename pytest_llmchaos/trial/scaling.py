@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pytest_llmchaos.errors import Inconclusive, NoData, TruthsDisagree
 from pytest_llmchaos.stats.bounded import BoundedCount, BoundedFloat, NoClaim, Scale
 from pytest_llmchaos.trial.attribution import acted_on
+from pytest_llmchaos.trial.tasks import NamedCount
 
 if TYPE_CHECKING:
     from pytest_llmchaos.evidence.trial_record import Record
@@ -73,15 +74,6 @@ class Span:
     replica: str
     from_s: float
     to_s: float
-
-
-class ScaleCount(BoundedCount):
-    """A whole number that shows the scale events behind it."""
-
-    shown: str = ""
-
-    def __repr__(self) -> str:
-        return f"{int(self)} ({self.shown})" if self.shown else super().__repr__()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,9 +158,8 @@ class Scaling(NoClaim):
                 else "a start after a death and a stop either replaced the dead replica or reversed the stop"
             ),
         )
-        found = ScaleCount(low, scale, low=min(low, high), high=max(low, high))
-        found.shown = "; ".join(f"{first}, {second}" for first, second in _reversed(acts))
-        return found
+        named = [f"{first}, {second}" for first, second in _reversed(acts)]
+        return NamedCount(low, scale, low=min(low, high), high=max(low, high), named=named)
 
     @property
     def cut_by_scale_down(self) -> float:
@@ -214,9 +205,8 @@ class Scaling(NoClaim):
             advice="bound it below the number of streams",
             undecided=f"{len(possible) - len(certain)} streams broke at a stop, and the replica that served them is unknown",
         )
-        found = ScaleCount(len(certain), scale, high=len(possible))
-        found.shown = "; ".join(f"{one.request_id} {one.outcome} at {one.end_s:.1f} s" for one in certain[:5])
-        return found
+        named = [f"{one.request_id} {one.outcome} at {one.end_s:.1f} s" for one in certain]
+        return NamedCount(len(certain), scale, high=len(possible), named=named)
 
     def _require_known(self) -> None:
         if self.unknown is not None:

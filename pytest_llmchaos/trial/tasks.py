@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_llmchaos.evidence.task_records import TaskRecord, TaskStatus
     from pytest_llmchaos.evidence.tool_calls import ToolCall
 
-SHOWN = 5  # tasks that a count names
+SHOWN = 5  # tasks or events that a count names
 # A call that has left the agent cannot be taken back, and a busy server reads it late.
 IN_FLIGHT_S = 0.5
 HINT = "raise rate_rps or fault_s"
@@ -35,11 +35,11 @@ TROUBLES = (
 )
 
 
-class TaskCount(BoundedCount):
-    """A whole number that shows the tasks behind it.
+class NamedCount(BoundedCount):
+    """A whole number that shows the tasks or events behind it.
 
     Attributes:
-        named: These tasks, each with its trouble.
+        named: These, each with its trouble.
     """
 
     named: tuple[str, ...]
@@ -631,7 +631,7 @@ class Tasks(NoClaim):
     def _unknown(self, otherwise: str) -> Inconclusive:
         return self.model_calls if isinstance(self.model_calls, Inconclusive) else NoData(otherwise)
 
-    def _with_status(self, status: TaskStatus) -> TaskCount:
+    def _with_status(self, status: TaskStatus) -> NamedCount:
         found = [task for task in self._some() if task.record.status == status]
         named = [_id(task) for task in found] if status not in {"completed", "cancelled"} else []
         worst = f"every task had been {status}"
@@ -708,7 +708,7 @@ class Tasks(NoClaim):
         further: float,
         most: float = math.inf,
         undecided: str = "",
-    ) -> TaskCount:
+    ) -> NamedCount:
         """Return a count, to which further ones may still come."""
         scale = Scale(
             what=f"{what} of the trial's tasks",
@@ -720,7 +720,7 @@ class Tasks(NoClaim):
             of=self.offered if most == self.offered else None,
             undecided=undecided or self._undecided,
         )
-        return TaskCount(value, scale, high=min(most, value + further), named=named)
+        return NamedCount(value, scale, high=min(most, value + further), named=named)
 
 
 def planned_model_calls(record: TaskRecord) -> int:
