@@ -469,6 +469,21 @@ class TestScaling:
 
         assert [(one.before, one.after) for one in out.scale_events] == [(2, 5), (5, 1)]
 
+    def test_the_syncs_have_a_phase(self) -> None:
+        def synced(**settings: object) -> list[float]:
+            seen: list[float] = []
+            run(
+                STEADY[:300],
+                lambda observed: (seen.append(observed.now_s) or 2, ""),
+                until_s=30.0,
+                sync_s=10.0,
+                **settings,
+            )
+            return seen
+
+        assert synced() == [10.0, 20.0, 30.0]
+        assert synced(first_sync_s=3.5) == [3.5, 13.5, 23.5]
+
     def test_a_scale_down_takes_dead_places_then_cold_replicas_then_the_youngest(self) -> None:
         def left(*faults: str, at_s: float, load_s: float = 4.0) -> tuple[int, list[str]]:
             options = {"initial": 1, "maximum": 6, "spread": 0.0, "repair_s": None, "until_s": 110.0}

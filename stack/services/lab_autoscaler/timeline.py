@@ -40,14 +40,15 @@ class Timeline:
         """Call at this time, or now if it has passed."""
         heapq.heappush(self._due, (max(time_s, self.now_s), order, next(self._entries), call))
 
-    def every(self, period_s: float, order: Order, call: Callable[[], None]) -> None:
-        """Call at each multiple of the period, from one period on."""
+    def every(self, period_s: float, order: Order, call: Callable[[], None], *, first_s: float | None = None) -> None:
+        """Call once in each period, from `first_s` on, by default after one period."""
+        shift_s = 0.0 if first_s is None else first_s - period_s
 
         def again(turn: int) -> None:
             call()
-            self.at((turn + 1) * period_s, order, lambda: again(turn + 1))
+            self.at((turn + 1) * period_s + shift_s, order, lambda: again(turn + 1))
 
-        self.at(period_s, order, lambda: again(1))
+        self.at(period_s + shift_s, order, lambda: again(1))
 
     def step(self) -> None:
         """Advance to the next event and run it."""

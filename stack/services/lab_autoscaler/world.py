@@ -75,7 +75,7 @@ class World:
         self._weather.attach(self.timeline, self.fleet)
         self.timeline.every(settings.probe_s, Order.PROBE, self._probe)
         self.timeline.every(settings.scrape_s, Order.SCRAPE, self._scrape)
-        self.timeline.every(settings.sync_s, Order.SYNC, self._sync)
+        self.timeline.every(settings.sync_s, Order.SYNC, self._sync, first_s=settings.first_sync_s)
 
     def run(self) -> Outcome:
         """Run to the end.

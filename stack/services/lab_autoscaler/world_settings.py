@@ -62,6 +62,7 @@ class WorldSettings:
 
     # Autoscaler and its view.
     sync_s: float = 15.0  # the HPA's default sync period. The sidecar's is 5 s, for short trials
+    first_sync_s: float | None = None  # time of the first. None: after one period
     scrape_s: float = 1.0
     scrape_delay_s: float = 0.0
     window_s: float = 15.0  # of rates and attained shares
@@ -98,7 +99,7 @@ class WorldSettings:
             )
         for name in ("slow_start_s", "warmup_s", "drain_s", "scrape_delay_s", "flap_window_s"):
             require(name, getattr(self, name), at_most=_LONGEST_S)
-        for name, least in (("load_s", 0.0), ("repair_s", 0.1), ("stale_s", 0.001)):
+        for name, least in (("load_s", 0.0), ("first_sync_s", 0.0), ("repair_s", 0.1), ("stale_s", 0.001)):
             if getattr(self, name) is not None:
                 require(name, getattr(self, name), at_least=least, at_most=_LONGEST_S)
         require("spread", self.spread, at_most=2)
