@@ -63,7 +63,10 @@ def test_each_cell_is_a_line_and_processes_change_only_the_order(tmp_path: Path)
         ({"arrivals": [[1, 2]]}, "arrivals[0]: expected [at_s, prompt_tokens, answer_tokens], got [1, 2]"),
         ({"arrivals": [[2, 9, 9], [1, 9, 9]]}, "arrivals[1]: expected the order of time, got 1 s after 2 s"),
         ({"arrivals": [[1, 9, 0]]}, "arrivals[0]: answer_tokens must be at least 1, got 0"),
-        ({"arrivals": [[1, 9000, 9]]}, "arrivals: 1 of 1 requests exceed max_model_tokens 8,192, the longest has 9,009 tokens"),
+        (
+            {"arrivals": [[1, 9000, 9]]},
+            "arrivals: 1 of 1 requests exceed max_model_tokens 8,192, the longest has 9,009 tokens",
+        ),
         ({"arrivals": [[30, 9, 9]]}, "arrivals: expected all before until_s, 30 s, got 30 s"),
         ({"policies": ["hpa(goal=1)"]}, "hpa has no 'goal'"),
         ({"policies": ["fixed(1)", "fixed(replicas=1)"]}, "policies must differ from each other, got 1 of them twice"),
