@@ -77,7 +77,7 @@ chaos: $(VENV)/.ready ## perform the experiment kill_api with Ollama; BACKEND=ll
 	exit $$status
 
 test: BACKENDS = ollama llamacpp sim
-test: setup programs ## run lint and a selection of all tests that the commit draws; about 21 minutes (docs/tests.md)
+test: setup programs ## run lint and a selection of all tests that the commit draws; about 22 minutes (docs/tests.md)
 	@$(MAKE) --no-print-directory parts
 	@$(MINUTES) end
 

@@ -8,10 +8,10 @@ from support import minutes
 BUDGET = {"units": 60.0, "stack": 40.0}
 
 
-def test_the_budget_is_at_most_21_minutes_and_names_what_each_part_catches():
+def test_the_budget_is_at_most_22_minutes_and_names_what_each_part_catches():
     budget = minutes.budgets(minutes.PAGE.read_text())
 
-    assert sum(budget.values()) <= 21 * 60
+    assert sum(budget.values()) <= 22 * 60
     assert len(budget) >= 5
 
 
