@@ -206,8 +206,8 @@ def test_the_simulation_agrees_with_the_real_fleet(tmp_path: Path) -> None:
     for name, (there, here) in fleets.items():
         sys.stdout.write(f"\n{name}, real:      {there}\n{name}, simulated: {here}\n")
 
-    # The phase of scrapes and rules is unknown, so each decision may fall a sync earlier
-    # or later. Two of them cost up to 4 s, 2 %, 8 points and 32 % in such an overload.
+    # The phase of scrapes and rules is unknown, so each decision may be a sync early or
+    # late. Two of them cost up to 4 s, 2 %, 8 points and 32 % in such an overload.
     for there, here in fleets.values():
         for mine, theirs in ((here.starts_s, there.starts_s), (here.stops_s, there.stops_s)):
             assert mine == pytest.approx(theirs, abs=3 * SYNC_S)
