@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_llmchaos.generate.boards.panels import Board, Kind, Panel, Query, Unit, quantiles
+from pytest_llmchaos.generate.boards.panels import Board, Query, optional_panel, quantiles
 from pytest_llmchaos.model import CLIENT_DURATION, CLIENT_REQUESTS
 
 _WINDOW = "[$__rate_interval]"
@@ -19,19 +19,6 @@ _ENDED = f"(sum(rate(llmlab_agent_tasks_total{_WINDOW})) > 0)"
 _CALLERS = f"sum by (le) (rate({CLIENT_DURATION}_bucket{_WINDOW}))"
 
 
-def _panel(title: str, description: str, kind: Kind, unit: Unit, *queries: Query, width: int = 12) -> Panel:
-    """A panel without data in a lab without agents."""
-    return Panel(
-        title=title,
-        description=description,
-        kind=kind,
-        unit=unit,
-        queries=queries,
-        width=width,
-        may_be_empty=True,
-    )
-
-
 AGENTS = Board(
     uid="llmchaos-agents",
     title="LLM lab: agents",
@@ -41,7 +28,7 @@ AGENTS = Board(
         (
             "Tasks that callers saw",
             (
-                _panel(
+                optional_panel(
                     "Tasks by how they ended for callers",
                     "Counted by the load generator, so a dead agent cannot hide them. ok: completed. inband_error: failed. "
                     "http_4xx: lost, or refused with such a status. timeout: stuck at its deadline. left: cancelled.",
@@ -49,7 +36,7 @@ AGENTS = Board(
                     "reqps",
                     Query(expr=f"{_rate(f'{CLIENT_REQUESTS}_total', 'outcome')} > 0 {_AGENTS}", legend="{{outcome}}"),
                 ),
-                _panel(
+                optional_panel(
                     "Task latency for callers",
                     "From the due time to the end. A task that was not completed is infinite, so the line is at the "
                     "highest edge while tasks fail.",
@@ -65,7 +52,7 @@ AGENTS = Board(
         (
             "Tasks as the agent counts them",
             (
-                _panel(
+                optional_panel(
                     "Tasks by status",
                     "The agent's own count of ends. A killed agent counts nothing, and a wrong one counts tasks as "
                     "completed that lack an effect: compare it with the callers and the desk.",
@@ -73,21 +60,21 @@ AGENTS = Board(
                     "reqps",
                     Query(expr=_rate("llmlab_agent_tasks_total", "status"), legend="{{status}}"),
                 ),
-                _panel(
+                optional_panel(
                     "Running tasks",
                     "Steady growth: tasks arrive faster than they end, or hang.",
                     "lines",
                     "short",
                     Query(expr="sum(llmlab_agent_tasks_running)", legend="running"),
                 ),
-                _panel(
+                optional_panel(
                     "Task latency",
                     "From a task's acceptance to its end, over restarts. Tasks that are lost or hang are not in it.",
                     "lines",
                     "s",
                     *quantiles("llmlab_agent_task_seconds"),
                 ),
-                _panel(
+                optional_panel(
                     "Resumed tasks",
                     "Tasks of an earlier process that the running one took over. It begins at 0 with each process.",
                     "lines",
@@ -95,7 +82,7 @@ AGENTS = Board(
                     Query(expr="sum(llmlab_agent_resumed_total)", legend="resumed"),
                     width=6,
                 ),
-                _panel(
+                optional_panel(
                     "Budgets exceeded",
                     "Tasks that a budget ended, since the agent's start. Tokens or steps: the model does not stop. "
                     "Seconds: the model or a tool is slow.",
@@ -109,7 +96,7 @@ AGENTS = Board(
         (
             "Calls of a task",
             (
-                _panel(
+                optional_panel(
                     "Calls for each task that ended",
                     "A task of n steps needs n tool calls that are ok and n + 1 answers of the model. More answers: "
                     "model calls are repeated. Calls with another result: the agent retries.",
@@ -121,7 +108,7 @@ AGENTS = Board(
                         legend="tools, {{result}}",
                     ),
                 ),
-                _panel(
+                optional_panel(
                     "Tool calls by result",
                     "Requests that the agent sent, every try. failed: no valid answer came. is_error: the tool refused.",
                     "stacked",
@@ -136,7 +123,7 @@ AGENTS = Board(
         (
             "The desk",
             (
-                _panel(
+                optional_panel(
                     "Calls and effects",
                     "What arrived at the desk, and what it applied. find_order has no effect.",
                     "lines",
@@ -144,7 +131,7 @@ AGENTS = Board(
                     Query(expr=_rate("llmlab_desk_calls_total", "tool"), legend="{{tool}} calls"),
                     Query(expr=_rate("llmlab_desk_effects_total", "tool"), legend="{{tool}} effects"),
                 ),
-                _panel(
+                optional_panel(
                     "Tool amplification",
                     "Calls for each effect: above 1, calls were repeated and their keys made them harmless. Effects "
                     "for each task: above the number in its plan, there are duplicate effects.",
@@ -160,14 +147,14 @@ AGENTS = Board(
                         legend="{{tool}} effects for each task",
                     ),
                 ),
-                _panel(
+                optional_panel(
                     "Repeated keys",
                     "Calls with an idempotency key that was used before: a retry or a resume. They apply nothing.",
                     "lines",
                     "reqps",
                     Query(expr=f"sum(rate(llmlab_desk_repeated_keys_total{_WINDOW}))", legend="repeated"),
                 ),
-                _panel(
+                optional_panel(
                     "Duration of the desk's calls",
                     "From a call's arrival at the tool to its result, without the network. Low while tasks are slow: "
                     "the time is spent elsewhere.",

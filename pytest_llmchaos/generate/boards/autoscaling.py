@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from pytest_llmchaos.generate.boards.panels import Board, Kind, Panel, Query, Unit
+from pytest_llmchaos.generate.boards.panels import Board, Query, optional_panel
 
 _WINDOW = "[$__rate_interval]"
 _STATES = 'lab_autoscaler_replicas{state="%s"}'
-
-
-def _panel(title: str, description: str, kind: Kind, unit: Unit, *queries: Query, width: int = 12) -> Panel:
-    """A panel without data in a lab without an autoscaler."""
-    return Panel(
-        title=title,
-        description=description,
-        kind=kind,
-        unit=unit,
-        queries=queries,
-        width=width,
-        may_be_empty=True,
-    )
 
 
 def _attained(histogram: str, edge: str) -> str:
@@ -36,7 +23,7 @@ AUTOSCALING = Board(
         (
             "Replicas",
             (
-                _panel(
+                optional_panel(
                     "Wanted and ready replicas",
                     "Ready below wanted: replicas start, or a ready one is dead. The gap is what a cold start costs.",
                     "lines",
@@ -44,21 +31,21 @@ AUTOSCALING = Board(
                     Query(expr="max(lab_autoscaler_desired_replicas)", legend="wanted"),
                     Query(expr=f"max({_STATES % 'ready'})", legend="ready"),
                 ),
-                _panel(
+                optional_panel(
                     "Replicas by phase",
                     "cold: started, not yet good by the gateway's probe. draining: no new request, the rest is answered.",
                     "stacked",
                     "short",
                     Query(expr="max by (state) (lab_autoscaler_replicas)", legend="{{state}}"),
                 ),
-                _panel(
+                optional_panel(
                     "Cost in replica-seconds a second",
                     "Replicas that run, cold and draining ones included.",
                     "lines",
                     "short",
                     Query(expr=f"sum(rate(lab_autoscaler_replica_seconds_total{_WINDOW}))", legend="replicas"),
                 ),
-                _panel(
+                optional_panel(
                     "Changes and flaps",
                     "Decisions that changed the wanted count, since the autoscaler's start. A flap is a change of "
                     "direction soon after the last change.",
@@ -72,7 +59,7 @@ AUTOSCALING = Board(
         (
             "Load",
             (
-                _panel(
+                optional_panel(
                     "Waiting requests",
                     "At the gateway and in the engines: what the queue law reads.",
                     "lines",
@@ -82,7 +69,7 @@ AUTOSCALING = Board(
                         expr='sum(llmchaos:requests_waiting) and on () count(up{job="autoscaler"})', legend="engines"
                     ),
                 ),
-                _panel(
+                optional_panel(
                     "Attainment",
                     "Share of streams with a first token within 2 s, and of whole streams with at most 0.1 s for each "
                     "further token, by the gateway. Absent without requests.",
@@ -96,7 +83,7 @@ AUTOSCALING = Board(
         (
             "Trust",
             (
-                _panel(
+                optional_panel(
                     "Decisions by result",
                     "blind: a value is unknown and the count is held. paused: the hold file exists.",
                     "stacked",
@@ -104,7 +91,7 @@ AUTOSCALING = Board(
                     Query(expr=f"sum by (result) (rate(lab_autoscaler_syncs_total{_WINDOW}))", legend="{{result}}"),
                     width=8,
                 ),
-                _panel(
+                optional_panel(
                     "Blind",
                     "1 while the policy holds because a value that it needs is unknown.",
                     "lines",
@@ -112,7 +99,7 @@ AUTOSCALING = Board(
                     Query(expr="max(lab_autoscaler_is_blind)", legend="blind"),
                     width=8,
                 ),
-                _panel(
+                optional_panel(
                     "Cut requests",
                     "Requests in flight when a drain's time had ended, since the autoscaler's start.",
                     "lines",

@@ -47,6 +47,19 @@ class Panel:
             raise ValueError(f"a panel needs a title, a description and a query, got {self.title!r}")
 
 
+def optional_panel(title: str, description: str, kind: Kind, unit: Unit, *queries: Query, width: int = 12) -> Panel:
+    """Return a panel that stays empty in a lab without the services of its board."""
+    return Panel(
+        title=title,
+        description=description,
+        kind=kind,
+        unit=unit,
+        queries=queries,
+        width=width,
+        may_be_empty=True,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Variable:
     """A choice at the top of the page: the values of `label` in the series `metric`."""

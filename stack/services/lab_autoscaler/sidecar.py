@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 
@@ -11,7 +10,6 @@ from lab_common.packages import refuse_without
 
 try:
     import aiohttp
-    from aiohttp import web
 except ImportError as error:
     sys.exit(refuse_without("lab_autoscaler", error))
 
@@ -23,12 +21,10 @@ from lab_autoscaler.settings import Settings
 from lab_autoscaler.web import application
 from lab_common.addresses import authority
 from lab_common.settings import CANNOT_START, SettingsError, refuse
-from lab_common.signals import ENDING
 from lab_remediator.audit import Audit, AuditError
 from lab_remediator.clients import Docker, Prometheus
 from lab_remediator.watch import Troubles
-
-_LAST_ANSWER_S = 0.2
+from lab_remediator.web import serve_while
 
 
 def serve() -> int:
@@ -68,15 +64,4 @@ async def _serve(settings: Settings, audit: Audit) -> None:
             troubles=troubles,
         )
         app = application(autoscaler, metrics, settings.audit_file)
-        # Prometheus keeps its connection open: do not wait for it.
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWER_S)
-        await runner.setup()
-        await web.TCPSite(runner, settings.host, settings.port).start()
-        work = asyncio.create_task(autoscaler.run())
-        for number in ENDING:
-            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-        try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
-        finally:
-            await runner.cleanup()
+        await serve_while(autoscaler.run, app, settings.host, settings.port)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -12,13 +11,11 @@ from lab_common.packages import refuse_without
 
 try:
     import aiohttp
-    from aiohttp import web
 except ImportError as error:
     sys.exit(refuse_without("lab_remediator", error))
 
 from lab_common.addresses import authority
 from lab_common.settings import CANNOT_START, SettingsError, refuse
-from lab_common.signals import ENDING
 from lab_remediator.audit import Audit, AuditError
 from lab_remediator.clients import Docker, Prober, Prometheus
 from lab_remediator.load import read_policy
@@ -27,13 +24,10 @@ from lab_remediator.metrics import Metrics
 from lab_remediator.owners import Owners
 from lab_remediator.rules import RulesError
 from lab_remediator.settings import Settings
-from lab_remediator.web import application
+from lab_remediator.web import application, serve_while
 
 if TYPE_CHECKING:
     from lab_remediator.rules import Policy
-
-
-_LAST_ANSWER_S = 0.2
 
 
 def main() -> int:
@@ -69,18 +63,7 @@ async def _serve(settings: Settings, policy: Policy, audit: Audit) -> None:
             poll_s=settings.poll_s,
         )
         app = application(remediator, metrics, settings.audit_file)
-        # Prometheus keeps its connection open: do not wait for it.
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWER_S)
-        await runner.setup()
-        await web.TCPSite(runner, settings.host, settings.port).start()
-        work = asyncio.create_task(remediator.run())
-        for number in ENDING:
-            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-        try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
-        finally:
-            await runner.cleanup()
+        await serve_while(remediator.run, app, settings.host, settings.port)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from lab_common.signals import ENDING
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from lab_remediator.loop import Remediator
     from lab_remediator.metrics import Metrics
+
+_LAST_ANSWER_S = 0.2
+
+
+async def serve_while(
+    run: Callable[[], Coroutine[None, None, None]], app: web.Application, host: str, port: int
+) -> None:
+    """Run, and answer meanwhile, until a signal ends it. The autoscaler does it too.
+
+    Raises:
+        OSError: the address is in use or not of this machine.
+    """
+    # Prometheus keeps its connection open: do not wait for it.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_LAST_ANSWER_S)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    work = asyncio.create_task(run())
+    for number in ENDING:
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+    try:
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+    finally:
+        await runner.cleanup()
 
 
 def application(remediator: Remediator, metrics: Metrics, audit_file: Path) -> web.Application:
